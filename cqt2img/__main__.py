@@ -1,0 +1,6 @@
+"""`python -m cqt2img` is `cqt2img`."""
+
+from cqt2img.cli import main
+
+if __name__ == "__main__":
+    main()

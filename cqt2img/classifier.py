@@ -1,0 +1,482 @@
+"""`Classifier`: fit on recordings of players, then say who plays."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from cqt2img.backbone import build_network, find_device
+from cqt2img.dataset import Strips, load_strips
+from cqt2img.errors import InputError
+from cqt2img.evaluate import Evaluation, evaluate_proba
+from cqt2img.labels import encode, find_classes, one_hot
+from cqt2img.predict import Heard, fit_temperature, listen, recording_answers, tile_answers, to_proba
+from cqt2img.recording import attempt, refuse_bad
+from cqt2img.render import Progress, progress_bar, run_jobs, spec_for
+from cqt2img.source import list_recordings
+from cqt2img.spec import TileSpec
+from cqt2img.split import group_split
+from cqt2img.store import load_model, save_model
+from cqt2img.train import Recipe, epoch_bar, train
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+
+class Classifier(ClassifierMixin, BaseEstimator):
+    """Say who plays: a pretrained image network, fine-tuned on constant-Q pictures of recordings.
+
+    One sample is one recording. `X` is a folder (label = the folder below it, group = the folder
+    below that), a csv file or data frame with the columns `path` and `label`, a folder of tiles,
+    a sequence of paths, or CQT arrays of shape (n_bins, n_frames). `groups` names what was
+    recorded together, such as albums; a group is never split.
+
+    Parameters
+    ----------
+    backbone : str
+        A classification network of timm.
+    weights : {"imagenet", None} or str or Path
+        Where fine-tuning starts: timm's pretrained weights, a local file, or at random.
+    spec : TileSpec or str, optional
+        What a pixel means, or a preset. By default that of the tiles, or "piano" for recordings.
+    in_chans : {3, 1}
+        3: the network sees the painted tile. 1: it sees the level.
+    epochs : int
+        1 or more. With validation recordings the best epoch is kept.
+    batch_size : int
+        Tiles in a step, 1 or more.
+    learning_rate : float
+        Highest rate of AdamW, above 0.
+    weight_decay : float
+        Of AdamW, 0 or more.
+    label_smoothing : float
+        Part of a one-hot target shared among all classes, 0 to below 1.
+    augment : {"album", "none"}
+        "album": every training tile goes through another equaliser, room, level and hiss.
+    validation_fraction : float
+        Part of the recordings of each class, in whole groups, that is kept from training to choose
+        the epoch and the temperature; 0 to below 1. Not used where `fit` gets `validation`.
+    precision : {"auto", "fp32", "bf16"}
+        "auto" is bf16 on a GPU that has it, else fp32.
+    device : {None, "cpu"}
+        None takes a GPU if there is one.
+    n_jobs : int
+        Processes that draw pictures, as joblib counts them.
+    on_error : {"raise", "skip"}
+        What a recording that cannot be read does in `fit` and `predict`.
+    random_state : int
+        Seed; the same seed gives the same history.
+    verbose : bool
+        Whether long work shows how far it is.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (n_classes,)
+        The names, sorted.
+    spec_ : TileSpec
+        What a pixel means.
+    network_ : TileNet
+        The fine-tuned network.
+    temperature_ : float
+        Of the probabilities, fitted on validation recordings; 1 without them.
+    history_ : list of dict
+        Loss, validation accuracy and log-loss per recording, and seconds of every epoch.
+    groups_ : ndarray of str
+        Groups that were trained on or chosen by. A score on them says nothing.
+    skipped_ : list of dict
+        `path`, `reason` and `message` of training recordings that were left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> spec = TileSpec.preset("fast")
+    >>> low, high = np.zeros((2, 96, 1)); low[20], high[70] = 1, 1
+    >>> X = [line + 0.1 * rng.random((96, 130)) for line in (low, high) * 3]
+    >>> model = Classifier("test_resnet", weights=None, spec=spec, epochs=6, augment="none", verbose=False)
+    >>> model.fit(X, ["left hand", "right hand"] * 3).predict(X[:2]).tolist()
+    ['left hand', 'right hand']
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet18",
+        *,
+        weights: Any = "imagenet",
+        spec: Any = None,
+        in_chans: int = 3,
+        epochs: int = 12,
+        batch_size: int = 32,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.05,
+        label_smoothing: float = 0.1,
+        augment: str = "album",
+        validation_fraction: float = 0.2,
+        precision: str = "auto",
+        device: str | None = None,
+        n_jobs: int = 1,
+        on_error: str = "raise",
+        random_state: int = 0,
+        verbose: bool = True,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.spec = spec
+        self.in_chans = in_chans
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.label_smoothing = label_smoothing
+        self.augment = augment
+        self.validation_fraction = validation_fraction
+        self.precision = precision
+        self.device = device
+        self.n_jobs = n_jobs
+        self.on_error = on_error
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        X: Any,
+        y: Sequence[Any] | None = None,
+        groups: Sequence[Any] | None = None,
+        *,
+        group_by: str | None = None,
+        validation: Any = None,
+    ) -> "Classifier":
+        """Fine-tune on recordings.
+
+        Parameters
+        ----------
+        X : folder, csv file, data frame, TileSet, or sequence of paths or CQT arrays
+            The recordings.
+        y : sequence, optional
+            One label per recording; by default what the folders or the table say.
+        groups : sequence, optional
+            One group per recording.
+        group_by : str, optional
+            Column of a table that names the group.
+        validation : like X, optional
+            Recordings to choose the epoch and the temperature by, labelled by folders or a table,
+            or a tuple `(X, y)`. By default whole groups are split off.
+
+        Returns
+        -------
+        Classifier
+            Itself.
+
+        Raises
+        ------
+        InputError
+            If an argument cannot be used, there is one class, a class has one recording, or the
+            weights cannot be had.
+        AudioError
+            If a recording cannot be read and `on_error` is "raise".
+        TrainingError
+            If the loss is no longer a number.
+        """
+        import pandas as pd
+
+        recipe = Recipe(self.epochs, self.batch_size, self.learning_rate, self.weight_decay, self.augment,
+                        self.precision, self.random_state)  # fmt: skip
+        if self.on_error not in ("raise", "skip"):
+            raise InputError(f"fit: on_error must be 'raise' or 'skip', got {self.on_error!r}. Choose one.")
+        table = list_recordings(X, y, groups, group_by)
+        find_classes(table["label"].tolist())
+        n_train = len(table)
+        if validation is not None:
+            given = validation if isinstance(validation, tuple) else (validation,)
+            table = pd.concat([table, list_recordings(*given, group_by=group_by)], ignore_index=True)
+        spec = spec_for(self.spec, X, "fit")
+        with torch.random.fork_rng():  # the network comes first: weights that are missing should not cost an hour
+            torch.manual_seed(self.random_state)
+            n_classes = len(np.unique(table["label"].tolist()[:n_train]))
+            network = build_network(self.backbone, n_classes, spec, self.weights, self.in_chans)
+        strips, table = self._pictures(table, spec)
+        labels = table["label"].tolist()
+        is_train = np.asarray(table["row"] < n_train)
+        classes = find_classes([label for label, mine in zip(labels, is_train, strict=True) if mine])
+        codes = encode(labels, classes)
+        if validation is not None:
+            sides = np.flatnonzero(is_train), np.flatnonzero(~is_train)
+        elif self.validation_fraction > 0:
+            sides = group_split(codes, table["group"].tolist(), self.validation_fraction, self.random_state)
+        else:
+            sides = np.arange(len(codes)), np.arange(0)
+        if not len(sides[1]):
+            log.warning("fit: no group can be spared for validation, so the last epoch is kept, uncalibrated")
+        targets = one_hot(codes, len(classes), self.label_smoothing)
+        with epoch_bar(self.epochs, self.verbose) as bar:
+            trained = train(network, strips, targets, sides, recipe, self.device, bar)
+        network.load_state_dict(trained.state)
+        self.network_ = network.to(find_device(self.device))
+        self.classes_ = classes
+        self.spec_ = spec
+        self.history_ = trained.history
+        known = len(sides[1]) >= 2
+        self.temperature_ = fit_temperature(trained.validation, codes[sides[1]]) if known else 1.0
+        self.groups_ = np.unique(table["group"].astype(str))
+        return self
+
+    def identify(self, X: Any, top_k: int = 3) -> "pd.DataFrame":
+        """Name the player of every recording, with one row for each, whatever its state.
+
+        Parameters
+        ----------
+        X : folder, table, TileSet, or sequence of paths or CQT arrays
+            The recordings, as for `fit`.
+        top_k : int
+            How many names to list, 1 or more.
+
+        Returns
+        -------
+        DataFrame
+            `path`, `label`, `probability`, `label_2`, `probability_2` and so on, `status` ("ok"
+            or "error"), `reason`, `message`. No label where the status is "error".
+
+        Raises
+        ------
+        InputError
+            If there is no recording, or `top_k` is below 1.
+        """
+        check_is_fitted(self)
+        table = list_recordings(X)
+        heard = self._listen(table, X)
+        return recording_answers(table["path"], heard, self.classes_, self.temperature_, top_k)
+
+    def predict(self, X: Any) -> NDArray:
+        """Name the player of every recording.
+
+        Parameters
+        ----------
+        X : folder, table, TileSet, or sequence of paths or CQT arrays
+            The recordings, as for `fit`.
+
+        Returns
+        -------
+        ndarray, shape (n_recordings,)
+            Labels; None for a recording that could not be read where `on_error` is "skip".
+
+        Raises
+        ------
+        AudioError
+            If a recording cannot be read and `on_error` is "raise".
+        """
+        proba = self.predict_proba(X)
+        bad = np.isnan(proba).any(axis=1)
+        labels = self.classes_[np.where(bad, 0, proba.argmax(axis=1))]
+        return np.where(bad, None, labels.astype(object)) if bad.any() else labels
+
+    def predict_proba(self, X: Any) -> NDArray[np.float32]:
+        """Give the probability of every player for every recording.
+
+        Parameters
+        ----------
+        X : folder, table, TileSet, or sequence of paths or CQT arrays
+            The recordings, as for `fit`.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_recordings, n_classes)
+            In the order of `classes_`. A row is NaN for a recording that could not be read where
+            `on_error` is "skip".
+
+        Raises
+        ------
+        AudioError
+            If a recording cannot be read and `on_error` is "raise".
+        """
+        check_is_fitted(self)
+        table = list_recordings(X)
+        proba = np.full((len(table), len(self.classes_)), np.nan, dtype=np.float32)
+        infos = []
+        for row, heard in enumerate(self._listen(table, X)):
+            infos.append(heard.info)
+            if heard.recording is not None:
+                proba[row] = to_proba(heard.recording, self.temperature_)
+        if self.on_error == "raise":
+            refuse_bad("predict", table["path"], infos, "Use identify for one row each, or on_error='skip'.")
+        return proba
+
+    def predict_tiles(self, X: Any, top_k: int = 1) -> "pd.DataFrame":
+        """Name the player of every few seconds of every recording.
+
+        Parameters
+        ----------
+        X : folder, table, TileSet, or sequence of paths or CQT arrays
+            The recordings, as for `fit`.
+        top_k : int
+            How many names to list, 1 or more.
+
+        Returns
+        -------
+        DataFrame
+            One row per tile: `path`, `start_seconds`, `end_seconds`, `label`, `probability` and so
+            on, `status`, `reason`, `message`; one row without times for a recording that could not
+            be read.
+        """
+        check_is_fitted(self)
+        table = list_recordings(X)
+        heard = self._listen(table, X)
+        return tile_answers(table["path"], heard, self.classes_, self.temperature_, self.spec_, top_k)
+
+    def score(self, X: Any, y: Sequence[Any] | None = None, sample_weight: Any = None) -> float:
+        """Give the part of the recordings that are named right.
+
+        Parameters
+        ----------
+        X : folder, table, TileSet, or sequence of paths or CQT arrays
+            The recordings, as for `fit`.
+        y : sequence, optional
+            One label per recording; by default what the folders or the table say.
+        sample_weight : array-like, optional
+            Weight of every recording.
+
+        Returns
+        -------
+        float
+            0 to 1.
+        """
+        labels = list_recordings(X, y)["label"].tolist()
+        return super().score(X, np.asarray(labels), sample_weight)
+
+    def evaluate(
+        self,
+        X: Any,
+        y: Sequence[Any] | None = None,
+        groups: Sequence[Any] | None = None,
+        *,
+        group_by: str | None = None,
+    ) -> Evaluation:
+        """Score the model on recordings, with an interval, beside chance.
+
+        Parameters
+        ----------
+        X : folder, table, TileSet, or sequence of paths or CQT arrays
+            Recordings that training never met, as for `fit`.
+        y : sequence, optional
+            One label per recording; by default what the folders or the table say.
+        groups : sequence, optional
+            One group per recording.
+        group_by : str, optional
+            Column of a table that names the group.
+
+        Returns
+        -------
+        Evaluation
+            Scores per recording; those that cannot be read are counted, not scored.
+
+        Raises
+        ------
+        InputError
+            If a label is unknown to the model, or no recording can be read.
+        """
+        check_is_fitted(self)
+        table = list_recordings(X, y, groups, group_by)
+        codes = encode(table["label"].tolist(), self.classes_)
+        heard = [h.recording for h in self._listen(table, X)]
+        good = [n for n, row in enumerate(heard) if row is not None]
+        proba = to_proba(np.reshape([heard[n] for n in good], (-1, len(self.classes_))), self.temperature_)
+        names = table["group"].astype(str).to_numpy()[good]
+        scores = evaluate_proba(proba, codes[good], self.classes_, names, len(heard) - len(good))
+        return replace(scores, known_groups=tuple(np.intersect1d(names, self.groups_).tolist()))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as a folder of safetensors and JSON.
+
+        Parameters
+        ----------
+        path : str or Path
+            New, or an older model that is to be replaced.
+
+        Raises
+        ------
+        InputError
+            If something that is no model lies at the name.
+        """
+        check_is_fitted(self)
+        params = self.get_params(deep=False)
+        params["spec"] = asdict(self.spec) if isinstance(self.spec, TileSpec) else self.spec
+        params["weights"] = None if self.weights is None else str(self.weights)
+        facts = {"temperature": self.temperature_, "training_groups": self.groups_.tolist(), "history": self.history_,
+                 "skipped": self.skipped_, "params": params}  # fmt: skip
+        architecture = {"backbone": self.backbone, "in_chans": self.in_chans}
+        save_model(Path(path), self.network_, architecture, self.spec_, self.classes_, facts)
+        self.network_.to(find_device(self.device))
+
+    def _pictures(self, table: "pd.DataFrame", spec: TileSpec) -> tuple[Strips, "pd.DataFrame"]:
+        """Draw all training recordings; bad ones stop here, before the first epoch."""
+        strips, infos = load_strips(table, spec, self.n_jobs, self._bar())
+        if self.on_error == "raise":
+            refuse_bad("fit", table["path"], infos, "Mend or remove it, or pass on_error='skip'.")
+        states = {k: [info[k] for info in infos] for k in ("status", "reason", "message")}
+        table = table.assign(row=np.arange(len(table)), **states)
+        bad = table["status"] != "ok"
+        self.skipped_ = table.loc[bad, ["path", "reason", "message"]].to_dict("records")
+        for skipped in self.skipped_:
+            log.warning("fit: left out %s", skipped["message"])
+        return strips, table[~bad].reset_index(drop=True)
+
+    def _listen(self, table: "pd.DataFrame", X: Any) -> Iterator[Heard]:
+        """Hear every recording of a table in turn."""
+        spec_for(self.spec_, X, "predict")
+        device = find_device(self.device)
+        network = self.network_.to(device).eval()
+        jobs = zip(table["item"], [self.spec_] * len(table), table["tiles"], strict=True)
+        pictures = run_jobs(attempt, jobs, len(table), self.n_jobs, self._bar(), "listening")
+        return listen(network, pictures, device, self.batch_size)
+
+    def _bar(self) -> Progress | None:
+        return progress_bar if self.verbose else None
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.no_validation = True
+        return tags
+
+
+def load(path: str | os.PathLike[str]) -> Classifier:
+    """Open a model that `Classifier.save` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder.
+
+    Returns
+    -------
+    Classifier
+        Ready to predict; it gives the same numbers as when it was saved.
+
+    Raises
+    ------
+    InputError
+        If it is no model, is damaged, or does not pass its self-test.
+    """
+    saved = load_model(Path(path))
+    params = dict(saved.facts["params"])
+    if isinstance(params["spec"], dict):
+        params["spec"] = TileSpec.from_dict(params["spec"])
+    model = Classifier(**params)
+    model.network_ = saved.network
+    model.classes_ = saved.classes
+    model.spec_ = saved.spec
+    model.temperature_ = saved.facts["temperature"]
+    model.history_ = saved.facts["history"]
+    model.groups_ = np.asarray(saved.facts["training_groups"], dtype=str)
+    model.skipped_ = saved.facts["skipped"]
+    return model

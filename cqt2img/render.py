@@ -1,0 +1,362 @@
+"""From a tree of recordings to a folder of tiles with its manifest."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cqt2img.errors import InputError
+from cqt2img.recording import attempt
+from cqt2img.source import RECORDINGS_FILE, SPEC_FILE, TILES_FILE, list_recordings
+from cqt2img.spec import TileSpec
+from cqt2img.tile import write_tile
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RECORD = "recording.json"  # lies beside the tiles of a recording that is finished
+_Rendered = tuple[dict[str, Any], list[dict[str, Any]]]
+Progress = Callable[[Iterator[Any], int, str], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class TileSet:
+    """A folder of tiles and its manifest.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    spec : TileSpec
+        What its pixels mean.
+    recordings : DataFrame
+        One row per recording: `path`, `label`, `group`, `status`, `reason`, `message`, `seconds`,
+        `tuning_cents`, `n_tiles`, `tiles` (its folder, relative to `path`), and what the table
+        that was rendered held beside.
+    tiles : DataFrame
+        One row per tile: `tile` (file, relative to `path`), `path`, `label`, `group`, `index`,
+        `start_seconds`, `valid_width`.
+    """
+
+    path: Path
+    spec: TileSpec
+    recordings: "pd.DataFrame"
+    tiles: "pd.DataFrame"
+
+
+def render(
+    X: Any,
+    out: str | os.PathLike[str],
+    spec: TileSpec | str = "piano",
+    n_jobs: int = 1,
+    group_by: str | None = None,
+    progress: Progress | None = None,
+) -> TileSet:
+    """Render recordings to tiles, one PNG per few seconds, with a manifest.
+
+    What is finished in `out` already, and has not changed since, is not rendered again.
+
+    Parameters
+    ----------
+    X : folder, csv file, data frame, or sequence of paths or CQT arrays
+        See `cqt2img.source.list_recordings`.
+    out : str or Path
+        Folder for the tiles; made if it is not there.
+    spec : TileSpec or str
+        What a pixel means, or the name of a preset.
+    n_jobs : int
+        Processes, as joblib counts them; -1 takes every core.
+    group_by : str, optional
+        Column of a table that names what was recorded together.
+    progress : callable, optional
+        Gets an iterator, its length and a title, and gives the iterator back.
+
+    Returns
+    -------
+    TileSet
+        The folder with one row per recording, whether it could be rendered or not.
+
+    Raises
+    ------
+    InputError
+        If no recording is found, or `out` holds tiles of another spec.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> spec = TileSpec.preset("fast")
+    >>> cqt = np.random.default_rng(0).random((96, 300))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tiles = render([cqt, cqt[:, :0]], folder, spec)
+    >>> tiles.recordings[["status", "reason", "n_tiles"]].values.tolist()
+    [['ok', '', 3], ['error', 'too_short', 0]]
+    """
+    import pandas as pd
+
+    spec = as_spec(spec)
+    table = list_recordings(X, group_by=group_by)
+    out = Path(out)
+    _claim(out, spec)
+    folders = _folders(table)
+    columns = zip(table["item"], folders, table["tiles"], strict=True)
+    jobs = ((item, spec, out, name, tiles) for item, name, tiles in columns)
+    done = list(run_jobs(_render_one, jobs, len(table), n_jobs, progress, "rendering"))
+    rows, tile_rows = [], []
+    given = table.drop(columns=["item", "tiles", "name"]).to_dict("records")
+    for row, name, (info, tiles) in zip(given, folders, done, strict=True):
+        folder = f"tiles/{name}" if info["status"] == "ok" else ""
+        rows.append({**row, **info, "tiles": folder})
+        same = {k: row[k] for k in ("path", "label", "group")}
+        tile_rows += [{"tile": f"{folder}/{t['file']}", **same, **{k: v for k, v in t.items() if k != "file"}}
+                      for t in tiles]  # fmt: skip
+    frames = pd.DataFrame(rows), pd.DataFrame(tile_rows, columns=list(tile_rows[0]) if tile_rows else ["tile"])
+    for frame, name in zip(frames, (RECORDINGS_FILE, TILES_FILE), strict=True):
+        write_whole(out / name, lambda part, frame=frame: frame.to_csv(part, index=False, errors="surrogateescape"))
+    return TileSet(out, spec, *frames)
+
+
+def open_tiles(path: str | os.PathLike[str]) -> TileSet:
+    """Open a folder that `render` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder.
+
+    Returns
+    -------
+    TileSet
+        The folder and its manifest.
+
+    Raises
+    ------
+    InputError
+        If it is not such a folder.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    missing = [n for n in (SPEC_FILE, RECORDINGS_FILE, TILES_FILE) if not (path / n).is_file()]
+    if missing:
+        raise InputError(
+            f"open_tiles: path must be a folder made by render, got {str(path)!r} without {missing[0]}. "
+            "Render the recordings first."
+        )
+    read = [pd.read_csv(path / n, encoding_errors="surrogateescape") for n in (RECORDINGS_FILE, TILES_FILE)]
+    return TileSet(path, TileSpec.preset(path / SPEC_FILE), *read)
+
+
+def as_spec(spec: TileSpec | str | os.PathLike[str]) -> TileSpec:
+    """Give the spec itself, or the one that a name or file stands for.
+
+    Parameters
+    ----------
+    spec : TileSpec, str or Path
+        A spec, a preset, or a JSON file.
+
+    Returns
+    -------
+    TileSpec
+        The spec.
+    """
+    return spec if isinstance(spec, TileSpec) else TileSpec.preset(str(spec))
+
+
+def spec_for(spec: TileSpec | str | os.PathLike[str] | None, X: Any, caller: str) -> TileSpec:
+    """Give the spec to use for these recordings, and refuse tiles of another one.
+
+    Parameters
+    ----------
+    spec : TileSpec, str, Path or None
+        What is wanted; None takes that of the tiles, or "piano" for recordings.
+    X : folder, table, TileSet, or sequence
+        Recordings, or tiles.
+    caller : str
+        Name of the function, for the message.
+
+    Returns
+    -------
+    TileSpec
+        The spec.
+
+    Raises
+    ------
+    InputError
+        If `X` are tiles of another spec.
+    """
+    folder = X.path if isinstance(X, TileSet) else X
+    mark = Path(folder, SPEC_FILE) if isinstance(folder, (str, os.PathLike)) else None
+    found = TileSpec.preset(mark) if mark is not None and mark.is_file() else None
+    if spec is None:
+        return found or TileSpec.preset("piano")
+    wanted = as_spec(spec)
+    if found is not None and found.key != wanted.key:
+        raise InputError(
+            f"{caller}: X must hold tiles of spec {wanted.key}, got {str(folder)!r} of spec {found.key}. "
+            "Render the recordings again with this spec."
+        )
+    return wanted
+
+
+def run_jobs(
+    function: Callable[..., Any], jobs: Iterator[Any], n: int, n_jobs: int, progress: Progress | None, title: str
+) -> Iterator[Any]:
+    """Call a function on every job, in order, in as many processes as asked.
+
+    Parameters
+    ----------
+    function : callable
+        Called with the words of each job.
+    jobs : iterator of tuple
+        The words.
+    n : int
+        How many jobs there are.
+    n_jobs : int
+        Processes, as joblib counts them.
+    progress : callable or None
+        Shows how far it is.
+    title : str
+        What is being done.
+
+    Returns
+    -------
+    iterator
+        What the calls gave, in the order of the jobs, each as soon as it is there.
+    """
+    from joblib import Parallel, delayed
+
+    done = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(function)(*job) for job in jobs)
+    return done if progress is None else progress(done, n, title)
+
+
+def progress_bar(steps: Iterator[Any], n: int, title: str) -> Iterator[Any]:
+    """Show how far long work is, where somebody can see it.
+
+    Parameters
+    ----------
+    steps : iterator
+        The work.
+    n : int
+        How many steps it has.
+    title : str
+        What is being done.
+
+    Returns
+    -------
+    iterator
+        The same steps.
+    """
+    from tqdm.auto import tqdm
+
+    return tqdm(steps, total=n, desc=title, leave=False, disable=None)
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file under another name and move it, so that its own name never holds half of it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    write : callable
+        Gets the other name and writes there.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _claim(out: Path, spec: TileSpec) -> None:
+    """Make the folder, or check that what is there has the same spec."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"render: out must be a folder, got the file {str(out)!r}. Choose another name.")
+    mark = out / SPEC_FILE
+    if mark.is_file():
+        found = TileSpec.preset(mark)
+        if found.key != spec.key:
+            raise InputError(
+                f"render: out must hold tiles of spec {spec.key}, got {str(out)!r} of spec {found.key}. "
+                "Choose another folder, or the same preset."
+            )
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(f"render: out must be new, empty or a tile folder, got {str(out)!r}. Choose another folder.")
+    (out / "tiles").mkdir(parents=True, exist_ok=True)
+    write_whole(mark, lambda part: part.write_text(spec.to_json(), encoding="utf-8"))
+
+
+def _folders(table: "pd.DataFrame") -> list[str]:
+    """Give every recording a folder of its own below `tiles`, named after it."""
+    names: list[str] = []
+    seen: set[str] = set()
+    for given in table["name"]:
+        parts = [p for p in Path(given).parts if p not in (Path(given).anchor, "..", ".", "")]
+        name, n = "/".join(parts) or "_", 1
+        while (unique := name if n == 1 else f"{name}~{n}") in seen:
+            n += 1
+        seen.add(unique)
+        names.append(unique)
+    return names
+
+
+def _stamp(item: Any, folder: str | None, spec: TileSpec) -> list[Any]:
+    """Note what must be unchanged for a finished recording to stay finished."""
+    if isinstance(item, np.ndarray):
+        return [spec.key, "array", hashlib.sha256(np.ascontiguousarray(item).tobytes()).hexdigest()]
+    path = Path(folder, _RECORD) if folder else item
+    try:
+        stat = os.stat(path)
+    except (OSError, TypeError, ValueError):
+        return []
+    return [spec.key, os.fspath(path), stat.st_size, stat.st_mtime_ns]
+
+
+def _render_one(item: Any, spec: TileSpec, out: Path, name: str, folder: str | None) -> _Rendered:
+    """Render one recording into its folder, whole or not at all."""
+    target, stamp = out / "tiles" / name, _stamp(item, folder, spec)
+    known = _finished(target, stamp)
+    if known is not None:
+        return known
+    tiles, info = attempt(item, spec, folder)
+    n_frames = info.pop("n_frames", 0)
+    info["n_tiles"] = 0 if tiles is None else len(tiles)
+    shutil.rmtree(target, ignore_errors=True)  # tiles of an earlier state of this recording
+    if tiles is None:
+        return info, []
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=".part-", dir=out / "tiles"))
+    try:
+        rows = []
+        origin = "array" if isinstance(item, np.ndarray) else os.fspath(item)
+        source = {"source": origin, "tuning_cents": info["tuning_cents"]}
+        for n, tile in enumerate(tiles):
+            start, valid = round(n * spec.tile_seconds, 6), min(spec.width, n_frames - n * spec.width)
+            rows.append({"file": f"{n:05d}.png", "index": n, "start_seconds": start, "valid_width": valid})
+            chunks = {**source, "start_seconds": start, "valid_width": valid}
+            write_tile(part / rows[-1]["file"], tile, spec, chunks)
+        text = json.dumps({"stamp": stamp, "info": info, "tiles": rows})
+        (part / _RECORD).write_text(text, encoding="utf-8")
+        part.chmod(0o755)
+        os.rename(part, target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return info, rows
+
+
+def _finished(target: Path, stamp: list[Any]) -> _Rendered | None:
+    """Give what an earlier run wrote, if nothing has changed since."""
+    try:
+        known = json.loads((target / _RECORD).read_text(encoding="utf-8"))
+        return (known["info"], known["tiles"]) if stamp and known["stamp"] == stamp else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # nothing there, or a damaged record, whose tiles cannot be trusted

@@ -1,0 +1,197 @@
+"""What the user gives, in any of its forms, as one table with a row per recording."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cqt2img.audio import AUDIO_SUFFIXES
+from cqt2img.errors import AudioError, InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_BYTES = "surrogateescape"  # names of files need not be UTF-8
+_GROUP_COLUMNS = ("group", "album", "session", "concert")
+SPEC_FILE, RECORDINGS_FILE, TILES_FILE = "spec.json", "recordings.csv", "tiles.csv"
+
+
+def list_recordings(
+    X: Any,
+    y: Sequence[Any] | None = None,
+    groups: Sequence[Any] | None = None,
+    group_by: str | None = None,
+) -> "pd.DataFrame":
+    """Turn whatever stands for recordings into one table.
+
+    Parameters
+    ----------
+    X : str, Path, DataFrame, TileSet, or sequence of str, Path or ndarray
+        A folder of recordings (label = the folder below it, group = the folder below that), a
+        folder of tiles made by `render`, a csv file or data frame with the column `path` and
+        perhaps `label`, one recording, or a sequence of these, or CQT arrays of shape
+        (n_bins, n_frames) in memory or as `.npy` files.
+    y : sequence, optional
+        One label per recording; comes before what the folders or the table say.
+    groups : sequence, optional
+        One group per recording: what was recorded together.
+    group_by : str, optional
+        The column that names the group. By default the first of `group`, `album`, `session` and
+        `concert` that is there; without any, every recording is its own group.
+
+    Returns
+    -------
+    DataFrame
+        Columns `path` (str), `label` (str or None), `group` (str), `name` (the path below the
+        folder or table it came from), `item` (a Path, a CQT array, or the AudioError that
+        rendering it met), `tiles` (folder of its tiles, or None), and the other columns.
+
+    Raises
+    ------
+    InputError
+        If nothing is found, or lengths differ, or a column is missing.
+    """
+    import pandas as pd
+
+    if hasattr(X, "recordings"):  # a TileSet
+        X = X.path
+    if isinstance(X, pd.DataFrame):
+        table = _from_frame(X, Path(), "X", group_by)
+    elif isinstance(X, (str, os.PathLike)):
+        table = _from_path(Path(X), group_by)
+    elif isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind != "O":
+        raise InputError(
+            f"list_recordings: X must be a sequence of recordings, got one array of shape {X.shape}. Write [cqt]."
+        )
+    elif isinstance(X, (Sequence, np.ndarray)):
+        parts = [_from_item(item, n, group_by) for n, item in enumerate(X)]
+        table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    else:
+        raise InputError(
+            f"list_recordings: X must be paths, a table or CQT arrays, got {type(X).__name__}. See its docstring."
+        )
+    if table.empty:
+        raise InputError(f"list_recordings: X must hold recordings, got none in {_short(X)}. {_SUFFIX_HINT}")
+    for name, values in (("label", y), ("group", groups)):
+        if values is not None:
+            values = list(values)
+            if len(values) != len(table):
+                raise InputError(
+                    f"list_recordings: {'y' if name == 'label' else 'groups'} must have one entry per recording, "
+                    f"got {len(values)} for {len(table)}. Count the recordings of X."
+                )
+            table[name] = values
+    return table.reset_index(drop=True)
+
+
+_SUFFIX_HINT = f"Give files that end in {', '.join(sorted(AUDIO_SUFFIXES))} or .npy."
+
+
+def _short(X: Any) -> str:
+    return repr(str(X)) if isinstance(X, (str, os.PathLike)) else f"a {type(X).__name__}"
+
+
+def _row(path: str, item: Any, name: str, label: str | None = None, group: str | None = None) -> dict[str, Any]:
+    return {"path": path, "label": label, "group": group or path, "name": name, "item": item, "tiles": None}
+
+
+def _from_item(item: Any, n: int, group_by: str | None) -> "pd.DataFrame":
+    """Read one entry of a sequence: a CQT array, a file, or something that holds several recordings."""
+    import pandas as pd
+
+    if isinstance(item, np.ndarray):
+        return pd.DataFrame([_row(f"array {n}", item, f"array {n}")])
+    if not isinstance(item, (str, os.PathLike)):
+        raise InputError(
+            f"list_recordings: X must hold paths or CQT arrays, got {type(item).__name__}. Convert its entries."
+        )
+    path = Path(item)
+    if path.is_dir() or path.suffix.lower() == ".csv":
+        return _from_path(path, group_by)
+    return pd.DataFrame([_row(str(item), path, path.name)])  # a missing file is one row with a reason, later
+
+
+def _from_path(path: Path, group_by: str | None) -> "pd.DataFrame":
+    """Read a folder of recordings or of tiles, a csv file, or one recording."""
+    import pandas as pd
+
+    if path.is_dir():
+        if (path / SPEC_FILE).is_file() and (path / RECORDINGS_FILE).is_file():
+            return _from_frame(_read_csv(path / RECORDINGS_FILE), path, str(path), group_by)
+        return _from_folder(path, group_by)
+    if not path.exists():
+        raise InputError(f"list_recordings: X must exist, got {str(path)!r}. Check the spelling of the path.")
+    if path.suffix.lower() == ".csv":
+        return _from_frame(_read_csv(path), path.parent, str(path), group_by)
+    return pd.DataFrame([_row(str(path), path, path.name)])
+
+
+def _from_folder(root: Path, group_by: str | None) -> "pd.DataFrame":
+    """Label is the folder below the root, group is the folder below that."""
+    import pandas as pd
+
+    rows = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder, name)
+            if path.suffix.lower() in AUDIO_SUFFIXES | {".npy"} and not name.startswith("."):
+                parts = path.relative_to(root).parts
+                label = parts[0] if len(parts) > 1 else None
+                group = "/".join(parts[:2]) if len(parts) > 2 else None
+                rows.append(_row(str(path), path, str(path.relative_to(root)), label, group))
+    if not rows:
+        raise InputError(f"list_recordings: X must hold recordings, got none below {str(root)!r}. {_SUFFIX_HINT}")
+    if group_by is not None:
+        raise InputError(
+            f"list_recordings: group_by must name a column of a table, got {group_by!r} for a folder. "
+            "Give a csv with the columns path, label and that one."
+        )
+    return pd.DataFrame(rows)
+
+
+def _read_csv(path: Path) -> "pd.DataFrame":
+    """Read a table as text, so that a player called 007 keeps the name."""
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", encoding_errors=_BYTES)
+    except (ValueError, OSError) as err:
+        raise InputError(f"list_recordings: X must be a readable csv, got {str(path)!r}: {err}. Save it anew.") from err
+
+
+def _from_frame(frame: "pd.DataFrame", base: Path, name: str, group_by: str | None) -> "pd.DataFrame":
+    """Read a table with the column path; relative paths start at its folder."""
+    import pandas as pd
+
+    if "path" not in frame.columns:
+        raise InputError(
+            f"list_recordings: X must have the column path, got {', '.join(map(str, frame.columns))} in {name!r}. "
+            "Name the column that holds the files path."
+        )
+    if group_by is not None and group_by not in frame.columns:
+        raise InputError(
+            f"list_recordings: group_by must be a column, got {group_by!r} in {name!r}. "
+            f"Choose one of {', '.join(map(str, frame.columns))}."
+        )
+    table = frame.copy().reset_index(drop=True)
+    paths = table["path"].astype(str)
+    group_by = group_by or next((c for c in _GROUP_COLUMNS if c in table.columns), None)
+    label = table["label"].astype(object) if "label" in table.columns else None
+    group = table[group_by].astype(str) if group_by else paths
+    # albums of two players may share a name, and are not one session for it
+    if label is not None and group_by and group_by != "group":
+        group = label.astype(str) + "/" + group
+    table["path"] = paths
+    table["label"] = label.where(label.notna() & (label != ""), None) if label is not None else None
+    table["group"] = group.where(group != "", paths)
+    table["name"] = paths
+    table["item"] = [base / p for p in paths]
+    if "tiles" in table.columns and "status" in table.columns:  # a tile folder lists what failed, too
+        failed = table["status"] == "error"
+        errors = [AudioError(*words) for words in table.loc[failed, ["reason", "message"]].itertuples(index=False)]
+        table.loc[failed, "item"] = pd.Series(errors, index=table.index[failed], dtype=object)
+    table["tiles"] = [str(base / t) if t else None for t in table["tiles"]] if "tiles" in table.columns else None
+    return table

@@ -1,0 +1,185 @@
+"""A fitted model as a folder of safetensors and JSON: opens offline, without pickle, without running code."""
+
+import hashlib
+import json
+import platform
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cqt2img.backbone import TileNet, build_network
+from cqt2img.errors import InputError
+from cqt2img.predict import tile_log_proba
+from cqt2img.spec import TileSpec
+
+_FORMAT = 1
+_JSON, _WEIGHTS, _SELFTEST = "model.json", "model.safetensors", "selftest.safetensors"
+_TOLERANCE = 1e-3  # of a log-probability; other CPUs add up in another order
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What a model folder holds.
+
+    Parameters
+    ----------
+    network : TileNet
+        With its weights, on the CPU.
+    spec : TileSpec
+        What its tiles look like.
+    classes : ndarray, shape (n_classes,)
+        The names.
+    facts : dict
+        Everything else that was saved, as JSON gives it.
+    """
+
+    network: TileNet
+    spec: TileSpec
+    classes: NDArray
+    facts: dict[str, Any]
+
+
+def save_model(
+    folder: Path,
+    network: TileNet,
+    architecture: dict[str, Any],
+    spec: TileSpec,
+    classes: NDArray,
+    facts: dict[str, Any],
+) -> None:
+    """Write a model folder, whole or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        New, or an older model that is to be replaced.
+    network : TileNet
+        The network.
+    architecture : dict
+        `backbone` and `in_chans`, as `build_network` takes them.
+    spec : TileSpec
+        What its tiles look like.
+    classes : ndarray, shape (n_classes,)
+        The names.
+    facts : dict
+        What else to keep; must be fit for JSON.
+
+    Raises
+    ------
+    InputError
+        If something that is no model lies at the name.
+    """
+    from safetensors.numpy import save_file
+    from safetensors.torch import save_file as save_tensors
+
+    if folder.exists() and not (folder / _JSON).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"save: path must be new or an older model, got {str(folder)!r}. Choose another name.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+    try:
+        network = network.cpu()
+        state = {k: v.detach().contiguous() for k, v in network.state_dict().items()}
+        save_tensors(state, part / _WEIGHTS)
+        rng = np.random.default_rng(0)
+        tiles = rng.integers(0, 256, size=(2, *spec.size), dtype=np.uint8)
+        save_file({"tiles": tiles, "log_proba": _run(network, tiles)}, part / _SELFTEST)
+        about = {
+            "format": _FORMAT,
+            "made_by": "cqt2img",
+            "architecture": architecture,
+            "classes": classes.tolist(),
+            "spec_key": spec.key,
+            "spec": asdict(spec),
+            "weights_sha256": _digest(part / _WEIGHTS),
+            "versions": {
+                "python": platform.python_version(),
+                **{n: version(n) for n in ("cqt2img", "torch", "timm", "librosa")},
+            },
+            **facts,
+        }
+        (part / _JSON).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        part.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def load_model(folder: Path) -> SavedModel:
+    """Open a model folder and run its self-test.
+
+    Parameters
+    ----------
+    folder : Path
+        What `save_model` wrote.
+
+    Returns
+    -------
+    SavedModel
+        What it holds.
+
+    Raises
+    ------
+    InputError
+        If it is no model, is damaged, or does not give the numbers it gave when it was saved.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+    from safetensors.torch import load_file as load_tensors
+
+    missing = [name for name in (_JSON, _WEIGHTS, _SELFTEST) if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"load: path must be a model saved by cqt2img, got {str(folder)!r} without {missing[0]}. Fit and save one."
+        )
+    try:
+        about = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+        if about["made_by"] != "cqt2img" or about["format"] != _FORMAT:
+            raise KeyError("format")
+        spec, classes = TileSpec.from_dict(about["spec"]), np.asarray(about["classes"])
+        architecture = {k: about["architecture"][k] for k in ("backbone", "in_chans")}
+    except (ValueError, KeyError, TypeError) as err:
+        raise InputError(
+            f"load: path must be a model of format {_FORMAT}, got {str(folder)!r} ({err}). Fit and save it again."
+        ) from err
+    if spec.key != about.get("spec_key"):
+        raise InputError(
+            f"load: path must be a model whose pictures this version can draw, got {str(folder)!r} of spec "
+            f"{about.get('spec_key')}. Use the versions it was made with: {about.get('versions')}."
+        )
+    if _digest(folder / _WEIGHTS) != about.get("weights_sha256"):
+        raise InputError(
+            f"load: path must be an undamaged model, got {str(folder)!r} with other weights. Copy it again."
+        )
+    network = build_network(architecture["backbone"], len(classes), spec, None, architecture["in_chans"])
+    try:
+        network.load_state_dict(load_tensors(folder / _WEIGHTS), strict=True)
+        test = load_file(folder / _SELFTEST)
+        worst = float(np.abs(_run(network, test["tiles"]) - test["log_proba"]).max())
+    except (SafetensorError, RuntimeError, KeyError) as err:
+        raise InputError(
+            f"load: path must be an undamaged model, got {str(folder)!r}: {str(err)[:200]}. Copy it again."
+        ) from err
+    if not worst <= _TOLERANCE:
+        raise InputError(
+            f"load: path must be a model that passes its self-test, got {str(folder)!r}, which is off by {worst:.2g}. "
+            f"Use the versions it was made with: {about.get('versions')}."
+        )
+    return SavedModel(network, spec, classes, about)
+
+
+def _run(network: TileNet, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return tile_log_proba(network, tiles, torch.device("cpu"))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
