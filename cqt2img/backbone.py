@@ -119,7 +119,9 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
         overlay = {"file": str(path)}
         network = _create(name, str(path), {**options, "pretrained": True, "pretrained_cfg_overlay": overlay})
     head = network.get_classifier()
-    if isinstance(head, nn.Linear):  # some heads of timm start with logits far from zero: a first loss of 7 for ten names
+    if isinstance(
+        head, nn.Linear
+    ):  # some heads of timm start with logits far from zero: a first loss of 7 for ten names
         nn.init.normal_(head.weight, std=0.01)
         if head.bias is not None:
             nn.init.zeros_(head.bias)

@@ -251,10 +251,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         InputError
             If there is no recording, or `top_k` is below 1.
         """
-        check_is_fitted(self)
-        table = list_recordings(X)
-        heard = self._listen(table, X)
-        return recording_answers(table["path"], heard, self.classes_, self.temperature_, top_k)
+        return self.answers(X, top_k)[0]
 
     def predict(self, X: Any) -> NDArray:
         """Name the player of every recording.
@@ -327,10 +324,38 @@ class Classifier(ClassifierMixin, BaseEstimator):
             on, `status`, `reason`, `message`; one row without times for a recording that could not
             be read.
         """
+        return self.answers(X, top_k)[1]
+
+    def answers(self, X: Any, top_k: int = 3) -> tuple["pd.DataFrame", "pd.DataFrame"]:
+        """Give what `identify` and `predict_tiles` give, and listen only once.
+
+        Parameters
+        ----------
+        X : folder, table, TileSet, or sequence of paths or CQT arrays
+            The recordings, as for `fit`.
+        top_k : int
+            How many names to list, 1 or more.
+
+        Returns
+        -------
+        recordings, tiles : DataFrame
+            One row per recording, and one row per tile.
+
+        Raises
+        ------
+        InputError
+            If there is no recording, or `top_k` is below 1.
+        """
         check_is_fitted(self)
+        if top_k < 1:
+            raise InputError(f"identify: top_k must be 1 or more, got {top_k}. Choose a larger number.")
         table = list_recordings(X)
-        heard = self._listen(table, X)
-        return tile_answers(table["path"], heard, self.classes_, self.temperature_, self.spec_, top_k)
+        heard = list(self._listen(table, X))
+        paths, names, warmth = table["path"].tolist(), self.classes_, self.temperature_
+        return (
+            recording_answers(paths, heard, names, warmth, top_k),
+            tile_answers(paths, heard, names, warmth, self.spec_, top_k),
+        )
 
     def score(self, X: Any, y: Sequence[Any] | None = None, sample_weight: Any = None) -> float:
         """Give the part of the recordings that are named right.

@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from cqt2img.dataset import tile_batches
-from cqt2img.errors import InputError
 from cqt2img.spec import TileSpec
 
 if TYPE_CHECKING:
@@ -221,15 +220,9 @@ def recording_answers(
     -------
     DataFrame
         `path`, `label`, `probability`, `label_2` and so on, `status`, `reason`, `message`.
-
-    Raises
-    ------
-    InputError
-        If `top_k` is below 1.
     """
     import pandas as pd
 
-    _check_top_k(top_k)
     rows = []
     for path, one in zip(paths, heard, strict=True):
         proba = None if one.recording is None else to_proba(one.recording, temperature)
@@ -261,15 +254,9 @@ def tile_answers(
     -------
     DataFrame
         As `recording_answers`, with `start_seconds` and `end_seconds` behind the path.
-
-    Raises
-    ------
-    InputError
-        If `top_k` is below 1.
     """
     import pandas as pd
 
-    _check_top_k(top_k)
     rows = []
     for path, one in zip(paths, heard, strict=True):
         tiles: list[Any] = [None] if one.tiles is None else list(to_proba(one.tiles, temperature))
@@ -283,11 +270,6 @@ def tile_answers(
 
 def _state(heard: Heard) -> dict[str, Any]:
     return {k: heard.info[k] for k in ("status", "reason", "message")}
-
-
-def _check_top_k(top_k: int) -> None:
-    if top_k < 1:
-        raise InputError(f"identify: top_k must be 1 or more, got {top_k}. Choose a larger number.")
 
 
 def answer(proba: NDArray[np.float32] | None, classes: NDArray, top_k: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What the user gives, in any of its forms, as one table with a row per recording."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from cqt2img.errors import AudioError, InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
 _BYTES = "surrogateescape"  # names of files need not be UTF-8
 _GROUP_COLUMNS = ("group", "album", "session", "concert")
 SPEC_FILE, RECORDINGS_FILE, TILES_FILE = "spec.json", "recordings.csv", "tiles.csv"
@@ -84,6 +86,53 @@ def list_recordings(
                 )
             table[name] = values
     return table.reset_index(drop=True)
+
+
+def join_labels(X: Any, labels: Path, group_by: str | None = None) -> "pd.DataFrame":
+    """List recordings with the labels and other columns of a csv file.
+
+    Parameters
+    ----------
+    X : folder, csv file, or sequence of paths
+        The recordings.
+    labels : Path
+        A csv with the columns `path` and `label`. Its paths may be as `X` lists them, below the
+        folder of `X`, or below the folder of the csv.
+    group_by : str, optional
+        Column that names the group.
+
+    Returns
+    -------
+    DataFrame
+        The recordings that the csv names, as `list_recordings` gives them.
+
+    Raises
+    ------
+    InputError
+        If the csv lacks a column, or names a recording that is not among those of `X`.
+    """
+    import pandas as pd
+
+    table = list_recordings(X)
+    given = _from_frame(_read_csv(labels), labels.parent, str(labels), group_by)
+    places: dict[str, int] = {}
+    for row, (path, name, item) in enumerate(zip(table["path"], table["name"], table["item"], strict=True)):
+        for key in (path, name, os.path.abspath(item) if isinstance(item, Path) else path):
+            places.setdefault(str(key), row)
+    rows = []
+    for path, item in zip(given["path"], given["item"], strict=True):
+        found = places.get(path, places.get(os.path.abspath(item)))
+        if found is None:
+            raise InputError(
+                f"join_labels: labels must name recordings of {_short(X)}, got {path!r} in {str(labels)!r}. "
+                "Write the paths as they are below that folder."
+            )
+        rows.append(found)
+    if len(rows) < len(table):
+        log.warning("left out %d of %d recordings that %s does not name", len(table) - len(rows), len(table), labels)
+    where = table.iloc[rows].reset_index(drop=True)
+    own = [c for c in given.columns if c not in ("path", "name", "item", "tiles")]
+    return pd.concat([where.drop(columns=[c for c in own if c in where]), given[own]], axis=1)
 
 
 _SUFFIX_HINT = f"Give files that end in {', '.join(sorted(AUDIO_SUFFIXES))} or .npy."
@@ -177,6 +226,8 @@ def _from_frame(frame: "pd.DataFrame", base: Path, name: str, group_by: str | No
             f"Choose one of {', '.join(map(str, frame.columns))}."
         )
     table = frame.copy().reset_index(drop=True)
+    if "item" in table.columns:  # listed before
+        return table
     paths = table["path"].astype(str)
     group_by = group_by or next((c for c in _GROUP_COLUMNS if c in table.columns), None)
     label = table["label"].astype(object) if "label" in table.columns else None

@@ -79,8 +79,7 @@ def save_model(
     from safetensors.numpy import save_file
     from safetensors.torch import save_file as save_tensors
 
-    if folder.exists() and not (folder / _JSON).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"save: path must be new or an older model, got {str(folder)!r}. Choose another name.")
+    check_model_name(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
     try:
@@ -111,6 +110,24 @@ def save_model(
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def check_model_name(folder: Path) -> None:
+    """Refuse to write a model over something that is none, before any work is done.
+
+    Parameters
+    ----------
+    folder : Path
+        Where a model is to go.
+
+    Raises
+    ------
+    InputError
+        If something that is no model lies at the name.
+    """
+    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not free and not (folder / _JSON).is_file():
+        raise InputError(f"save: path must be new or an older model, got {str(folder)!r}. Choose another name.")
 
 
 def load_model(folder: Path) -> SavedModel:

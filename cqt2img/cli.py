@@ -1,0 +1,189 @@
+"""The command line: arguments become one call each."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cqt2img.errors import Cqt2imgError
+
+_SOME_FAILED = 3
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Hear who is playing: pictures of recordings, and backbones that learn players from them.",
+    epilog="Ends with 0 if all went well, 1 if it could not be done, 3 if some recordings could not be read.",
+)
+
+Sources = Annotated[list[Path], typer.Argument(help="Folders or files of recordings, a tile folder, or a csv.")]
+Source = Annotated[Path, typer.Argument(help="A folder of recordings, a tile folder, or a csv with path,label.")]
+Labels = Annotated[Path | None, typer.Option(help="A csv with the columns path,label for the recordings of SRC.")]
+GroupBy = Annotated[str | None, typer.Option(help="Column of the csv that names what was recorded together.")]
+Preset = Annotated[str | None, typer.Option(help="piano, jazz, orchestra, fast, or a JSON file.")]
+Jobs = Annotated[int, typer.Option("-j", "--jobs", help="Processes that draw pictures; -1 for every core.")]
+Model = Annotated[Path, typer.Option("-m", "--model", help="A model folder made by fit.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")]
+
+
+@app.command("render")
+def render_command(
+    sources: Sources,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the tiles.")],
+    preset: Preset = "piano",
+    group_by: GroupBy = None,
+    jobs: Jobs = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Render recordings to tiles, with a manifest. What is finished is not done again."""
+    from cqt2img.render import progress_bar, render
+
+    found = render(_only(sources), out, preset or "piano", jobs, group_by, None if quiet else progress_bar)
+    typer.echo(f"{len(found.tiles)} tiles of {(found.recordings['status'] == 'ok').sum()} recordings in {out}")
+    _end(found.recordings)
+
+
+@app.command("fit")
+def fit_command(
+    source: Source,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the model.")],
+    labels: Labels = None,
+    group_by: GroupBy = None,
+    validation: Annotated[Path | None, typer.Option(help="Recordings to choose the epoch by, like SRC.")] = None,
+    backbone: Annotated[str, typer.Option(help="A classification network of timm.")] = "resnet18",
+    weights: Annotated[str, typer.Option(help="imagenet, none, or a file.")] = "imagenet",
+    preset: Preset = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 12,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    learning_rate: float = 1e-3,
+    in_chans: Annotated[int, typer.Option(help="3: painted tiles. 1: levels.")] = 3,
+    augment: Annotated[str, typer.Option(help="album or none.")] = "album",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu, to keep off the GPU.")] = None,
+    seed: int = 0,
+    jobs: Jobs = 1,
+    skip_bad: Annotated[bool, typer.Option(help="Leave recordings out that cannot be read.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune a backbone on recordings, labelled by their folders or a csv."""
+    from cqt2img.classifier import Classifier
+    from cqt2img.store import check_model_name
+
+    check_model_name(out)
+    model = Classifier(
+        backbone, weights=weights, spec=preset, in_chans=in_chans, epochs=epochs, batch_size=batch_size,
+        learning_rate=learning_rate, augment=augment, precision=precision, device=device, n_jobs=jobs,
+        on_error="skip" if skip_bad else "raise", random_state=seed, verbose=not quiet,
+    )  # fmt: skip
+    model.fit(_labelled(source, labels, group_by), group_by=group_by, validation=validation)
+    model.save(out)
+    last = [entry for entry in model.history_ if entry["valid_accuracy"] is not None]
+    if last:
+        best = max(last, key=lambda entry: entry["valid_accuracy"])
+        typer.echo(f"validation accuracy {best['valid_accuracy']:.3f} per recording, at epoch {best['epoch']}")
+    typer.echo(f"model of {len(model.classes_)} classes in {out}")
+    for skipped in model.skipped_:
+        typer.echo(f"left out: {skipped['message']}", err=True)
+    if model.skipped_:
+        raise typer.Exit(_SOME_FAILED)
+
+
+@app.command("predict")
+def predict_command(
+    sources: Sources,
+    model: Model,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A .csv, .jsonl or .parquet file.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Names to list.")] = 3,
+    tiles: Annotated[Path | None, typer.Option(help="Also write a table with one row per tile.")] = None,
+    audacity: Annotated[Path | None, typer.Option(help="Also write label tracks into this folder.")] = None,
+    jobs: Jobs = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Name the player of every clip: one row each, whether it can be read or not."""
+    from cqt2img.classifier import load
+    from cqt2img.report import check_table_name, write_audacity, write_table
+
+    for table in (out, tiles):
+        if table is not None:
+            check_table_name(table)
+    classifier = load(model).set_params(n_jobs=jobs, verbose=not quiet)
+    clips = _only(sources)
+    answers, by_tile = classifier.answers(clips, top_k)
+    if out is None:
+        typer.echo(answers.drop(columns="message").to_string(index=False))
+    else:
+        write_table(answers, out)
+    if tiles is not None:
+        write_table(by_tile, tiles)
+    if audacity is not None:
+        write_audacity(by_tile, audacity)
+    _end(answers)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    source: Source,
+    model: Model,
+    labels: Labels = None,
+    group_by: GroupBy = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the scores and a plot.")] = None,
+    jobs: Jobs = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Score a model on recordings that training never met, with an interval, beside chance."""
+    from cqt2img.classifier import load
+    from cqt2img.report import plot_confusion, to_png
+
+    classifier = load(model).set_params(n_jobs=jobs, verbose=not quiet)
+    scores = classifier.evaluate(_labelled(source, labels, group_by), group_by=group_by)
+    typer.echo(str(scores))
+    if out is not None:
+        scores.save(out)
+        (out / "confusion.png").write_bytes(to_png(plot_confusion(scores)))
+    if scores.n_failed:
+        raise typer.Exit(_SOME_FAILED)
+
+
+@app.command("demo")
+def demo_command(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the demo.")] = Path("cqt2img-demo"),
+    seed: int = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Tell the story of the album effect on synthetic players, in three minutes, without a network."""
+    from cqt2img.demo import run_demo
+
+    run_demo(out, seed, typer.echo, not quiet)
+
+
+def main() -> None:
+    """Run the command line; a known error is one line."""
+    try:
+        app()
+    except Cqt2imgError as err:
+        typer.echo(f"cqt2img: {err}", err=True)
+        sys.exit(1)
+
+
+def _only(sources: list[Path]) -> Any:
+    """Give one source itself, so that a tile folder or a csv is known as such."""
+    return sources[0] if len(sources) == 1 else [str(source) for source in sources]
+
+
+def _labelled(source: Path, labels: Path | None, group_by: str | None) -> Any:
+    if labels is None:
+        return source
+    from cqt2img.source import join_labels
+
+    return join_labels(source, labels, group_by)
+
+
+def _end(table: Any) -> None:
+    """Name every recording that failed, and say so with the exit code."""
+    bad = table[table["status"] != "ok"]
+    for row in bad.itertuples():
+        typer.echo(f"{row.reason}: {row.message}", err=True)
+    if len(bad):
+        typer.echo(f"{len(bad)} of {len(table)} recordings could not be read", err=True)
+        raise typer.Exit(_SOME_FAILED)

@@ -1,0 +1,295 @@
+"""What people look at: tables, plots with note names and seconds, one page that holds everything."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cqt2img.errors import InputError
+from cqt2img.evaluate import Evaluation
+from cqt2img.render import write_whole
+from cqt2img.spec import TileSpec
+from cqt2img.tile import colour_tiles
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
+_INK, _GREY = "#222222", "#b8b8b8"
+
+
+def check_table_name(path: Path) -> None:
+    """Refuse a table in a format that cannot be written, before any work is done.
+
+    Parameters
+    ----------
+    path : Path
+        Where a table is to go.
+
+    Raises
+    ------
+    InputError
+        If it does not end in .csv, .jsonl or .parquet, or is a folder.
+    """
+    if path.suffix.lower() not in TABLE_SUFFIXES or path.is_dir():
+        raise InputError(
+            f"write_table: path must be a file that ends in {', '.join(TABLE_SUFFIXES)}, got {str(path)!r}. Rename it."
+        )
+
+
+def write_table(frame: "pd.DataFrame", path: Path) -> None:
+    """Write a table as csv, JSON lines or parquet, whole or not at all.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The table.
+    path : Path
+        Its ending says the format.
+
+    Raises
+    ------
+    InputError
+        If the ending is another one.
+    """
+    check_table_name(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(part: Path) -> None:
+        if path.suffix.lower() == ".csv":
+            frame.to_csv(part, index=False, encoding="utf-8", errors="surrogateescape")
+        elif path.suffix.lower() == ".jsonl":
+            frame.to_json(part, orient="records", lines=True, force_ascii=True)
+        else:
+            frame.to_parquet(part, index=False)
+
+    write_whole(path, write)
+
+
+def write_audacity(frame: "pd.DataFrame", folder: Path) -> list[Path]:
+    """Write label tracks that Audacity imports: who plays when, one file per recording.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What `Classifier.predict_tiles` gives.
+    folder : Path
+        Made if it is not there.
+
+    Returns
+    -------
+    list of Path
+        The files; neighbouring tiles of one name are one label.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    good = frame[frame["status"] == "ok"]
+    for path, tiles in good.groupby("path", sort=False):
+        lines: list[list[Any]] = []
+        for row in tiles.itertuples():
+            if lines and lines[-1][2] == row.label:
+                lines[-1][1] = row.end_seconds
+                lines[-1][3].append(row.probability)
+            else:
+                lines.append([row.start_seconds, row.end_seconds, row.label, [row.probability]])
+        text = "".join(f"{a:.3f}\t{b:.3f}\t{name} {np.mean(p):.2f}\n" for a, b, name, p in lines)
+        target, n = folder / f"{Path(str(path)).name}.txt", 1
+        while target in written:  # two folders may hold files of one name
+            n += 1
+            target = folder / f"{Path(str(path)).name}~{n}.txt"
+        write_whole(target, lambda part, text=text: part.write_text(text, encoding="utf-8"))
+        written.append(target)
+    return written
+
+
+def draw_tile(axes: "Axes", tile: NDArray[np.uint8], spec: TileSpec, title: str = "", start_seconds: float = 0) -> None:
+    """Draw one tile with note names and seconds.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+        Where to.
+    tile : ndarray of uint8, shape (height, width)
+        Levels.
+    spec : TileSpec
+        Says what a pixel means.
+    title : str
+        Above the picture.
+    start_seconds : float
+        Time of the first column in s.
+    """
+    axes.imshow(colour_tiles(tile, spec), aspect="auto", interpolation="nearest")
+    notes = [midi for midi in range(12, 128, 12) if _shows(spec, midi)]
+    axes.set_yticks([spec.row_of_note(midi) for midi in notes], [f"C{midi // 12 - 1}" for midi in notes])
+    seconds = np.arange(ceil(start_seconds), start_seconds + spec.tile_seconds)
+    axes.set_xticks((seconds - start_seconds) / spec.frame_seconds, [f"{s:.0f}" for s in seconds])
+    axes.set_title(title, fontsize=10, color=_INK)
+
+
+def plot_tiles(tiles: NDArray[np.uint8], spec: TileSpec, titles: Sequence[str], n_columns: int = 3) -> "Figure":
+    """Draw tiles side by side, with note names and seconds.
+
+    Parameters
+    ----------
+    tiles : ndarray of uint8, shape (n, height, width)
+        Levels.
+    spec : TileSpec
+        Says what a pixel means.
+    titles : sequence of str
+        One for each.
+    n_columns : int
+        Tiles in a row.
+
+    Returns
+    -------
+    matplotlib Figure
+        Ready to show or save.
+    """
+    from matplotlib.figure import Figure
+
+    n_rows = ceil(len(tiles) / n_columns)
+    figure = Figure(figsize=(4 * n_columns, 2.7 * n_rows), layout="constrained")
+    for n, (tile, title) in enumerate(zip(tiles, titles, strict=True)):
+        axes = figure.add_subplot(n_rows, n_columns, n + 1)
+        draw_tile(axes, tile, spec, title)
+        if n >= len(tiles) - n_columns:
+            axes.set_xlabel("seconds")
+    return figure
+
+
+def plot_confusion(scores: Evaluation) -> "Figure":
+    """Draw who was taken for whom.
+
+    Parameters
+    ----------
+    scores : Evaluation
+        The scores.
+
+    Returns
+    -------
+    matplotlib Figure
+        Rows: who played. Columns: who was named.
+    """
+    from matplotlib.figure import Figure
+
+    counts = np.asarray(scores.confusion)
+    size = 2.5 + 0.45 * len(scores.classes)
+    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    axes = figure.add_subplot()
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    places = range(len(scores.classes))
+    axes.set_xticks(places, list(scores.classes), rotation=40, ha="right")
+    axes.set_yticks(places, list(scores.classes))
+    axes.set_xlabel("was named")
+    axes.set_ylabel("played")
+    for row, column in np.argwhere(counts > 0):
+        colour = "white" if shares[row, column] > 0.5 else _INK
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=9)
+    low, high = scores.accuracy_interval
+    axes.set_title(f"{scores.accuracy:.0%} right ({low:.0%} to {high:.0%}), chance {scores.chance:.0%}", fontsize=10)
+    return figure
+
+
+def plot_scores(names: Sequence[str], scores: Sequence[Evaluation]) -> "Figure":
+    """Draw accuracies side by side, with their intervals, beside chance.
+
+    Parameters
+    ----------
+    names : sequence of str
+        What each score is of.
+    scores : sequence of Evaluation
+        The scores.
+
+    Returns
+    -------
+    matplotlib Figure
+        One bar each.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.8 + 0.75 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    for row, one in enumerate(scores):
+        low, high = one.accuracy_interval_groups or one.accuracy_interval
+        axes.barh(row, one.accuracy, color=_GREY if row == 0 else "#3b6ea5", height=0.6)
+        axes.plot([low, high], [row, row], color=_INK, linewidth=2)
+        axes.text(1.02, row, f"{one.accuracy:.0%}", va="center", fontsize=12, color=_INK)
+    axes.axvline(scores[0].chance, color="#c0392b", linestyle="--", linewidth=1)
+    axes.text(scores[0].chance, -0.62, " chance", color="#c0392b", fontsize=9, va="bottom")
+    axes.set_yticks(range(len(names)), list(names))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def to_png(figure: "Figure", dpi: int = 110) -> bytes:
+    """Draw a figure as a PNG.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+        The figure.
+    dpi : int
+        Pixels per inch.
+
+    Returns
+    -------
+    bytes
+        The file.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def write_page(path: Path, title: str, blocks: Sequence[str | bytes]) -> None:
+    """Write one HTML page that holds everything it shows and asks the network for nothing.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    title : str
+        Its heading, plain text.
+    blocks : sequence of str or bytes
+        Paragraphs as HTML, and pictures as PNG, from top to bottom.
+    """
+    parts = []
+    for block in blocks:
+        if isinstance(block, bytes):
+            parts.append(f'<img alt="" src="data:image/png;base64,{base64.b64encode(block).decode()}">')
+        else:
+            parts.append(block if block.startswith("<") else f"<p>{block}</p>")
+    body = "\n".join(parts)
+    text = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{html.escape(title)}</title><style>
+body {{ font: 17px/1.55 Georgia, serif; color: {_INK}; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }}
+h1, h2 {{ font-weight: normal; line-height: 1.2; }} img {{ max-width: 100%; }}
+table {{ border-collapse: collapse; }}
+td, th {{ padding: .25rem .8rem; text-align: left; border-bottom: 1px solid #ddd; }}
+audio {{ width: 100%; }}
+</style></head><body><h1>{html.escape(title)}</h1>
+{body}
+</body></html>
+"""
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _shows(spec: TileSpec, midi: int) -> bool:
+    try:
+        spec.row_of_note(midi)
+    except InputError:
+        return False
+    return True
