@@ -165,7 +165,7 @@ def _transforms() -> dict[str, Any]:
     A = _albumentations()
 
     def transform(name: str, change: Any) -> Any:
-        class Transform(A.ImageOnlyTransform):
+        class Transform(A.ImageOnlyTransform):  # type: ignore[name-defined]
             def __init__(self, spec: TileSpec, p: float = 0.5) -> None:
                 super().__init__(p=p)
                 self.spec = spec

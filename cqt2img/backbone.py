@@ -118,7 +118,7 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
             )
         overlay = {"file": str(path)}
         network = _create(name, str(path), {**options, "pretrained": True, "pretrained_cfg_overlay": overlay})
-    head = network.get_classifier()
+    head = cast(Any, network).get_classifier()
     if isinstance(
         head, nn.Linear
     ):  # some heads of timm start with logits far from zero: a first loss of 7 for ten names

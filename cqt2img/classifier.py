@@ -197,8 +197,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         find_classes(table["label"].tolist())
         n_train = len(table)
         if validation is not None:
-            given = validation if isinstance(validation, tuple) else (validation,)
-            table = pd.concat([table, list_recordings(*given, group_by=group_by)], ignore_index=True)
+            X_valid, y_valid = validation if isinstance(validation, tuple) else (validation, None)
+            table = pd.concat([table, list_recordings(X_valid, y_valid, group_by=group_by)], ignore_index=True)
         spec = spec_for(self.spec, X, "fit")
         with torch.random.fork_rng():  # the network comes first: weights that are missing should not cost an hour
             torch.manual_seed(self.random_state)
@@ -274,7 +274,10 @@ class Classifier(ClassifierMixin, BaseEstimator):
         proba = self.predict_proba(X)
         bad = np.isnan(proba).any(axis=1)
         labels = self.classes_[np.where(bad, 0, proba.argmax(axis=1))]
-        return np.where(bad, None, labels.astype(object)) if bad.any() else labels
+        if bad.any():
+            labels = labels.astype(object)
+            labels[bad] = None
+        return labels
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Give the probability of every player for every recording.

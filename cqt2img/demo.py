@@ -60,9 +60,7 @@ def run_demo(out: Path, seed: int, say: Callable[[str], Any], progress: bool) ->
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "recordings").is_dir())):
         raise InputError(f"demo: out must be new or an earlier demo, got {str(out)!r}. Choose another folder.")
     say("This sound is synthetic: invented players, invented pianos, melodies in the public domain.")
-    say(
-        f"1. {_N_PLAYERS} players record {_N_ALBUMS} albums each, every album with a piano, room and equaliser of its own."
-    )
+    say(f"1. {_N_PLAYERS} players record {_N_ALBUMS} albums each, every one with its own piano, room and equaliser.")
     make_corpus(out / "recordings", _N_PLAYERS, _N_ALBUMS, _N_TAKES, _SECONDS, seed)
     bar = progress_bar if progress else None
     tiles = render(out / "recordings", out / "tiles", "fast", 2, progress=bar)
@@ -145,13 +143,13 @@ def _write(
         "Each has a touch, a timing and a left hand of their own, and each records ten albums; every album has its own "
         "piano, room, tuning and equaliser. The question is always: <i>who plays?</i>",
         to_png(plot_scores(names, list(scores.values()))),
-        "The grey bar is what a first network reports when tiles of one recording stand on both sides of the split. It "
-        "has learned the sound of each album. On albums that it never met, that knowledge is worth little. The last bar "
-        "is <code>Classifier</code> on the same albums, one answer per recording. Lines are 95 % intervals over albums.",
+        "The grey bar is what a first network reports when tiles of one recording stand on both sides of the split. "
+        "It has learned the sound of each album. On albums that it never met, that is worth little. The last bar is "
+        "<code>Classifier</code> on the same albums, one answer per recording. Lines are 95 % intervals over albums.",
         "<h2>What is seen</h2>",
-        "Time runs to the right, pitch upwards; bright is loud. Each row is one player on two albums. What the two have "
-        "in common is the player. What differs from left to right is piano, room and equaliser, and a network takes "
-        "that if it can: it is easier.",
+        "Time runs to the right, pitch upwards; bright is loud. Each row is one player on two albums. What the two "
+        "have in common is the player. What differs from left to right is piano, room and equaliser; a network takes that "
+        "if it can, for it is easier.",
         to_png(plot_tiles(*_pairs(tiles, table, players[:3]), n_columns=2)),
         "<h2>What is heard</h2>",
         *(_listen(table, player) for player in players),

@@ -119,8 +119,8 @@ class Evaluation:
 def evaluate_proba(
     proba: NDArray[np.float32],
     codes: NDArray[np.int64],
-    classes: Sequence[Any],
-    groups: Sequence[Any] | None = None,
+    classes: Sequence[Any] | NDArray,
+    groups: Sequence[Any] | NDArray | None = None,
     n_failed: int = 0,
     random_state: int = 0,
 ) -> Evaluation:

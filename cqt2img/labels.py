@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cqt2img.errors import InputError
 
 
-def find_classes(y: Sequence[Any]) -> NDArray:
+def find_classes(y: Sequence[Any] | NDArray) -> NDArray:
     """Give the names to choose from, sorted.
 
     Parameters
@@ -52,7 +52,7 @@ def find_classes(y: Sequence[Any]) -> NDArray:
     return classes
 
 
-def encode(y: Sequence[Any], classes: NDArray) -> NDArray[np.int64]:
+def encode(y: Sequence[Any] | NDArray, classes: NDArray) -> NDArray[np.int64]:
     """Turn labels into their places among the classes.
 
     Parameters

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,7 @@ def render(
                       for t in tiles]  # fmt: skip
     frames = pd.DataFrame(rows), pd.DataFrame(tile_rows, columns=list(tile_rows[0]) if tile_rows else ["tile"])
     for frame, name in zip(frames, (RECORDINGS_FILE, TILES_FILE), strict=True):
-        write_whole(out / name, lambda part, frame=frame: frame.to_csv(part, index=False, errors="surrogateescape"))
+        write_whole(out / name, partial(frame.to_csv, index=False, errors="surrogateescape"))
     return TileSet(out, spec, *frames)
 
 

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +106,7 @@ def write_audacity(frame: "pd.DataFrame", folder: Path) -> list[Path]:
         while target in written:  # two folders may hold files of one name
             n += 1
             target = folder / f"{Path(str(path)).name}~{n}.txt"
-        write_whole(target, lambda part, text=text: part.write_text(text, encoding="utf-8"))
+        write_whole(target, partial(Path.write_text, data=text, encoding="utf-8"))
         written.append(target)
     return written
 

@@ -10,7 +10,7 @@ from cqt2img.errors import InputError
 
 
 def group_split(
-    y: Sequence[Any], groups: Sequence[Any], test_size: float = 0.2, random_state: int = 0
+    y: Sequence[Any] | NDArray, groups: Sequence[Any] | NDArray, test_size: float = 0.2, random_state: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Part recordings in two, so that no group stands on both sides and every class on the first.
 
