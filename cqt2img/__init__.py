@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cqt2img.cqt import compute_cqt
     from cqt2img.errors import AudioError, Cqt2imgError, InputError, MissingExtraError
     from cqt2img.evaluate import Evaluation
-    from cqt2img.render import TileSet, open_tiles, render
+    from cqt2img.rendering import TileSet, open_tiles, render
     from cqt2img.spec import TileSpec
     from cqt2img.split import group_split
     from cqt2img.tile import colour_tiles, cut_tiles, read_tile, tiles_to_db
@@ -26,7 +26,7 @@ _HOME = {
     "Evaluation": "evaluate",
     "InputError": "errors",
     "MissingExtraError": "errors",
-    "TileSet": "render",
+    "TileSet": "rendering",
     "TileSpec": "spec",
     "colour_tiles": "tile",
     "compute_cqt": "cqt",
@@ -34,9 +34,9 @@ _HOME = {
     "group_split": "split",
     "load": "classifier",
     "load_wave": "audio",
-    "open_tiles": "render",
+    "open_tiles": "rendering",
     "read_tile": "tile",
-    "render": "render",
+    "render": "rendering",
     "tiles_to_db": "tile",
 }
 

@@ -37,7 +37,7 @@ def render_command(
     quiet: Quiet = False,
 ) -> None:
     """Render recordings to tiles, with a manifest. What is finished is not done again."""
-    from cqt2img.render import progress_bar, render
+    from cqt2img.rendering import progress_bar, render
 
     found = render(_only(sources), out, preset or "piano", jobs, group_by, None if quiet else progress_bar)
     typer.echo(f"{len(found.tiles)} tiles of {(found.recordings['status'] == 'ok').sum()} recordings in {out}")

@@ -140,12 +140,15 @@ def to_db(cqt: NDArray, spec: TileSpec) -> NDArray[np.float32]:
     values = np.abs(cqt) if cqt.dtype.kind == "c" else cqt
     if cqt.dtype.kind == "c" or values.min() >= 0:
         # -200 dB keeps the logarithm away from zero and lies below every floor
-        values = 20 * np.log10(np.maximum(values, 1e-10), dtype=np.float32)
+        least = np.maximum(values, 1e-10, dtype=np.result_type(values, np.float32))  # float16 has no 1e-10
+        values = 20 * np.log10(least, dtype=np.float32)
         if values.max() <= -199:
             raise AudioError("silent", "to_db: cqt must hold sound, got silence. Leave the recording out.")
     elif values.max() == values.min():
         raise AudioError("silent", "to_db: cqt must hold sound, got one value throughout. Leave the recording out.")
     reference = np.percentile(values, spec.reference_percentile)
+    if reference <= max(values.min(), values.max() - 100):  # so little sounds that the percentile lies in the silence
+        reference = values.max()
     if abs(reference) > 0.01:  # what was in dB against its reference already stays as it is, to the bit
         values = values - np.float32(reference)
     return np.clip(values, spec.min_db, spec.max_db).astype(np.float32, copy=False)

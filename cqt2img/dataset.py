@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cqt2img.augment import make_augment
 from cqt2img.recording import attempt
-from cqt2img.render import Progress, run_jobs
+from cqt2img.rendering import Progress, run_jobs
 from cqt2img.spec import TileSpec
 
 if TYPE_CHECKING:

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.backbone import build_network, find_device
+from cqt2img.audit import score_tiles
+from cqt2img.backbone import build_network
 from cqt2img.classifier import Classifier
 from cqt2img.dataset import Strips, load_strips
 from cqt2img.errors import InputError
-from cqt2img.evaluate import Evaluation, evaluate_proba
-from cqt2img.labels import encode, find_classes, one_hot
-from cqt2img.predict import tile_log_proba, to_proba
-from cqt2img.render import TileSet, progress_bar, render
+from cqt2img.evaluate import Evaluation
+from cqt2img.rendering import TileSet, progress_bar, render
 from cqt2img.report import plot_confusion, plot_scores, plot_tiles, to_png, write_page, write_table
 from cqt2img.source import list_recordings
 from cqt2img.synth import make_corpus
-from cqt2img.train import Recipe, epoch_bar, train
+from cqt2img.train import Recipe, epoch_bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +67,7 @@ def run_demo(out: Path, seed: int, say: Callable[[str], Any], progress: bool) ->
     is_test = _held_out(table)
     strips, _ = load_strips(table, tiles.spec)
     say("2. The illusion: a network learns from some tiles and is tested on other tiles of the same recordings.")
-    loose = _tile_score(strips, table, None, seed, progress)
+    loose = _tile_score(strips, table, _N_TEST / _N_ALBUMS, seed, progress)
     say(f"   {loose.accuracy:.0%} of the tiles are right.")
     say("3. The truth: the same network is tested on albums that it never met.")
     strict = _tile_score(strips, table, is_test, seed, progress)
@@ -99,37 +98,17 @@ def _held_out(table: "pd.DataFrame") -> NDArray[np.bool_]:
 
 
 def _tile_score(
-    strips: Strips, table: "pd.DataFrame", is_test: NDArray[np.bool_] | None, seed: int, progress: bool
+    strips: Strips, table: "pd.DataFrame", is_test: NDArray[np.bool_] | float, seed: int, progress: bool
 ) -> Evaluation:
-    """Train and test on single tiles, as a first network is often built; without `is_test`, split at random."""
-    width, labels = strips.spec.width, table["label"].tolist()
-    classes = find_classes(labels)
-    single, owner = [], []
-    for n in range(len(strips)):
-        tiles = strips.tiles(n)
-        single += list(tiles)
-        owner += [n] * len(tiles)
-    codes = encode(labels, classes)[owner]
-    alone = Strips(strips.spec, single, np.full(len(single), width))
-    if is_test is None:
-        share = _N_TEST / _N_ALBUMS
-        test = np.random.default_rng(seed).random(len(single)) < share
-    else:
-        test = is_test[owner]
+    """Score a network that learns from single tiles as they are."""
     import torch
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = build_network(_BACKBONE, len(classes), strips.spec)
-    recipe = Recipe(_EPOCHS, 32, _RATE, 0.05, "none", "fp32", seed)
-    sides = np.flatnonzero(~test), np.arange(0)
+        network = build_network(_BACKBONE, table["label"].nunique(), strips.spec)
+    recipe = Recipe(_EPOCHS, 32, _RATE, 0.05, "none", "auto", seed)
     with epoch_bar(_EPOCHS, progress) as bar:
-        trained = train(network, alone, one_hot(codes, len(classes), 0.1), sides, recipe, None, bar)
-    network.load_state_dict(trained.state)
-    device = find_device(None)
-    proba = to_proba(tile_log_proba(network.to(device), np.stack(single)[test], device))
-    groups = table["group"].to_numpy()[owner][test]
-    return evaluate_proba(proba, codes[test], classes, groups)
+        return score_tiles(strips, table, is_test, network, recipe, bar)
 
 
 def _write(
@@ -148,8 +127,8 @@ def _write(
         "<code>Classifier</code> on the same albums, one answer per recording. Lines are 95 % intervals over albums.",
         "<h2>What is seen</h2>",
         "Time runs to the right, pitch upwards; bright is loud. Each row is one player on two albums. What the two "
-        "have in common is the player. What differs from left to right is piano, room and equaliser; a network takes that "
-        "if it can, for it is easier.",
+        "have in common is the player. What differs from left to right is piano, room and equaliser; "
+        "a network takes that if it can, for it is easier.",
         to_png(plot_tiles(*_pairs(tiles, table, players[:3]), n_columns=2)),
         "<h2>What is heard</h2>",
         *(_listen(table, player) for player in players),

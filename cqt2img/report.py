@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cqt2img.errors import InputError
 from cqt2img.evaluate import Evaluation
-from cqt2img.render import write_whole
+from cqt2img.rendering import write_whole
 from cqt2img.spec import TileSpec
 from cqt2img.tile import colour_tiles
 

@@ -131,7 +131,10 @@ def join_labels(X: Any, labels: Path, group_by: str | None = None) -> "pd.DataFr
     if len(rows) < len(table):
         log.warning("left out %d of %d recordings that %s does not name", len(table) - len(rows), len(table), labels)
     where = table.iloc[rows].reset_index(drop=True)
-    own = [c for c in given.columns if c not in ("path", "name", "item", "tiles")]
+    known = {"path", "name", "item", "tiles"}
+    if group_by is None and not set(_GROUP_COLUMNS) & set(given.columns[:-4]):  # the csv says nothing of groups
+        known.add("group")
+    own = [c for c in given.columns if c not in known]
     return pd.concat([where.drop(columns=[c for c in own if c in where]), given[own]], axis=1)
 
 
@@ -226,18 +229,20 @@ def _from_frame(frame: "pd.DataFrame", base: Path, name: str, group_by: str | No
             f"Choose one of {', '.join(map(str, frame.columns))}."
         )
     table = frame.copy().reset_index(drop=True)
-    if "item" in table.columns:  # listed before
+    if {"item", "tiles", "name", "group", "label"} <= set(table.columns):  # listed before
         return table
     paths = table["path"].astype(str)
     group_by = group_by or next((c for c in _GROUP_COLUMNS if c in table.columns), None)
     label = table["label"].astype(object) if "label" in table.columns else None
-    group = table[group_by].astype(str) if group_by else paths
+    group = table[group_by].astype(object) if group_by else paths
+    known = group.notna() & (group != "")
+    group = group.astype(str)
     # albums of two players may share a name, and are not one session for it
     if label is not None and group_by and group_by != "group":
         group = label.astype(str) + "/" + group
     table["path"] = paths
     table["label"] = label.where(label.notna() & (label != ""), None) if label is not None else None
-    table["group"] = group.where(group != "", paths)
+    table["group"] = group.where(known, paths)
     table["name"] = paths
     table["item"] = [base / p for p in paths]
     if "tiles" in table.columns and "status" in table.columns:  # a tile folder lists what failed, too

@@ -164,7 +164,8 @@ class TileSpec:
     @cached_property
     def key(self) -> str:
         """Twelve hexadecimal digits that name everything that changes a pixel."""
-        text = json.dumps([RENDERER, asdict(self)], sort_keys=True)
+        values = {f.name: type(f.default)(getattr(self, f.name)) for f in fields(self)}  # 4 and 4.0 are one number
+        text = json.dumps([RENDERER, values], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
@@ -259,6 +260,7 @@ def _check(spec: TileSpec) -> None:
         refuse("max_db", f"be above min_db of {spec.min_db}")
     if spec.tuning not in ("remove", "keep"):
         refuse("tuning", "be 'remove' or 'keep'")
-    top = spec.f_min * 2 ** (spec.n_bins / spec.bins_per_octave)
+    # a quarter tone sharp, with the width of the highest bin; librosa stops at recordings that need more
+    top = spec.f_min * 2 ** (spec.n_bins / spec.bins_per_octave + 1 / 24) + spec.gamma / 2
     if top >= spec.sample_rate / 2:
         refuse("n_bins", f"end below half the sample rate, {spec.sample_rate / 2:g} Hz")

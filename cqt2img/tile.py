@@ -122,12 +122,12 @@ def palette(colour_map: str) -> NDArray[np.uint8]:
 
     if colour_map not in colormaps:
         raise InputError(
-            f"palette: colour_map must be a matplotlib colour map, got {colour_map!r}. Try 'magma' or 'viridis'."
+            f"palette: colour_map must be a matplotlib colour map, got {colour_map!r}. Try 'magma' or 'inferno'."
         )
     colours = np.rint(colormaps[colour_map](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
     if len(np.unique(colours, axis=0)) != 256:
         raise InputError(
-            f"palette: colour_map must have 256 different colours, got {colour_map!r}. Try 'magma' or 'viridis'."
+            f"palette: colour_map must have 256 different colours, got {colour_map!r}. Try 'magma' or 'inferno'."
         )
     colours.flags.writeable = False
     return colours
@@ -205,17 +205,29 @@ def read_tile(path: Path | str, spec: TileSpec | None = None) -> tuple[NDArray[n
         with Image.open(path, formats=["PNG"]) as image:
             image.load()
             text = dict(getattr(image, "text", {}))
-            mode, tile = image.mode, np.array(image)
+            mode, tile, colours = image.mode, np.array(image), bytes(image.getpalette() or [])
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
         raise InputError(
             f"read_tile: path must be a readable tile, got {str(path)!r}: {err}. Render its recording again."
         ) from err
     if text.pop("Software", None) != _SOFTWARE or mode != "P":
         raise InputError(f"read_tile: path must be a tile made by render, got {str(path)!r}. Render the recording.")
-    info = {name: json.loads(value) for name, value in text.items()}
-    if spec is not None and (info["spec_key"] != spec.key or tile.shape != spec.size):
+    try:
+        info = {name: json.loads(value) for name, value in text.items()}
+        key = info["spec_key"]
+    except (ValueError, KeyError) as err:  # programs that save a picture anew add chunks of their own
         raise InputError(
-            f"read_tile: path must be a tile of spec {spec.key}, got {str(path)!r} of spec {info['spec_key']}. "
+            f"read_tile: path must be a tile as render wrote it, got {str(path)!r} with other text. "
+            "Render the recording again."
+        ) from err
+    if spec is not None and (key != spec.key or tile.shape != spec.size):
+        raise InputError(
+            f"read_tile: path must be a tile of spec {spec.key}, got {str(path)!r} of spec {key}. "
             "Render the recording again with this spec."
+        )
+    if spec is not None and colours != palette(spec.colour_map).tobytes():  # sorted by a program that shrinks PNGs
+        raise InputError(
+            f"read_tile: path must be a tile with the colours of {spec.colour_map}, got {str(path)!r} with others. "
+            "Render the recording again."
         )
     return tile, info

@@ -55,8 +55,8 @@ class Recipe:
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise InputError(f"fit: {name} must be a whole number from 1, got {value!r}. Choose another.")
         for name, rule, good in (
-            ("learning_rate", "be above 0", self.learning_rate > 0),
-            ("weight_decay", "be 0 or more", self.weight_decay >= 0),
+            ("learning_rate", "be above 0", _finite(self.learning_rate) and self.learning_rate > 0),
+            ("weight_decay", "be 0 or more", _finite(self.weight_decay) and self.weight_decay >= 0),
             ("augment", f"be one of {', '.join(STRENGTHS)}", self.augment in STRENGTHS),
             ("precision", f"be one of {', '.join(_PRECISIONS)}", self.precision in _PRECISIONS),
         ):
@@ -198,6 +198,10 @@ def epoch_bar(n_epochs: int, visible: bool) -> Iterator[Callable[[dict[str, Any]
             bar.update()
 
         yield on_epoch
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and bool(np.isfinite(value))
 
 
 def _accelerator(precision: str, device: str | None) -> Any:
