@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cqt2img.errors import AudioError, Cqt2imgError, InputError, MissingExtraError
     from cqt2img.evaluate import Evaluation
     from cqt2img.rendering import TileSet, open_tiles, render
+    from cqt2img.report import plot_confusion, plot_tiles
     from cqt2img.spec import TileSpec
     from cqt2img.split import group_split
     from cqt2img.tile import colour_tiles, cut_tiles, read_tile, tiles_to_db
@@ -35,6 +36,8 @@ _HOME = {
     "load": "classifier",
     "load_wave": "audio",
     "open_tiles": "rendering",
+    "plot_confusion": "report",
+    "plot_tiles": "report",
     "read_tile": "tile",
     "render": "rendering",
     "tiles_to_db": "tile",
@@ -56,6 +59,8 @@ __all__ = [
     "load",
     "load_wave",
     "open_tiles",
+    "plot_confusion",
+    "plot_tiles",
     "read_tile",
     "render",
     "tiles_to_db",

@@ -1,7 +1,9 @@
 """A timm name becomes a network that takes tiles."""
 
+import ctypes
 import difflib
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,6 +148,29 @@ def find_device(device: str | None) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
 
 
+@contextmanager
+def steady_memory() -> Iterator[None]:
+    """Keep the memory of one step for the next, while a network works on a CPU under Linux.
+
+    glibc gives large arrays back to the system at once, and gets them anew, page by page, in the
+    next step: that took half of the time of a training step (`benchmarks/RESULTS.md`). Elsewhere
+    this does nothing. The defaults of glibc come back at the end.
+    """
+    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
+        yield
+        return
+    libc.mallopt(_MMAP_MAX, 0)
+    libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        libc.mallopt(_MMAP_MAX, 65_536)
+        libc.mallopt(_TRIM_THRESHOLD, 128 * 1024)
+        libc.malloc_trim(0)
+
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # numbers of glibc's malloc.h
 _WAYS = (
     "Connect to the network once so that timm can fetch them, give a local file of weights, "
     "or start at random with weights=None (--weights none)."

@@ -17,7 +17,7 @@ from cqt2img.backbone import build_network, find_device
 from cqt2img.dataset import Strips, load_strips
 from cqt2img.errors import InputError
 from cqt2img.evaluate import Evaluation, evaluate_proba
-from cqt2img.labels import encode, find_classes, one_hot
+from cqt2img.labels import encode, find_classes, one_hot, refuse_unlabelled
 from cqt2img.predict import Heard, fit_temperature, listen, recording_answers, tile_answers, to_proba
 from cqt2img.recording import attempt, refuse_bad
 from cqt2img.rendering import Progress, progress_bar, run_jobs, spec_for
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
+_RECIPE = "epochs", "batch_size", "learning_rate", "weight_decay", "augment", "precision", "random_state"
 
 
 class Classifier(ClassifierMixin, BaseEstimator):
@@ -87,6 +88,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         What a pixel means.
     network_ : TileNet
         The fine-tuned network.
+    architecture_ : dict
+        Its `backbone` and `in_chans`, whatever `set_params` says later.
     temperature_ : float
         Of the probabilities, fitted on validation recordings; 1 without them.
     history_ : list of dict
@@ -103,7 +106,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
     >>> spec = TileSpec.preset("fast")
     >>> low, high = np.zeros((2, 96, 1)); low[20], high[70] = 1, 1
     >>> X = [line + 0.1 * rng.random((96, 130)) for line in (low, high) * 3]
-    >>> model = Classifier("test_resnet", weights=None, spec=spec, epochs=6, augment="none", verbose=False)
+    >>> model = Classifier("test_resnet", weights=None, spec=spec, epochs=10, learning_rate=0.01, augment="none",
+    ...                    verbose=False)
     >>> model.fit(X, ["left hand", "right hand"] * 3).predict(X[:2]).tolist()
     ['left hand', 'right hand']
     """
@@ -189,10 +193,13 @@ class Classifier(ClassifierMixin, BaseEstimator):
         """
         import pandas as pd
 
-        recipe = Recipe(self.epochs, self.batch_size, self.learning_rate, self.weight_decay, self.augment,
-                        self.precision, self.random_state)  # fmt: skip
+        recipe = Recipe(*(_plain(getattr(self, name)) for name in _RECIPE))
         if self.on_error not in ("raise", "skip"):
             raise InputError(f"fit: on_error must be 'raise' or 'skip', got {self.on_error!r}. Choose one.")
+        for name in ("label_smoothing", "validation_fraction"):
+            part = getattr(self, name)
+            if not isinstance(part, (int, float, np.number)) or not 0 <= part < 1:
+                raise InputError(f"fit: {name} must be a number from 0 to below 1, got {part!r}. Choose another.")
         table = list_recordings(X, y, groups, group_by)
         find_classes(table["label"].tolist())
         n_train = len(table)
@@ -222,12 +229,13 @@ class Classifier(ClassifierMixin, BaseEstimator):
             trained = train(network, strips, targets, sides, recipe, self.device, bar)
         network.load_state_dict(trained.state)
         self.network_ = network.to(find_device(self.device))
+        self.architecture_ = {"backbone": str(self.backbone), "in_chans": int(self.in_chans)}
         self.classes_ = classes
         self.spec_ = spec
         self.history_ = trained.history
         known = len(sides[1]) >= 2
         self.temperature_ = fit_temperature(trained.validation, codes[sides[1]]) if known else 1.0
-        self.groups_ = np.unique(table["group"].astype(str))
+        self.groups_ = np.unique([str(group) for group in table["group"]])
         return self
 
     def identify(self, X: Any, top_k: int = 3) -> "pd.DataFrame":
@@ -375,10 +383,20 @@ class Classifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         float
-            0 to 1.
+            0 to 1. A recording that could not be read is not named right.
+
+        Raises
+        ------
+        InputError
+            If a label is missing.
+        AudioError
+            If a recording cannot be read and `on_error` is "raise".
         """
+        check_is_fitted(self)
         labels = list_recordings(X, y)["label"].tolist()
-        return super().score(X, np.asarray(labels), sample_weight)
+        refuse_unlabelled("score", labels)
+        right = [a == b for a, b in zip(self.predict(X).tolist(), np.asarray(labels).tolist(), strict=True)]
+        return float(np.average(right, weights=sample_weight))
 
     def evaluate(
         self,
@@ -409,15 +427,16 @@ class Classifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         InputError
-            If a label is unknown to the model, or no recording can be read.
+            If a label is missing or unknown to the model, or no recording can be read.
         """
         check_is_fitted(self)
         table = list_recordings(X, y, groups, group_by)
+        refuse_unlabelled("evaluate", table["label"].tolist())
         codes = encode(table["label"].tolist(), self.classes_)
         heard = [h.recording for h in self._listen(table, X)]
         good = [n for n, row in enumerate(heard) if row is not None]
         proba = to_proba(np.reshape([heard[n] for n in good], (-1, len(self.classes_))), self.temperature_)
-        names = table["group"].astype(str).to_numpy()[good]
+        names = np.array([str(group) for group in table["group"]])[good]
         scores = evaluate_proba(proba, codes[good], self.classes_, names, len(heard) - len(good))
         return replace(scores, known_groups=tuple(np.intersect1d(names, self.groups_).tolist()))
 
@@ -435,13 +454,12 @@ class Classifier(ClassifierMixin, BaseEstimator):
             If something that is no model lies at the name.
         """
         check_is_fitted(self)
-        params = self.get_params(deep=False)
-        params["spec"] = asdict(self.spec) if isinstance(self.spec, TileSpec) else self.spec
+        params = {name: _plain(value) for name, value in self.get_params(deep=False).items()}
+        params["spec"] = asdict(self.spec) if isinstance(self.spec, TileSpec) else self.spec and str(self.spec)
         params["weights"] = None if self.weights is None else str(self.weights)
         facts = {"temperature": self.temperature_, "training_groups": self.groups_.tolist(), "history": self.history_,
                  "skipped": self.skipped_, "params": params}  # fmt: skip
-        architecture = {"backbone": self.backbone, "in_chans": self.in_chans}
-        save_model(Path(path), self.network_, architecture, self.spec_, self.classes_, facts)
+        save_model(Path(path), self.network_, self.architecture_, self.spec_, self.classes_, facts)
         self.network_.to(find_device(self.device))
 
     def _pictures(self, table: "pd.DataFrame", spec: TileSpec) -> tuple[Strips, "pd.DataFrame"]:
@@ -477,6 +495,11 @@ class Classifier(ClassifierMixin, BaseEstimator):
         return tags
 
 
+def _plain(value: Any) -> Any:
+    """Give a NumPy number, as a grid search sets it, as Python's own; torch and JSON take no other."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def load(path: str | os.PathLike[str]) -> Classifier:
     """Open a model that `Classifier.save` wrote.
 
@@ -501,6 +524,7 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         params["spec"] = TileSpec.from_dict(params["spec"])
     model = Classifier(**params)
     model.network_ = saved.network
+    model.architecture_ = saved.facts["architecture"]
     model.classes_ = saved.classes
     model.spec_ = saved.spec
     model.temperature_ = saved.facts["temperature"]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _N_PLAYERS, _N_ALBUMS, _N_TAKES, _SECONDS = 5, 10, 3, 12
 _N_TEST = 3  # albums of every player that no training meets
-_BACKBONE, _EPOCHS, _RATE = "test_resnet", 24, 3e-3
+_BACKBONE, _EPOCHS, _RATE = "test_resnet", 40, 3e-3
 _PAGE = "index.html"
 
 

@@ -32,12 +32,7 @@ def find_classes(y: Sequence[Any] | NDArray) -> NDArray:
     >>> find_classes(["Monk", "Evans", "Monk", "Evans"]).tolist()
     ['Evans', 'Monk']
     """
-    missing = [n for n, label in enumerate(y) if label is None or label != label or label == ""]
-    if missing:
-        raise InputError(
-            f"fit: y must label every recording, got none for {len(missing)} of {len(y)}, first number {missing[0]}. "
-            "Sort the recordings into one folder per label, or give y or a csv with the column label."
-        )
+    refuse_unlabelled("fit", y)
     classes, counts = np.unique(np.asarray(y), return_counts=True)
     if len(classes) < 2:
         raise InputError(
@@ -50,6 +45,30 @@ def find_classes(y: Sequence[Any] | NDArray) -> NDArray:
             "Add recordings of it, or leave it out."
         )
     return classes
+
+
+def refuse_unlabelled(caller: str, y: Sequence[Any] | NDArray) -> None:
+    """Stop if a recording has no label.
+
+    Parameters
+    ----------
+    caller : str
+        Name of the function that needs them all.
+    y : sequence
+        One label per recording.
+
+    Raises
+    ------
+    InputError
+        If a label is missing.
+    """
+    missing = [n for n, label in enumerate(y) if label is None or label != label or label == ""]
+    if missing:
+        raise InputError(
+            f"{caller}: y must label every recording, got none for {len(missing)} of {len(y)}, "
+            f"first number {missing[0]}. "
+            "Sort the recordings into one folder per label, or give y or a csv with the column label."
+        )
 
 
 def encode(y: Sequence[Any] | NDArray, classes: NDArray) -> NDArray[np.int64]:

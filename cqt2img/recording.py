@@ -124,7 +124,11 @@ def _failed(reason: str, message: str) -> dict[str, Any]:
 def _load_npy(path: Path) -> NDArray:
     """Read a CQT; never a pickle."""
     try:
-        return np.load(path, allow_pickle=False)
+        cqt = np.load(path, allow_pickle=False)
+        if not isinstance(cqt, np.ndarray):
+            cqt.close()
+            raise ValueError("it is an archive of arrays")
+        return cqt
     except FileNotFoundError as err:
         raise AudioError("vanished", f"make_tiles: item must exist, got {str(path)!r}. Check the path.") from err
     except (OSError, ValueError, EOFError) as err:

@@ -1,6 +1,7 @@
 """From a tree of recordings to a folder of tiles with its manifest."""
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import numpy as np
 
 from cqt2img.errors import InputError
 from cqt2img.recording import attempt
-from cqt2img.source import RECORDINGS_FILE, SPEC_FILE, TILES_FILE, list_recordings
+from cqt2img.source import RECORDINGS_FILE, SPEC_FILE, TILES_FILE, list_recordings, make_table, read_csv
 from cqt2img.spec import TileSpec
 from cqt2img.tile import write_tile
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _RECORD = "recording.json"  # lies beside the tiles of a recording that is finished
+_TILE_COLUMNS = ["tile", "path", "label", "group", "index", "start_seconds", "valid_width"]
+_NUMBERS = {"seconds", "tuning_cents", "n_tiles", "index", "start_seconds", "valid_width"}
 _Rendered = tuple[dict[str, Any], list[dict[str, Any]]]
 Progress = Callable[[Iterator[Any], int, str], Iterator[Any]]
 
@@ -99,8 +102,6 @@ def render(
     >>> tiles.recordings[["status", "reason", "n_tiles"]].values.tolist()
     [['ok', '', 3], ['error', 'too_short', 0]]
     """
-    import pandas as pd
-
     spec = as_spec(spec)
     table = list_recordings(X, group_by=group_by)
     out = Path(out)
@@ -117,7 +118,9 @@ def render(
         same = {k: row[k] for k in ("path", "label", "group")}
         tile_rows += [{"tile": f"{folder}/{t['file']}", **same, **{k: v for k, v in t.items() if k != "file"}}
                       for t in tiles]  # fmt: skip
-    frames = pd.DataFrame(rows), pd.DataFrame(tile_rows, columns=list(tile_rows[0]) if tile_rows else ["tile"])
+    frames = make_table(rows), make_table(tile_rows, columns=_TILE_COLUMNS)
+    for frame in frames:
+        _to_numbers(frame)
     for frame, name in zip(frames, (RECORDINGS_FILE, TILES_FILE), strict=True):
         write_whole(out / name, partial(frame.to_csv, index=False, errors="surrogateescape"))
     return TileSet(out, spec, *frames)
@@ -141,8 +144,6 @@ def open_tiles(path: str | os.PathLike[str]) -> TileSet:
     InputError
         If it is not such a folder.
     """
-    import pandas as pd
-
     path = Path(path)
     missing = [n for n in (SPEC_FILE, RECORDINGS_FILE, TILES_FILE) if not (path / n).is_file()]
     if missing:
@@ -150,7 +151,10 @@ def open_tiles(path: str | os.PathLike[str]) -> TileSet:
             f"open_tiles: path must be a folder made by render, got {str(path)!r} without {missing[0]}. "
             "Render the recordings first."
         )
-    read = [pd.read_csv(path / n, encoding_errors="surrogateescape") for n in (RECORDINGS_FILE, TILES_FILE)]
+    read = [read_csv(path / n) for n in (RECORDINGS_FILE, TILES_FILE)]
+    for table in read:  # all else is text, such as the label 007
+        _to_numbers(table)
+        table["label"] = table["label"].where(table["label"] != "", None)
     return TileSet(path, TileSpec.preset(path / SPEC_FILE), *read)
 
 
@@ -192,7 +196,7 @@ def spec_for(spec: TileSpec | str | os.PathLike[str] | None, X: Any, caller: str
     InputError
         If `X` are tiles of another spec.
     """
-    folder = X.path if isinstance(X, TileSet) else X
+    folder = _tile_folder(X)
     mark = Path(folder, SPEC_FILE) if isinstance(folder, (str, os.PathLike)) else None
     found = TileSpec.preset(mark) if mark is not None and mark.is_file() else None
     if spec is None:
@@ -204,6 +208,16 @@ def spec_for(spec: TileSpec | str | os.PathLike[str] | None, X: Any, caller: str
             "Render the recordings again with this spec."
         )
     return wanted
+
+
+def _tile_folder(X: Any) -> Any:
+    """Give the folder of tiles that X stands for; a table that `list_recordings` made of one still knows it."""
+    if isinstance(X, TileSet):
+        return X.path
+    if hasattr(X, "columns") and {"item", "tiles"} <= set(X.columns):
+        first = next((Path(tiles) for tiles in X["tiles"] if isinstance(tiles, str)), Path())
+        return next((folder for folder in first.parents if (folder / SPEC_FILE).is_file()), None)
+    return X
 
 
 def run_jobs(
@@ -296,16 +310,30 @@ def _claim(out: Path, spec: TileSpec) -> None:
     write_whole(mark, lambda part: part.write_text(spec.to_json(), encoding="utf-8"))
 
 
+def _to_numbers(table: "pd.DataFrame") -> None:
+    """Make numbers of the columns that hold some, where there is none in any row, too."""
+    import pandas as pd
+
+    for name in _NUMBERS & set(table.columns):
+        table[name] = pd.to_numeric(table[name])
+
+
 def _folders(table: "pd.DataFrame") -> list[str]:
     """Give every recording a folder of its own below `tiles`, named after it."""
     names: list[str] = []
     seen: set[str] = set()
+    above: set[str] = set()  # a folder of tiles holds no other, for it is replaced as a whole
     for given in table["name"]:
         parts = [p for p in Path(given).parts if p not in (Path(given).anchor, "..", ".", "")]
-        name, n = "/".join(parts) or "_", 1
-        while (unique := name if n == 1 else f"{name}~{n}") in seen:
-            n += 1
+        top, *rest = parts or ["_"]
+        short = os.fsencode(top)[:240].decode(errors="ignore")  # a name may have 255 bytes already
+        for n in itertools.count(1):
+            unique = "/".join([top if n == 1 else f"{short}~{n}", *rest])
+            outer = {str(folder) for folder in Path(unique).parents}
+            if unique not in seen and unique not in above and not outer & seen:
+                break
         seen.add(unique)
+        above |= outer
         names.append(unique)
     return names
 
@@ -358,6 +386,7 @@ def _finished(target: Path, stamp: list[Any]) -> _Rendered | None:
     """Give what an earlier run wrote, if nothing has changed since."""
     try:
         known = json.loads((target / _RECORD).read_text(encoding="utf-8"))
-        return (known["info"], known["tiles"]) if stamp and known["stamp"] == stamp else None
+        whole = all((target / tile["file"]).is_file() for tile in known["tiles"])
+        return (known["info"], known["tiles"]) if whole and stamp and known["stamp"] == stamp else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # nothing there, or a damaged record, whose tiles cannot be trusted

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import json
 from collections.abc import Sequence
 from functools import partial
 from math import ceil
@@ -68,9 +69,11 @@ def write_table(frame: "pd.DataFrame", path: Path) -> None:
         if path.suffix.lower() == ".csv":
             frame.to_csv(part, index=False, encoding="utf-8", errors="surrogateescape")
         elif path.suffix.lower() == ".jsonl":
-            frame.to_json(part, orient="records", lines=True, force_ascii=True)
+            rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+            part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="ascii")
         else:
-            frame.to_parquet(part, index=False)
+            legible = frame.map(lambda v: v.encode(errors="backslashreplace").decode() if isinstance(v, str) else v)
+            legible.to_parquet(part, index=False)  # Arrow has no text that is not UTF-8, such as some names of files
 
     write_whole(path, write)
 
@@ -101,7 +104,7 @@ def write_audacity(frame: "pd.DataFrame", folder: Path) -> list[Path]:
                 lines[-1][3].append(row.probability)
             else:
                 lines.append([row.start_seconds, row.end_seconds, row.label, [row.probability]])
-        text = "".join(f"{a:.3f}\t{b:.3f}\t{name} {np.mean(p):.2f}\n" for a, b, name, p in lines)
+        text = "".join(f"{a:.3f}\t{b:.3f}\t{' '.join(str(name).split())} {np.mean(p):.2f}\n" for a, b, name, p in lines)
         target, n = folder / f"{Path(str(path)).name}.txt", 1
         while target in written:  # two folders may hold files of one name
             n += 1
@@ -135,7 +138,9 @@ def draw_tile(axes: "Axes", tile: NDArray[np.uint8], spec: TileSpec, title: str 
     axes.set_title(title, fontsize=10, color=_INK)
 
 
-def plot_tiles(tiles: NDArray[np.uint8], spec: TileSpec, titles: Sequence[str], n_columns: int = 3) -> "Figure":
+def plot_tiles(
+    tiles: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], spec: TileSpec, titles: Sequence[str], n_columns: int = 3
+) -> "Figure":
     """Draw tiles side by side, with note names and seconds.
 
     Parameters

@@ -67,7 +67,7 @@ def list_recordings(
         raise InputError(
             f"list_recordings: X must be a sequence of recordings, got one array of shape {X.shape}. Write [cqt]."
         )
-    elif isinstance(X, (Sequence, np.ndarray)):
+    elif isinstance(X, (Sequence, np.ndarray, pd.Series)):
         parts = [_from_item(item, n, group_by) for n, item in enumerate(X)]
         table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     else:
@@ -85,6 +85,7 @@ def list_recordings(
                     f"got {len(values)} for {len(table)}. Count the recordings of X."
                 )
             table[name] = values
+    table["label"] = table["label"].astype(object).where(table["label"].notna(), None)
     return table.reset_index(drop=True)
 
 
@@ -114,7 +115,13 @@ def join_labels(X: Any, labels: Path, group_by: str | None = None) -> "pd.DataFr
     import pandas as pd
 
     table = list_recordings(X)
-    given = _from_frame(_read_csv(labels), labels.parent, str(labels), group_by)
+    frame = read_csv(labels)
+    if "label" not in frame.columns:
+        raise InputError(
+            f"join_labels: labels must have the column label, got {', '.join(frame.columns)} in {str(labels)!r}. "
+            "Name the column that holds the labels label."
+        )
+    given = _from_frame(frame, labels.parent, str(labels), group_by)
     places: dict[str, int] = {}
     for row, (path, name, item) in enumerate(zip(table["path"], table["name"], table["item"], strict=True)):
         for key in (path, name, os.path.abspath(item) if isinstance(item, Path) else path):
@@ -131,11 +138,35 @@ def join_labels(X: Any, labels: Path, group_by: str | None = None) -> "pd.DataFr
     if len(rows) < len(table):
         log.warning("left out %d of %d recordings that %s does not name", len(table) - len(rows), len(table), labels)
     where = table.iloc[rows].reset_index(drop=True)
-    known = {"path", "name", "item", "tiles"}
-    if group_by is None and not set(_GROUP_COLUMNS) & set(given.columns[:-4]):  # the csv says nothing of groups
-        known.add("group")
+    known = ["path", "name", "item", "tiles"]
+    if group_by is None and not set(_GROUP_COLUMNS) & set(frame.columns):
+        known.append("group")  # the csv says nothing of groups, and what the folders say stays
     own = [c for c in given.columns if c not in known]
     return pd.concat([where.drop(columns=[c for c in own if c in where]), given[own]], axis=1)
+
+
+def make_table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> "pd.DataFrame":
+    """Make a table whose text is Python's: Arrow's holds no name that is not UTF-8, and no None.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        One row each.
+    columns : sequence of str, optional
+        Their names, where there may be no row.
+
+    Returns
+    -------
+    DataFrame
+        The rows; columns of numbers have a numeric type.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(rows, columns=columns, dtype=object)
+    for name in table.columns:
+        if not any(isinstance(value, str) for value in table[name]):
+            table[name] = table[name].infer_objects()
+    return table
 
 
 _SUFFIX_HINT = f"Give files that end in {', '.join(sorted(AUDIO_SUFFIXES))} or .npy."
@@ -151,10 +182,8 @@ def _row(path: str, item: Any, name: str, label: str | None = None, group: str |
 
 def _from_item(item: Any, n: int, group_by: str | None) -> "pd.DataFrame":
     """Read one entry of a sequence: a CQT array, a file, or something that holds several recordings."""
-    import pandas as pd
-
     if isinstance(item, np.ndarray):
-        return pd.DataFrame([_row(f"array {n}", item, f"array {n}")])
+        return make_table([_row(f"array {n}", item, f"array {n}")])
     if not isinstance(item, (str, os.PathLike)):
         raise InputError(
             f"list_recordings: X must hold paths or CQT arrays, got {type(item).__name__}. Convert its entries."
@@ -162,28 +191,24 @@ def _from_item(item: Any, n: int, group_by: str | None) -> "pd.DataFrame":
     path = Path(item)
     if path.is_dir() or path.suffix.lower() == ".csv":
         return _from_path(path, group_by)
-    return pd.DataFrame([_row(str(item), path, path.name)])  # a missing file is one row with a reason, later
+    return make_table([_row(str(item), path, path.name)])  # a missing file is one row with a reason, later
 
 
 def _from_path(path: Path, group_by: str | None) -> "pd.DataFrame":
     """Read a folder of recordings or of tiles, a csv file, or one recording."""
-    import pandas as pd
-
     if path.is_dir():
         if (path / SPEC_FILE).is_file() and (path / RECORDINGS_FILE).is_file():
-            return _from_frame(_read_csv(path / RECORDINGS_FILE), path, str(path), group_by)
+            return _from_frame(read_csv(path / RECORDINGS_FILE), path, str(path), group_by)
         return _from_folder(path, group_by)
     if not path.exists():
         raise InputError(f"list_recordings: X must exist, got {str(path)!r}. Check the spelling of the path.")
     if path.suffix.lower() == ".csv":
-        return _from_frame(_read_csv(path), path.parent, str(path), group_by)
-    return pd.DataFrame([_row(str(path), path, path.name)])
+        return _from_frame(read_csv(path), path.parent, str(path), group_by)
+    return make_table([_row(str(path), path, path.name)])
 
 
 def _from_folder(root: Path, group_by: str | None) -> "pd.DataFrame":
     """Label is the folder below the root, group is the folder below that."""
-    import pandas as pd
-
     rows = []
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -201,15 +226,31 @@ def _from_folder(root: Path, group_by: str | None) -> "pd.DataFrame":
             f"list_recordings: group_by must name a column of a table, got {group_by!r} for a folder. "
             "Give a csv with the columns path, label and that one."
         )
-    return pd.DataFrame(rows)
+    return make_table(rows)
 
 
-def _read_csv(path: Path) -> "pd.DataFrame":
-    """Read a table as text, so that a player called 007 keeps the name."""
+def read_csv(path: Path) -> "pd.DataFrame":
+    """Read a table as text, so that a player called 007 keeps the name.
+
+    Parameters
+    ----------
+    path : Path
+        A csv with a header, in UTF-8.
+
+    Returns
+    -------
+    DataFrame
+        Python strings; what is empty is an empty one.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
     import pandas as pd
 
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", encoding_errors=_BYTES)
+        return pd.read_csv(path, dtype=object, keep_default_na=False, encoding="utf-8-sig", encoding_errors=_BYTES)
     except (ValueError, OSError) as err:
         raise InputError(f"list_recordings: X must be a readable csv, got {str(path)!r}: {err}. Save it anew.") from err
 
@@ -231,23 +272,25 @@ def _from_frame(frame: "pd.DataFrame", base: Path, name: str, group_by: str | No
     table = frame.copy().reset_index(drop=True)
     if {"item", "tiles", "name", "group", "label"} <= set(table.columns):  # listed before
         return table
-    paths = table["path"].astype(str)
+    paths = pd.Series([str(p) for p in table["path"]], dtype=object)
     group_by = group_by or next((c for c in _GROUP_COLUMNS if c in table.columns), None)
     label = table["label"].astype(object) if "label" in table.columns else None
     group = table[group_by].astype(object) if group_by else paths
     known = group.notna() & (group != "")
-    group = group.astype(str)
     # albums of two players may share a name, and are not one session for it
     if label is not None and group_by and group_by != "group":
-        group = label.astype(str) + "/" + group
+        names = [f"{who}/{what}" for who, what in zip(label, group, strict=True)]
+    else:
+        names = [str(what) for what in group]
     table["path"] = paths
     table["label"] = label.where(label.notna() & (label != ""), None) if label is not None else None
-    table["group"] = group.where(known, paths)
+    table["group"] = pd.Series(names, dtype=object).where(known, paths)
     table["name"] = paths
     table["item"] = [base / p for p in paths]
     if "tiles" in table.columns and "status" in table.columns:  # a tile folder lists what failed, too
         failed = table["status"] == "error"
         errors = [AudioError(*words) for words in table.loc[failed, ["reason", "message"]].itertuples(index=False)]
         table.loc[failed, "item"] = pd.Series(errors, index=table.index[failed], dtype=object)
-    table["tiles"] = [str(base / t) if t else None for t in table["tiles"]] if "tiles" in table.columns else None
+    tiles = table["tiles"] if "tiles" in table.columns else [None] * len(table)
+    table["tiles"] = pd.Series([str(base / t) if t else None for t in tiles], dtype=object)
     return table

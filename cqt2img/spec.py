@@ -164,7 +164,8 @@ class TileSpec:
     @cached_property
     def key(self) -> str:
         """Twelve hexadecimal digits that name everything that changes a pixel."""
-        values = {f.name: type(f.default)(getattr(self, f.name)) for f in fields(self)}  # 4 and 4.0 are one number
+        # 4 and 4.0 are one number
+        values = {f.name: type(getattr(TileSpec, f.name))(getattr(self, f.name)) for f in fields(self)}
         text = json.dumps([RENDERER, values], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

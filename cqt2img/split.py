@@ -59,16 +59,18 @@ def group_split(
     spared: set[str] = set()
     for label in np.unique(labels):
         names, sizes = np.unique(keys[labels == label], return_counts=True)
-        want, order = test_size * sizes.sum(), rng.permutation(len(names))
-        taken = sum(size for name, size in zip(names, sizes, strict=True) if name in spared)
-        left = sum(name not in spared for name in names)
-        for n in order:
-            # a group is taken while that brings the part nearer to what is wanted
-            near = abs(taken + sizes[n] - want) <= abs(taken - want) or taken == 0
-            free = names[n] not in spared and left > 1 and not _needed(names[n], labels, keys, spared)
-            if free and near and taken < want:
-                spared.add(names[n])
-                taken, left = taken + sizes[n], left - 1
+        size_of = dict(zip(names.tolist(), sizes.tolist(), strict=True))
+        want = test_size * sizes.sum()
+        taken = sum(size for name, size in size_of.items() if name in spared)
+        free = [name for name in rng.permutation(names).tolist() if name not in spared]
+        for name in free:  # a group is taken where that brings the part nearer to what is wanted
+            nearer = abs(taken + size_of[name] - want) < abs(taken - want)
+            if nearer and not _needed(name, labels, keys, spared):
+                spared.add(name)
+                taken += size_of[name]
+        smallest = min(free, key=size_of.__getitem__, default=None)
+        if not taken and smallest is not None and not _needed(smallest, labels, keys, spared):
+            spared.add(smallest)  # one album that is too large is better than none
     second = np.isin(keys, list(spared))
     return np.flatnonzero(~second), np.flatnonzero(second)
 

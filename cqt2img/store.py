@@ -21,6 +21,7 @@ from cqt2img.spec import TileSpec
 
 _FORMAT = 1
 _JSON, _WEIGHTS, _SELFTEST = "model.json", "model.safetensors", "selftest.safetensors"
+_FACTS = ("temperature", "training_groups", "history", "skipped", "params")
 _TOLERANCE = 1e-3  # of a log-probability; other CPUs add up in another order
 
 
@@ -126,8 +127,16 @@ def check_model_name(folder: Path) -> None:
         If something that is no model lies at the name.
     """
     free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    if not free and not (folder / _JSON).is_file():
+    if not free and not _is_model(folder):
         raise InputError(f"save: path must be new or an older model, got {str(folder)!r}. Choose another name.")
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether the folder is ours to replace; many programs write a model.json."""
+    try:
+        return json.loads((folder / _JSON).read_text(encoding="utf-8"))["made_by"] == "cqt2img"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def load_model(folder: Path) -> SavedModel:
@@ -163,6 +172,7 @@ def load_model(folder: Path) -> SavedModel:
             raise KeyError("format")
         spec, classes = TileSpec.from_dict(about["spec"]), np.asarray(about["classes"])
         architecture = {k: about["architecture"][k] for k in ("backbone", "in_chans")}
+        _ = [about[name] for name in _FACTS]
     except (ValueError, KeyError, TypeError) as err:
         raise InputError(
             f"load: path must be a model of format {_FORMAT}, got {str(folder)!r} ({err}). Fit and save it again."

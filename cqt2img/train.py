@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cqt2img.augment import STRENGTHS
-from cqt2img.backbone import TileNet
+from cqt2img.backbone import TileNet, steady_memory
 from cqt2img.dataset import Strips, TrainingTiles
 from cqt2img.errors import Cqt2imgError, InputError
 from cqt2img.predict import log_loss, pool, tile_log_proba, to_proba
@@ -132,7 +133,6 @@ def train(
     Leslie N. Smith and Nicholay Topin, "Super-Convergence: Very Fast Training of Neural Networks
     Using Large Learning Rates", 2018.
     """
-    from timm.loss import SoftTargetCrossEntropy
     from timm.optim import create_optimizer_v2
 
     accelerator = _accelerator(recipe.precision, device)
@@ -147,15 +147,16 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer.optimizer, recipe.learning_rate, total_steps=max(2, n_steps + 1), pct_start=0.15
     )
-    criterion = SoftTargetCrossEntropy()
+    norms = [(m, m.momentum) for m in network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    settle = partial(_settle_norms, norms)
     best: Trained | None = None
     history: list[dict[str, Any]] = []
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), steady_memory():
         torch.manual_seed(recipe.seed)
         for epoch in range(recipe.epochs):
             start = time.perf_counter()
             data.set_epoch(epoch)
-            loss = _one_epoch(network, loader, criterion, optimizer, schedule, accelerator)
+            loss = _one_epoch(network, loader, settle, optimizer, schedule, accelerator)
             plain = accelerator.unwrap_model(network, keep_fp32_wrapper=False)
             log_proba = _validate(plain, strips, sides[1], accelerator.device)
             entry = {"epoch": epoch + 1, "loss": loss, **_scores(log_proba, targets[sides[1]]),
@@ -216,11 +217,26 @@ def _accelerator(precision: str, device: str | None) -> Any:
     return Accelerator(cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision)
 
 
-def _one_epoch(network: Any, loader: Any, criterion: Any, optimizer: Any, schedule: Any, accelerator: Any) -> float:
+def _settle_norms(norms: list[tuple[Any, float | None]], n_steps: int) -> None:
+    """Let batch norms average over all steps so far until their own memory is as long.
+
+    Else they still hold what they started with, ImageNet or nothing, when a small corpus has had its
+    few steps: the loss is low, and every answer is the same name.
+    """
+    for norm, momentum in norms:
+        if momentum is not None:  # None averages over all steps anyway
+            norm.momentum = max(momentum, 1 / (n_steps + 1))
+
+
+def _one_epoch(network: Any, loader: Any, settle: Any, optimizer: Any, schedule: Any, accelerator: Any) -> float:
     """Take every step of an epoch; the mean loss."""
+    from timm.loss import SoftTargetCrossEntropy
+
+    criterion = SoftTargetCrossEntropy()
     network.train()
     total = torch.zeros((), device=accelerator.device)
     for step, (levels, target) in enumerate(loader, start=1):
+        settle(schedule.last_epoch)
         loss = criterion(network(levels), target)
         if not torch.isfinite(loss):
             raise TrainingError(

@@ -87,15 +87,15 @@ def bad_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def options(small):
     """Arguments of a Classifier that learns in a second."""
-    return {"backbone": "test_resnet", "weights": None, "spec": small, "epochs": 3, "learning_rate": 3e-2,
-            "augment": "none", "device": "cpu", "verbose": False}  # fmt: skip
+    return {"backbone": "test_resnet", "weights": None, "spec": small, "epochs": 3, "learning_rate": 1e-2,
+            "batch_size": 4, "augment": "none", "device": "cpu", "verbose": False}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def _fitted(folder, options):
+def _fitted(tile_folder, options):
     from cqt2img.classifier import Classifier
 
-    return Classifier(**{**options, "epochs": 10}).fit(folder)
+    return Classifier(**{**options, "epochs": 8}).fit(tile_folder)
 
 
 @pytest.fixture

@@ -37,13 +37,14 @@ def run(strips, sides=SIDES, on_epoch=None, codes=CODES, name="test_resnet", **c
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet", "test_convnext"])
 def test_learns_low_from_high(strips, name):
-    _, trained = run(strips, name=name, epochs=12, learning_rate=3e-3 if name != "test_resnet" else 3e-2)
+    rate = 1e-3 if name == "test_vit" else 3e-3  # at 3e-3 the transformer does not learn
+    _, trained = run(strips, name=name, epochs=12, batch_size=4, learning_rate=rate)
     assert max(entry["valid_accuracy"] for entry in trained.history) == 1.0
     assert trained.history[-1]["loss"] < 0.5 * trained.history[0]["loss"]
 
 
 def test_learns_through_augmentation(strips):
-    _, trained = run(strips, augment="album", epochs=12)
+    _, trained = run(strips, augment="album", epochs=12, batch_size=4, learning_rate=1e-2)
     assert max(entry["valid_accuracy"] for entry in trained.history) == 1.0
 
 
