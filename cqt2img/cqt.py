@@ -33,6 +33,7 @@ def estimate_tuning(wave: NDArray[np.float32], spec: TileSpec) -> float:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Trying to estimate tuning from empty frequency set")
         warnings.filterwarnings("ignore", message="n_fft=.* is too large")
+        warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, when librosa is first used
         return 100 * float(librosa.estimate_tuning(y=wave[start : start + size], sr=spec.sample_rate))
 
 
@@ -91,6 +92,7 @@ def compute_cqt(wave: NDArray[np.float32], spec: TileSpec, tuning_cents: float |
     with warnings.catch_warnings():
         # a recording shorter than the longest window is padded with silence, which is what it is
         warnings.filterwarnings("ignore", message="n_fft=.* is too large")
+        warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, when librosa is first used
         cqt = librosa.vqt(
             wave,
             sr=spec.sample_rate,

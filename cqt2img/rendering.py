@@ -5,7 +5,9 @@ import itertools
 import json
 import os
 import shutil
+import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -268,9 +270,32 @@ def progress_bar(steps: Iterator[Any], n: int, title: str) -> Iterator[Any]:
     iterator
         The same steps.
     """
-    from tqdm.auto import tqdm
+    return make_bar(n, title, iterable=steps, leave=False)
 
-    return tqdm(steps, total=n, desc=title, leave=False, disable=None)
+
+def make_bar(n: int, title: str, **options: Any) -> Any:
+    """Make a progress bar that shows in a terminal and in a notebook, and nowhere else.
+
+    Parameters
+    ----------
+    n : int
+        How many steps there are.
+    title : str
+        What is being done.
+    **options : Any
+        What else tqdm takes.
+
+    Returns
+    -------
+    tqdm
+        The bar.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")  # without ipywidgets it is a line of text
+        from tqdm.auto import tqdm
+
+    hidden = False if "ipykernel" in sys.modules else None  # None: hidden where nobody sees it
+    return tqdm(total=n, desc=title, **{"disable": hidden, **options})
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:

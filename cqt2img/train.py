@@ -16,6 +16,7 @@ from cqt2img.backbone import TileNet, steady_memory
 from cqt2img.dataset import Strips, TrainingTiles
 from cqt2img.errors import Cqt2imgError, InputError
 from cqt2img.predict import log_loss, pool, tile_log_proba, to_proba
+from cqt2img.rendering import make_bar
 
 _PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -187,9 +188,7 @@ def epoch_bar(n_epochs: int, visible: bool) -> Iterator[Callable[[dict[str, Any]
     callable
         Call it with every entry of the history.
     """
-    from tqdm.auto import tqdm
-
-    with tqdm(total=n_epochs, desc="epochs", disable=None if visible else True) as bar:
+    with make_bar(n_epochs, "epochs", **({} if visible else {"disable": True})) as bar:
 
         def on_epoch(entry: dict[str, Any]) -> None:
             shown = {"loss": f"{entry['loss']:.3f}"}

@@ -184,7 +184,8 @@ def doc_faults(value: object) -> list[str]:
         faults.append("summary has no full stop")
     if inspect.isclass(value) and issubclass(value, Exception):
         return faults
-    names = [p for p in inspect.signature(value).parameters if p not in ("self", "cls")]
+    parameters = inspect.signature(value).parameters.values()
+    names = [f"**{p.name}" if p.kind is p.VAR_KEYWORD else p.name for p in parameters if p.name not in ("self", "cls")]
     if names == documented(doc, "Parameters"):
         return faults
     return [*faults, f"documents {documented(doc, 'Parameters')}, takes {names}"]
