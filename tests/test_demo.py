@@ -22,7 +22,7 @@ def test_the_story_is_told(tmp_path):
     scores = run_demo(tmp_path / "demo", 0, lines.append, False)
     assert "synthetic" in lines[0]
     assert scores["loose"].accuracy > scores["strict"].accuracy + 0.15, "the album effect"
-    assert scores["library"].accuracy > scores["library"].chance + 0.15
+    assert scores["library"].accuracy > scores["strict"].accuracy, "what the library does about it"
     assert not scores["library"].known_groups
     page = (tmp_path / "demo/index.html").read_text(encoding="utf-8")
     assert "synthetic" in page
