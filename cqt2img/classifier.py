@@ -215,9 +215,15 @@ class Classifier(ClassifierMixin, BaseEstimator):
         labels = table["label"].tolist()
         is_train = np.asarray(table["row"] < n_train)
         classes = find_classes([label for label, mine in zip(labels, is_train, strict=True) if mine])
+        if len(classes) < n_classes:
+            raise InputError("fit: every class must have recordings that can be read, got none of one. Mend its files.")
         codes = encode(labels, classes)
         if validation is not None:
             sides = np.flatnonzero(is_train), np.flatnonzero(~is_train)
+            shared = set(table["group"][is_train]) & set(table["group"][~is_train])
+            if shared:
+                log.warning("fit: training and validation share groups, such as %r, so the epoch may be chosen by "
+                            "what they have in common", min(map(str, shared)))  # fmt: skip
         elif self.validation_fraction > 0:
             sides = group_split(codes, table["group"].tolist(), self.validation_fraction, self.random_state)
         else:

@@ -40,7 +40,12 @@ class Recipe:
     precision : {"fp32", "bf16", "auto"}
         "auto" is bf16 on a GPU that has it, else fp32.
     seed : int
-        Of every draw.
+        Of every draw, 0 or more.
+
+    Raises
+    ------
+    InputError
+        If one of them cannot be used.
     """
 
     epochs: int
@@ -52,10 +57,15 @@ class Recipe:
     seed: int
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise InputError(f"fit: {name} must be a whole number from 1, got {value!r}. Choose another.")
+        for name, value, low in (
+            ("epochs", self.epochs, 1),
+            ("batch_size", self.batch_size, 1),
+            ("seed", self.seed, 0),
+        ):
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            if not whole or not low <= value < 2**32:
+                name = "random_state" if name == "seed" else name
+                raise InputError(f"fit: {name} must be a whole number from {low}, got {value!r}. Choose another.")
         for name, rule, good in (
             ("learning_rate", "be above 0", _finite(self.learning_rate) and self.learning_rate > 0),
             ("weight_decay", "be 0 or more", _finite(self.weight_decay) and self.weight_decay >= 0),

@@ -9,7 +9,7 @@ import torch
 from conftest import refused
 from safetensors.torch import save_file
 
-from cqt2img.backbone import TileNet, build_network, find_device
+from cqt2img.backbone import TileNet, build_network, find_device, steady_memory
 from cqt2img.errors import InputError
 from cqt2img.tile import palette
 
@@ -227,3 +227,36 @@ def test_backbone_without_weights_in_timm_is_no_random_start(small):
 def test_find_device():
     assert find_device("cpu") == torch.device("cpu")
     assert find_device(None).type in ("cpu", "cuda", "mps")
+
+
+def test_steady_memory_gives_back_what_it_held(monkeypatch):
+    """The settings of glibc are set, and its defaults come back, even after an error."""
+    calls = []
+
+    class Libc:
+        def mallopt(self, name, value):
+            calls.append((name, value))
+
+        def malloc_trim(self, pad):
+            calls.append("trim")
+
+    monkeypatch.setattr("cqt2img.backbone.sys.platform", "linux")
+    monkeypatch.setattr("cqt2img.backbone.ctypes.CDLL", lambda name: Libc())
+    seen = []
+
+    def work():
+        with steady_memory():
+            seen.extend(calls)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
+    assert seen == [(-4, 0), (-1, 2**31 - 1)]
+    assert calls[2:] == [(-4, 65_536), (-1, 131_072), "trim"]
+
+
+def test_steady_memory_is_nothing_elsewhere(monkeypatch):
+    monkeypatch.setattr("cqt2img.backbone.sys.platform", "darwin")
+    monkeypatch.setattr("cqt2img.backbone.ctypes.CDLL", lambda name: pytest.fail("touched the system"))
+    with steady_memory():
+        pass

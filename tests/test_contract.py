@@ -606,3 +606,20 @@ def test_nothing_is_printed(options, capsys):
         warnings.simplefilter("error")
         Classifier(**options).fit(lines(), Y).predict(lines())
     assert capsys.readouterr() == ("", "")
+
+
+def test_fit_is_left_without_one_of_three_classes(options, bad_folder):
+    X = [*lines(4), bad_folder / "silent.wav", bad_folder / "truncated.wav"]
+    with refused(
+        InputError, "fit: every class must have recordings that can be read, got none of one. Mend its files."
+    ):
+        Classifier(**{**options, "on_error": "skip"}).fit(X, [*Y[:4], "middle", "middle"])
+
+
+def test_validation_that_shares_groups_is_told(options, tmp_path, caplog):
+    rows = [{"path": f"{n}.npy", "label": label, "group": f"album {n % 2}"} for n, label in enumerate(Y[:4])]
+    for row, line in zip(rows, lines(4), strict=True):
+        np.save(tmp_path / row["path"], line)
+    pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
+    Classifier(**{**options, "epochs": 1}).fit(tmp_path / "table.csv", validation=tmp_path / "table.csv")
+    assert "share groups, such as 'album 0'" in caplog.text

@@ -9,7 +9,7 @@ from cqt2img.errors import Cqt2imgError, InputError
 from cqt2img.labels import one_hot
 from cqt2img.predict import pool, tile_log_proba
 from cqt2img.source import list_recordings
-from cqt2img.train import Recipe, TrainingError, epoch_bar, train
+from cqt2img.train import Recipe, TrainingError, _settle_norms, epoch_bar, train
 
 GOOD = {"epochs": 8, "batch_size": 8, "learning_rate": 3e-2, "weight_decay": 0.05, "augment": "none",
         "precision": "fp32", "seed": 0}  # fmt: skip
@@ -179,3 +179,20 @@ def test_epoch_bar_is_silent_where_nobody_looks(visible, capsys):
         bar({"epoch": 1, "loss": 0.5, "valid_accuracy": 0.5, "valid_loss": 0.5})
         bar({"epoch": 2, "loss": 0.5, "valid_accuracy": None, "valid_loss": None})
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("seed", [-1, "now", None, 1.5, 2**32])
+def test_a_seed_that_is_none(seed):
+    with refused(InputError, f"fit: random_state must be a whole number from 0, got {seed!r}. Choose another."):
+        recipe(seed=seed)
+
+
+def test_norms_average_over_all_steps_until_their_own_memory_is_as_long():
+    """The mean of the first three batches, which lie at 1, 2 and 3, is 2."""
+    norm = torch.nn.BatchNorm2d(1)
+    for step, level in enumerate((1.0, 2.0, 3.0)):
+        _settle_norms([(norm, 0.1)], step)
+        norm(torch.full((2, 1, 4, 4), level))
+    assert norm.running_mean.item() == pytest.approx(2)
+    _settle_norms([(norm, 0.1)], 100)
+    assert norm.momentum == 0.1
