@@ -135,17 +135,28 @@ def find_device(device: str | None) -> torch.device:
 
     Parameters
     ----------
-    device : {None, "cpu"} or str
+    device : {None, "cpu", "cuda", "mps"}
         None takes the GPU if there is one.
 
     Returns
     -------
     torch.device
         The device.
+
+    Raises
+    ------
+    InputError
+        If this machine has no such device.
     """
-    if device is not None:
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device is None:
+        return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
+    if not isinstance(device, str) or not there.get(device):
+        names = ", ".join(name for name, is_there in there.items() if is_there)
+        raise InputError(
+            f"Classifier: device must be None or one of {names} here, got {device!r}. Choose one of these."
+        )
+    return torch.device(device)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from cqt2img.recording import attempt, refuse_bad
 from cqt2img.rendering import Progress, progress_bar, run_jobs, spec_for
 from cqt2img.source import list_recordings
 from cqt2img.spec import TileSpec
-from cqt2img.split import group_split
+from cqt2img.split import refuse_leaks, validation_split
 from cqt2img.store import load_model, save_model
 from cqt2img.train import Recipe, epoch_bar, train
 
@@ -96,6 +96,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         Loss, validation accuracy and log-loss per recording, and seconds of every epoch.
     groups_ : ndarray of str
         Groups that were trained on or chosen by. A score on them says nothing.
+    fingerprints_ : list of str
+        Of the pictures of their recordings, by which they are known under any name.
     skipped_ : list of dict
         `path`, `reason` and `message` of training recordings that were left out.
 
@@ -174,7 +176,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
             Column of a table that names the group.
         validation : like X, optional
             Recordings to choose the epoch and the temperature by, labelled by folders or a table,
-            or a tuple `(X, y)`. By default whole groups are split off.
+            or a tuple `(X, y)` or `(X, y, groups)`. By default whole groups are split off.
 
         Returns
         -------
@@ -201,35 +203,33 @@ class Classifier(ClassifierMixin, BaseEstimator):
             if not isinstance(part, (int, float, np.number)) or not 0 <= part < 1:
                 raise InputError(f"fit: {name} must be a number from 0 to below 1, got {part!r}. Choose another.")
         table = list_recordings(X, y, groups, group_by)
-        find_classes(table["label"].tolist())
+        wanted = find_classes(table["label"].tolist())
         n_train = len(table)
+        find_device(self.device)
         if validation is not None:
-            X_valid, y_valid = validation if isinstance(validation, tuple) else (validation, None)
-            table = pd.concat([table, list_recordings(X_valid, y_valid, group_by=group_by)], ignore_index=True)
+            given = validation if isinstance(validation, tuple) else (validation,)
+            X_valid, y_valid, groups_valid = (*given, None, None)[:3]
+            held = list_recordings(X_valid, y_valid, groups_valid, group_by)
+            table = pd.concat([table, held], ignore_index=True)
         spec = spec_for(self.spec, X, "fit")
         with torch.random.fork_rng():  # the network comes first: weights that are missing should not cost an hour
             torch.manual_seed(self.random_state)
-            n_classes = len(np.unique(table["label"].tolist()[:n_train]))
-            network = build_network(self.backbone, n_classes, spec, self.weights, self.in_chans)
+            network = build_network(self.backbone, len(wanted), spec, self.weights, self.in_chans)
         strips, table = self._pictures(table, spec)
         labels = table["label"].tolist()
         is_train = np.asarray(table["row"] < n_train)
         classes = find_classes([label for label, mine in zip(labels, is_train, strict=True) if mine])
-        if len(classes) < n_classes:
-            raise InputError("fit: every class must have recordings that can be read, got none of one. Mend its files.")
+        lost = sorted(set(map(str, wanted)) - set(map(str, classes)))
+        if lost:
+            raise InputError(
+                f"fit: y must name classes that can be read, got none of {', '.join(lost)}. Mend the files."
+            )
         codes = encode(labels, classes)
         if validation is not None:
             sides = np.flatnonzero(is_train), np.flatnonzero(~is_train)
-            shared = set(table["group"][is_train]) & set(table["group"][~is_train])
-            if shared:
-                log.warning("fit: training and validation share groups, such as %r, so the epoch may be chosen by "
-                            "what they have in common", min(map(str, shared)))  # fmt: skip
-        elif self.validation_fraction > 0:
-            sides = group_split(codes, table["group"].tolist(), self.validation_fraction, self.random_state)
         else:
-            sides = np.arange(len(codes)), np.arange(0)
-        if not len(sides[1]):
-            log.warning("fit: no group can be spared for validation, so the last epoch is kept, uncalibrated")
+            sides = validation_split(codes, table["group"].tolist(), self.validation_fraction, self.random_state)
+        refuse_leaks(table, sides)
         targets = one_hot(codes, len(classes), self.label_smoothing)
         with epoch_bar(self.epochs, self.verbose) as bar:
             trained = train(network, strips, targets, sides, recipe, self.device, bar)
@@ -242,6 +242,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         known = len(sides[1]) >= 2
         self.temperature_ = fit_temperature(trained.validation, codes[sides[1]]) if known else 1.0
         self.groups_ = np.unique([str(group) for group in table["group"]])
+        self.fingerprints_ = sorted(set(table["fingerprint"]))
         return self
 
     def identify(self, X: Any, top_k: int = 3) -> "pd.DataFrame":
@@ -364,8 +365,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
             If there is no recording, or `top_k` is below 1.
         """
         check_is_fitted(self)
-        if top_k < 1:
-            raise InputError(f"identify: top_k must be 1 or more, got {top_k}. Choose a larger number.")
+        if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1:
+            raise InputError(f"identify: top_k must be 1 or more, got {top_k!r}. Choose a larger number.")
         table = list_recordings(X)
         heard = list(self._listen(table, X))
         paths, names, warmth = table["path"].tolist(), self.classes_, self.temperature_
@@ -439,12 +440,15 @@ class Classifier(ClassifierMixin, BaseEstimator):
         table = list_recordings(X, y, groups, group_by)
         refuse_unlabelled("evaluate", table["label"].tolist())
         codes = encode(table["label"].tolist(), self.classes_)
-        heard = [h.recording for h in self._listen(table, X)]
-        good = [n for n, row in enumerate(heard) if row is not None]
-        proba = to_proba(np.reshape([heard[n] for n in good], (-1, len(self.classes_))), self.temperature_)
+        heard = list(self._listen(table, X))
+        good = [n for n, one in enumerate(heard) if one.recording is not None]
+        proba = to_proba(np.reshape([heard[n].recording for n in good], (-1, len(self.classes_))), self.temperature_)
         names = np.array([str(group) for group in table["group"]])[good]
         scores = evaluate_proba(proba, codes[good], self.classes_, names, len(heard) - len(good))
-        return replace(scores, known_groups=tuple(np.intersect1d(names, self.groups_).tolist()))
+        # arrays have no name: only what they show can tell that training met them
+        met = set(self.groups_.tolist()) - {path for path in table["path"] if path.startswith("array ")}
+        same = {name for n, name in zip(good, names, strict=True) if heard[n].info["fingerprint"] in self.fingerprints_}
+        return replace(scores, known_groups=tuple(sorted(same | (met & set(names.tolist())))))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a folder of safetensors and JSON.
@@ -463,8 +467,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
         params = {name: _plain(value) for name, value in self.get_params(deep=False).items()}
         params["spec"] = asdict(self.spec) if isinstance(self.spec, TileSpec) else self.spec and str(self.spec)
         params["weights"] = None if self.weights is None else str(self.weights)
-        facts = {"temperature": self.temperature_, "training_groups": self.groups_.tolist(), "history": self.history_,
-                 "skipped": self.skipped_, "params": params}  # fmt: skip
+        facts = {"temperature": self.temperature_, "training_groups": self.groups_.tolist(),
+                 "fingerprints": self.fingerprints_, "history": self.history_, "skipped": self.skipped_,
+                 "params": params}  # fmt: skip
         save_model(Path(path), self.network_, self.architecture_, self.spec_, self.classes_, facts)
         self.network_.to(find_device(self.device))
 
@@ -473,7 +478,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         strips, infos = load_strips(table, spec, self.n_jobs, self._bar())
         if self.on_error == "raise":
             refuse_bad("fit", table["path"], infos, "Mend or remove it, or pass on_error='skip'.")
-        states = {k: [info[k] for info in infos] for k in ("status", "reason", "message")}
+        states = {k: [info.get(k) for info in infos] for k in ("status", "reason", "message", "fingerprint")}
         table = table.assign(row=np.arange(len(table)), **states)
         bad = table["status"] != "ok"
         self.skipped_ = table.loc[bad, ["path", "reason", "message"]].to_dict("records")
@@ -526,15 +531,21 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     """
     saved = load_model(Path(path))
     params = dict(saved.facts["params"])
+    if params.get("device") != "cpu":  # this machine may have another
+        params["device"] = None
     if isinstance(params["spec"], dict):
         params["spec"] = TileSpec.from_dict(params["spec"])
-    model = Classifier(**params)
+    try:
+        model = Classifier(**params)
+    except TypeError as err:
+        raise InputError(f"load: path must be an unchanged model, got {str(path)!r} ({err}). Copy it again.") from err
     model.network_ = saved.network
     model.architecture_ = saved.facts["architecture"]
     model.classes_ = saved.classes
     model.spec_ = saved.spec
     model.temperature_ = saved.facts["temperature"]
     model.history_ = saved.facts["history"]
+    model.fingerprints_ = saved.facts["fingerprints"]
     model.groups_ = np.asarray(saved.facts["training_groups"], dtype=str)
     model.skipped_ = saved.facts["skipped"]
     return model

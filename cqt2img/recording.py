@@ -1,5 +1,7 @@
 """One recording, whatever it came from, as tiles or as the reason why not."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from cqt2img.cqt import compute_cqt, estimate_tuning
 from cqt2img.errors import AudioError, InputError
 from cqt2img.spec import TileSpec
 from cqt2img.tile import cut_tiles, read_tile
+
+RECORD_FILE = "recording.json"  # lies beside the tiles of a recording that is finished
 
 
 def make_tiles(item: Any, spec: TileSpec, folder: str | None = None) -> tuple[NDArray[np.uint8], dict[str, Any]]:
@@ -76,8 +80,8 @@ def attempt(item: Any, spec: TileSpec, folder: str | None = None) -> tuple[NDArr
     tiles : ndarray of uint8, shape (n_tiles, height, width), or None
         None if it failed.
     info : dict
-        `status` ("ok" or "error"), `reason` and `message` (both empty where ok), and what
-        `make_tiles` says.
+        `status` ("ok" or "error"), `reason` and `message` (both empty where ok), what `make_tiles`
+        says, and a `fingerprint` of the tiles.
     """
     try:
         tiles, info = make_tiles(item, spec, folder)
@@ -85,7 +89,12 @@ def attempt(item: Any, spec: TileSpec, folder: str | None = None) -> tuple[NDArr
         return None, _failed(err.reason, err.message)
     except InputError as err:
         return None, _failed("wrong_input", str(err))
-    return tiles, {"status": "ok", "reason": "", "message": "", **info}
+    return tiles, {"status": "ok", "reason": "", "message": "", **info, "fingerprint": _fingerprint(tiles)}
+
+
+def _fingerprint(tiles: NDArray[np.uint8]) -> str:
+    """Name the picture of a recording: the same sound has the same one, whatever its file is called."""
+    return hashlib.sha256(tiles.tobytes()).hexdigest()[:16]
 
 
 def refuse_bad(caller: str, paths: Iterable[str], infos: Sequence[dict[str, Any]], way_out: str) -> None:
@@ -140,10 +149,20 @@ def _load_npy(path: Path) -> NDArray:
 
 def _read_tiles(folder: Path, spec: TileSpec) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """Read the tiles of one recording that were rendered before."""
-    files = sorted(folder.glob("*.png"))
-    if not files:
-        raise AudioError("vanished", f"make_tiles: folder must hold tiles, got {str(folder)!r}. Render it again.")
-    read = [read_tile(file, spec) for file in files]
+    try:
+        rows = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["tiles"]
+        names = [row["file"] for row in rows]
+    except (OSError, ValueError, KeyError, TypeError):
+        rows, names = [], []
+    found = sorted(path.name for path in folder.glob("*.png"))
+    read = [read_tile(folder / name, spec) for name in names] if found == names else []
+    starts = [info["start_seconds"] for _, info in read]
+    if not read or starts != [row["start_seconds"] for row in rows] or len({info["source"] for _, info in read}) > 1:
+        raise AudioError(
+            "vanished",
+            f"make_tiles: folder must hold the tiles that were rendered, got {str(folder)!r}, changed since. "
+            "Render it again.",
+        )
     n_frames = sum(info["valid_width"] for _, info in read)
     tiles = np.stack([tile for tile, _ in read])
     seconds = round(n_frames * spec.frame_seconds, 3)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cqt2img.errors import InputError
-from cqt2img.recording import attempt
+from cqt2img.recording import RECORD_FILE, attempt
 from cqt2img.source import RECORDINGS_FILE, SPEC_FILE, TILES_FILE, list_recordings, make_table, read_csv
 from cqt2img.spec import TileSpec
 from cqt2img.tile import write_tile
@@ -25,7 +25,6 @@ from cqt2img.tile import write_tile
 if TYPE_CHECKING:
     import pandas as pd
 
-_RECORD = "recording.json"  # lies beside the tiles of a recording that is finished
 _TILE_COLUMNS = ["tile", "path", "label", "group", "index", "start_seconds", "valid_width"]
 _NUMBERS = {"seconds", "tuning_cents", "n_tiles", "index", "start_seconds", "valid_width"}
 _Rendered = tuple[dict[str, Any], list[dict[str, Any]]]
@@ -108,6 +107,7 @@ def render(
     table = list_recordings(X, group_by=group_by)
     out = Path(out)
     _claim(out, spec)
+    _refuse_others(out, table["path"].tolist())
     folders = _folders(table)
     columns = zip(table["item"], folders, table["tiles"], strict=True)
     jobs = ((item, spec, out, name, tiles) for item, name, tiles in columns)
@@ -249,6 +249,10 @@ def run_jobs(
     """
     from joblib import Parallel, delayed
 
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, (int, np.integer)) or n_jobs == 0:
+        raise InputError(
+            f"run_jobs: n_jobs must be a whole number but 0, got {n_jobs!r}. Take 1, or -1 for every core."
+        )
     done = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(function)(*job) for job in jobs)
     return done if progress is None else progress(done, n, title)
 
@@ -335,6 +339,19 @@ def _claim(out: Path, spec: TileSpec) -> None:
     write_whole(mark, lambda part: part.write_text(spec.to_json(), encoding="utf-8"))
 
 
+def _refuse_others(out: Path, paths: list[str]) -> None:
+    """Refuse to drop recordings from the manifest that are still there, and were not given this time."""
+    if not (out / RECORDINGS_FILE).is_file():
+        return
+    before = read_csv(out / RECORDINGS_FILE)["path"]
+    others = [path for path in before if path not in set(paths) and os.path.exists(path)]
+    if others:
+        raise InputError(
+            f"render: X must hold all recordings of the tile folder {str(out)!r}, got none of {len(others)} such as "
+            f"{others[0]!r}. Choose another folder, or give all recordings at once."
+        )
+
+
 def _to_numbers(table: "pd.DataFrame") -> None:
     """Make numbers of the columns that hold some, where there is none in any row, too."""
     import pandas as pd
@@ -367,7 +384,7 @@ def _stamp(item: Any, folder: str | None, spec: TileSpec) -> list[Any]:
     """Note what must be unchanged for a finished recording to stay finished."""
     if isinstance(item, np.ndarray):
         return [spec.key, "array", hashlib.sha256(np.ascontiguousarray(item).tobytes()).hexdigest()]
-    path = Path(folder, _RECORD) if folder else item
+    path = Path(folder, RECORD_FILE) if folder else item
     try:
         stat = os.stat(path)
     except (OSError, TypeError, ValueError):
@@ -383,6 +400,7 @@ def _render_one(item: Any, spec: TileSpec, out: Path, name: str, folder: str | N
         return known
     tiles, info = attempt(item, spec, folder)
     n_frames = info.pop("n_frames", 0)
+    info.pop("fingerprint", None)
     info["n_tiles"] = 0 if tiles is None else len(tiles)
     shutil.rmtree(target, ignore_errors=True)  # tiles of an earlier state of this recording
     if tiles is None:
@@ -399,9 +417,15 @@ def _render_one(item: Any, spec: TileSpec, out: Path, name: str, folder: str | N
             chunks = {**source, "start_seconds": start, "valid_width": valid}
             write_tile(part / rows[-1]["file"], tile, spec, chunks)
         text = json.dumps({"stamp": stamp, "info": info, "tiles": rows})
-        (part / _RECORD).write_text(text, encoding="utf-8")
+        (part / RECORD_FILE).write_text(text, encoding="utf-8")
         part.chmod(0o755)
-        os.rename(part, target)
+        try:
+            os.rename(part, target)
+        except OSError:  # another run into the same folder was faster
+            known = _finished(target, stamp)
+            if known is None:
+                raise
+            return known
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return info, rows
@@ -410,7 +434,7 @@ def _render_one(item: Any, spec: TileSpec, out: Path, name: str, folder: str | N
 def _finished(target: Path, stamp: list[Any]) -> _Rendered | None:
     """Give what an earlier run wrote, if nothing has changed since."""
     try:
-        known = json.loads((target / _RECORD).read_text(encoding="utf-8"))
+        known = json.loads((target / RECORD_FILE).read_text(encoding="utf-8"))
         whole = all((target / tile["file"]).is_file() for tile in known["tiles"])
         return (known["info"], known["tiles"]) if whole and stamp and known["stamp"] == stamp else None
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,12 +1,18 @@
 """Splits that keep together what was recorded together."""
 
+import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cqt2img.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
 
 
 def group_split(
@@ -73,6 +79,77 @@ def group_split(
             spared.add(smallest)  # one album that is too large is better than none
     second = np.isin(keys, list(spared))
     return np.flatnonzero(~second), np.flatnonzero(second)
+
+
+def validation_split(
+    codes: NDArray[np.int64], groups: Sequence[Any], fraction: float, random_state: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Keep whole groups from training to choose the epoch by, and tell where that cannot be honest.
+
+    Parameters
+    ----------
+    codes : ndarray of int64, shape (n_recordings,)
+        Places of the labels.
+    groups : sequence
+        One group per recording.
+    fraction : float
+        Part of every class to keep, 0 to below 1.
+    random_state : int
+        Seed.
+
+    Returns
+    -------
+    training, validation : ndarray of int64
+        Places of recordings.
+    """
+    if fraction == 0:
+        return np.arange(len(codes)), np.arange(0)
+    if len(set(map(str, groups))) == len(groups):
+        log.warning(
+            "fit: no groups are given, so an album may stand on both sides of the validation split; "
+            "sort recordings into albums, or pass groups= (--group-by)"
+        )
+    sides = group_split(codes, groups, fraction, random_state)
+    if not len(sides[1]):
+        log.warning("fit: no group can be spared for validation, so the last epoch is kept, uncalibrated")
+    return sides
+
+
+def refuse_leaks(table: "pd.DataFrame", sides: tuple[NDArray[np.int64], NDArray[np.int64]]) -> None:
+    """Refuse the same recording on both sides or under two labels; tell of groups on both sides.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `path`, `label`, `group` and `fingerprint` of every recording.
+    sides : tuple of two ndarray of int64
+        Rows to train on, and to validate on.
+
+    Raises
+    ------
+    InputError
+        If the same sound has two labels, or stands on both sides.
+    """
+    first: dict[str, Any] = {}
+    for row in table.itertuples():
+        other = first.setdefault(row.fingerprint, row)
+        if str(other.label) != str(row.label):
+            raise InputError(
+                f"fit: y must give the same sound one label, got {other.label!s} for {other.path!r} and {row.label!s} "
+                f"for {row.path!r}. Remove one of them."
+            )
+    training, validation = (table.iloc[side] for side in sides)
+    twice = validation["path"][validation["fingerprint"].isin(training["fingerprint"])]
+    if len(twice):
+        raise InputError(
+            f"fit: validation must hold recordings that training does not, got {len(twice)} of {len(validation)}, "
+            f"first {twice.iloc[0]!r}. Give other recordings, or put copies into one group."
+        )
+    shared = set(map(str, training["group"])) & set(map(str, validation["group"]))
+    shared = {group for group in shared if not group.startswith("array ")}  # arrays are numbered anew in each
+    if shared:
+        log.warning("fit: training and validation share groups, such as %r, so the epoch may be chosen by what they "
+                    "have in common", min(shared))  # fmt: skip
 
 
 def _needed(group: str, labels: NDArray, keys: NDArray, spared: set[str]) -> bool:

@@ -21,7 +21,8 @@ from cqt2img.spec import TileSpec
 
 _FORMAT = 1
 _JSON, _WEIGHTS, _SELFTEST = "model.json", "model.safetensors", "selftest.safetensors"
-_FACTS = ("temperature", "training_groups", "history", "skipped", "params")
+_LISTS = ("training_groups", "fingerprints", "history", "skipped")
+_FACTS = (*_LISTS, "temperature", "params")
 _TOLERANCE = 1e-3  # of a log-probability; other CPUs add up in another order
 
 
@@ -81,6 +82,7 @@ def save_model(
     from safetensors.torch import save_file as save_tensors
 
     check_model_name(folder)
+    folder = folder.resolve()  # a link to a model stays a link
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
     try:
@@ -89,7 +91,10 @@ def save_model(
         save_tensors(state, part / _WEIGHTS)
         rng = np.random.default_rng(0)
         tiles = rng.integers(0, 256, size=(2, *spec.size), dtype=np.uint8)
-        save_file({"tiles": tiles, "log_proba": _run(network, tiles)}, part / _SELFTEST)
+        log_proba = _run(network, tiles)
+        if not np.isfinite(log_proba).all():
+            raise InputError("save: the model must give finite numbers, got NaN. Fit it with a lower learning_rate.")
+        save_file({"tiles": tiles, "log_proba": log_proba}, part / _SELFTEST)
         about = {
             "format": _FORMAT,
             "made_by": "cqt2img",
@@ -106,11 +111,24 @@ def save_model(
         }
         (part / _JSON).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         part.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.rename(folder)
+        _replace(folder, part)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _replace(folder: Path, part: Path) -> None:
+    """Put the new folder in the place of the older one, which is deleted only then."""
+    if not folder.exists():
+        part.rename(folder)
+        return
+    aside = part.with_name(f"{part.name}.old")
+    folder.rename(aside)
+    try:
+        part.rename(folder)
+    except OSError:
+        aside.rename(folder)
+        raise
+    shutil.rmtree(aside)
 
 
 def check_model_name(folder: Path) -> None:
@@ -124,16 +142,19 @@ def check_model_name(folder: Path) -> None:
     Raises
     ------
     InputError
-        If something that is no model lies at the name.
+        If something that is no model lies at the name, or a model with other files beside it.
     """
+    folder = folder.resolve()
     free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if not free and not _is_model(folder):
         raise InputError(f"save: path must be new or an older model, got {str(folder)!r}. Choose another name.")
 
 
 def _is_model(folder: Path) -> bool:
-    """Whether the folder is ours to replace; many programs write a model.json."""
+    """Whether the folder is ours to replace: it holds a model of ours and nothing else."""
     try:
+        if {path.name for path in folder.iterdir()} - {_JSON, _WEIGHTS, _SELFTEST}:
+            return False
         return json.loads((folder / _JSON).read_text(encoding="utf-8"))["made_by"] == "cqt2img"
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -172,7 +193,7 @@ def load_model(folder: Path) -> SavedModel:
             raise KeyError("format")
         spec, classes = TileSpec.from_dict(about["spec"]), np.asarray(about["classes"])
         architecture = {k: about["architecture"][k] for k in ("backbone", "in_chans")}
-        _ = [about[name] for name in _FACTS]
+        _check_facts(about)
     except (ValueError, KeyError, TypeError) as err:
         raise InputError(
             f"load: path must be a model of format {_FORMAT}, got {str(folder)!r} ({err}). Fit and save it again."
@@ -201,6 +222,21 @@ def load_model(folder: Path) -> SavedModel:
             f"Use the versions it was made with: {about.get('versions')}."
         )
     return SavedModel(network, spec, classes, about)
+
+
+def _check_facts(about: dict[str, Any]) -> None:
+    """Refuse facts that somebody changed to something that would give wrong answers."""
+    classes, temperature = about["classes"], about["temperature"]
+    kinds = {type(name) for name in classes} if isinstance(classes, list) else set()
+    if len(kinds) != 1 or kinds - {str, int, float, bool} or len(set(classes)) != len(classes) or len(classes) < 2:
+        raise ValueError("classes")
+    if not isinstance(temperature, (int, float)) or not 0 < temperature < float("inf"):
+        raise ValueError("temperature")
+    for name in _FACTS:
+        if name not in about:
+            raise KeyError(name)
+        if name in _LISTS and not isinstance(about[name], list):
+            raise ValueError(name)
 
 
 def _run(network: TileNet, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -173,6 +173,12 @@ def train(
             entry = {"epoch": epoch + 1, "loss": loss, **_scores(log_proba, targets[sides[1]]),
                      "seconds": round(time.perf_counter() - start, 3)}  # fmt: skip
             history.append(entry)
+            heard = log_proba if len(log_proba) else _validate(plain, strips, sides[0][:1], accelerator.device)
+            if not np.isfinite(heard).all():
+                raise TrainingError(
+                    f"fit: the network must give finite numbers, got NaN after epoch {epoch + 1}. "
+                    "Lower learning_rate, or set precision='fp32'."
+                )
             if on_epoch is not None and accelerator.is_main_process:
                 on_epoch(entry)
             if best is None or not len(sides[1]) or _rank(entry) > _rank(best.history[-1]):
@@ -263,7 +269,8 @@ def _one_epoch(network: Any, loader: Any, settle: Any, optimizer: Any, schedule:
 
 def _validate(network: Any, strips: Strips, places: NDArray[np.int64], device: torch.device) -> NDArray[np.float32]:
     """Log-probabilities of the validation recordings."""
-    rows = [pool(tile_log_proba(network, strips.tiles(place), device)) for place in places]
+    with np.errstate(invalid="ignore"):  # a network that has gone astray is told of by who called
+        rows = [pool(tile_log_proba(network, strips.tiles(place), device)) for place in places]
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
 

@@ -114,7 +114,8 @@ def test_fit_gives_itself_and_names_that_end_in_an_underscore(classifier):
     assert classifier.fit(lines(), Y) is classifier
     made = set(vars(classifier)) - set(before)
     assert made == {
-        "architecture_", "classes_", "groups_", "history_", "network_", "skipped_", "spec_", "temperature_",
+        "architecture_", "classes_", "fingerprints_", "groups_", "history_", "network_", "skipped_", "spec_",
+        "temperature_",
     }  # fmt: skip
     assert {name: getattr(classifier, name) for name in before} == before
     assert classifier.classes_.tolist() == ["high", "low"]
@@ -238,6 +239,14 @@ def test_loss_that_is_no_number(options):
     assert not hasattr(model, "network_")
 
 
+def test_weights_that_are_no_numbers(options):
+    """The loss is finite, for the step that broke the weights was the last one."""
+    model = Classifier(**{**options, "learning_rate": 1e19, "epochs": 1, "batch_size": 64, "validation_fraction": 0})
+    with pytest.raises(TrainingError, match=r"^fit: (loss must stay a|the network must give finite) number"):
+        model.fit(lines(), Y).predict(lines())
+    assert not hasattr(model, "network_")
+
+
 def test_validation_given(options):
     X = lines()
     model = Classifier(**options).fit(X[:8], Y[:8], validation=(X[8:], Y[8:]))
@@ -255,8 +264,47 @@ def test_validation_with_a_strange_label(classifier):
 
 
 def test_validation_folder(options, tile_folder):
-    model = Classifier(**{**options, "epochs": 1}).fit(tile_folder, validation=tile_folder)
-    assert model.history_[0]["valid_accuracy"] * 18 == pytest.approx(round(model.history_[0]["valid_accuracy"] * 18))
+    table = list_recordings(tile_folder)
+    kept = table["group"].str.endswith("2")
+    model = Classifier(**{**options, "epochs": 1}).fit(table[~kept], validation=table[kept])
+    assert model.history_[0]["valid_accuracy"] * 6 == pytest.approx(round(model.history_[0]["valid_accuracy"] * 6))
+
+
+def test_validation_that_holds_training_recordings(options, tile_folder):
+    first = list_recordings(tile_folder)["path"][0]
+    message = (
+        f"fit: validation must hold recordings that training does not, got 18 of 18, first {first!r}. "
+        "Give other recordings, or put copies into one group."
+    )
+    with refused(InputError, message):
+        Classifier(**options).fit(tile_folder, validation=tile_folder)
+
+
+def test_one_sound_with_two_labels(options):
+    X = lines()
+    X[3] = X[0]
+    message = (
+        f"fit: y must give the same sound one label, got {Y[0]} for 'array 0' and {Y[3]} for 'array 3'. "
+        "Remove one of them."
+    )
+    with refused(InputError, message):
+        Classifier(**options).fit(X, Y)
+
+
+def test_albums_that_nobody_named_are_told(options, caplog):
+    Classifier(**{**options, "epochs": 1}).fit(lines(), Y)
+    assert "no groups are given, so an album may stand on both sides" in caplog.text
+    caplog.clear()
+    Classifier(**{**options, "epochs": 1}).fit(lines(), Y, [n // 2 for n in range(12)])
+    assert caplog.text == ""
+
+
+def test_a_device_that_is_not_here_costs_no_time(options, monkeypatch):
+    message = "Classifier: device must be None or one of cpu here, got 'gpu'. Choose one of these."
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with refused(InputError, message):
+        Classifier(**{**options, "device": "gpu", "epochs": 10**6}).fit(lines(), Y)
 
 
 def test_without_validation(options):
@@ -569,7 +617,7 @@ def test_evaluate_is_score_with_an_interval(model, folder, bad_folder):
     y = list_recordings(folder)["label"].tolist()
     paths = list_recordings(folder)["path"].tolist()
     one_more = model.evaluate([*paths, bad_folder / "silent.wav"], [*y, "Low"])
-    assert (one_more.n_failed, one_more.accuracy, one_more.known_groups) == (1, scores.accuracy, ())
+    assert (one_more.n_failed, one_more.accuracy, one_more.known_groups) == (1, scores.accuracy, tuple(sorted(paths)))
 
 
 def test_evaluate_on_a_strange_label(model, folder):
@@ -610,16 +658,15 @@ def test_nothing_is_printed(options, capsys):
 
 def test_fit_is_left_without_one_of_three_classes(options, bad_folder):
     X = [*lines(4), bad_folder / "silent.wav", bad_folder / "truncated.wav"]
-    with refused(
-        InputError, "fit: every class must have recordings that can be read, got none of one. Mend its files."
-    ):
+    with refused(InputError, "fit: y must name classes that can be read, got none of middle. Mend the files."):
         Classifier(**{**options, "on_error": "skip"}).fit(X, [*Y[:4], "middle", "middle"])
 
 
 def test_validation_that_shares_groups_is_told(options, tmp_path, caplog):
-    rows = [{"path": f"{n}.npy", "label": label, "group": f"album {n % 2}"} for n, label in enumerate(Y[:4])]
-    for row, line in zip(rows, lines(4), strict=True):
-        np.save(tmp_path / row["path"], line)
-    pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
-    Classifier(**{**options, "epochs": 1}).fit(tmp_path / "table.csv", validation=tmp_path / "table.csv")
+    for n, line in enumerate(lines(8)):
+        np.save(tmp_path / f"{n}.npy", line)
+    every = [{"path": f"{n}.npy", "label": Y[n], "group": f"album {n % 4 // 2}"} for n in range(8)]
+    for name, part in (("training", every[:4]), ("validation", every[4:])):
+        pd.DataFrame(part).to_csv(tmp_path / f"{name}.csv", index=False)
+    Classifier(**{**options, "epochs": 1}).fit(tmp_path / "training.csv", validation=tmp_path / "validation.csv")
     assert "share groups, such as 'album 0'" in caplog.text

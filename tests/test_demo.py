@@ -29,4 +29,4 @@ def test_the_story_is_told(tmp_path):
     assert page.count("data:image/png") == 3
     assert page.count("<audio") == 5
     assert not re.search(r"(src|href)=.https?:", page), "the page asks the network for nothing"
-    assert len((tmp_path / "demo/predictions.csv").read_text().splitlines()) == 46
+    assert len((tmp_path / "demo/predictions.csv").read_text().splitlines()) == 51

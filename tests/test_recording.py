@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,14 @@ def test_a_file(tmp_path):
     assert tiles.shape == (1, 48, 16)
     assert tiles[0, :, 8].argmax() == SPEC.row_of_note(69)
     assert info == {"seconds": pytest.approx(19 * 0.064), "tuning_cents": pytest.approx(0, abs=10), "n_frames": 19}
-    assert attempt(path, SPEC)[1] == {"status": "ok", "reason": "", "message": "", **info}
+    attempted = attempt(path, SPEC)[1]
+    mark = attempted.pop("fingerprint")
+    assert attempted == {"status": "ok", "reason": "", "message": "", **info}
+    copy = tmp_path / "copy.wav"
+    copy.write_bytes(path.read_bytes())
+    assert attempt(copy, SPEC)[1]["fingerprint"] == mark
+    soundfile.write(path, 0.5 * tone()[::-1] ** 3, 8000)
+    assert attempt(path, SPEC)[1]["fingerprint"] != mark
 
 
 @pytest.mark.parametrize("tuning", ["remove", "keep"])
@@ -64,11 +72,41 @@ def test_tiles_that_were_rendered(tmp_path):
     tiles = np.random.default_rng(0).integers(0, 256, (11, 48, 16), dtype=np.uint8)
     for n, tile in enumerate(tiles):
         width = 16 if n < 10 else 5
-        write_tile(tmp_path / f"{n:05d}.png", tile, SPEC, {"valid_width": width, "tuning_cents": 3.1})
+        chunks = {"valid_width": width, "tuning_cents": 3.1, "start_seconds": n * 1.024, "source": "x.wav"}
+        write_tile(tmp_path / f"{n:05d}.png", tile, SPEC, chunks)
+    rows = [{"file": f"{n:05d}.png", "start_seconds": n * 1.024} for n in range(11)]
+    (tmp_path / "recording.json").write_text(json.dumps({"tiles": rows}))
     for item in (Path("gone.wav"), np.zeros(3)):
         again, info = make_tiles(item, SPEC, str(tmp_path))
         assert np.array_equal(again, tiles)
         assert info == {"seconds": pytest.approx(165 * 0.064), "tuning_cents": 3.1, "n_frames": 165}
+
+
+@pytest.mark.parametrize("change", ["delete", "add", "swap", "foreign"])
+def test_tiles_that_somebody_changed(tmp_path, change):
+    rows = [{"file": f"{n:05d}.png", "start_seconds": n * 1.024} for n in range(3)]
+    (tmp_path / "recording.json").write_text(json.dumps({"tiles": rows}))
+
+    def write(n, source="x.wav", name=None):
+        chunks = {"valid_width": 16, "tuning_cents": 0, "start_seconds": n * 1.024, "source": source}
+        write_tile(tmp_path / f"{n if name is None else name:05d}.png", np.ones((48, 16), np.uint8), SPEC, chunks)
+
+    for n in range(3):
+        write(n)
+    make_tiles(Path("x.wav"), SPEC, str(tmp_path))
+    if change == "delete":
+        (tmp_path / "00001.png").unlink()
+    elif change == "add":
+        write(3)
+    elif change == "swap":
+        write(2, name=1)
+    else:
+        write(1, source="y.wav")
+    message = (
+        f"make_tiles: folder must hold the tiles that were rendered, got {str(tmp_path)!r}, changed since. "
+        "Render it again."
+    )
+    assert refuse(AudioError, message, Path("x.wav"), SPEC, str(tmp_path)) == "vanished"
 
 
 def test_what_failed_before_fails_again():
@@ -117,10 +155,14 @@ def test_npy_files_that_are_none(tmp_path):
 
 
 def test_folders_that_hold_no_such_tiles(tmp_path):
-    message = f"make_tiles: folder must hold tiles, got {str(tmp_path)!r}. Render it again."
+    message = (
+        f"make_tiles: folder must hold the tiles that were rendered, got {str(tmp_path)!r}, changed since. "
+        "Render it again."
+    )
     assert refuse(AudioError, message, Path("x.wav"), SPEC, str(tmp_path)) == "vanished"
     other = TileSpec()
     path = tmp_path / "00000.png"
+    (tmp_path / "recording.json").write_text('{"tiles": [{"file": "00000.png", "start_seconds": 0}]}')
     write_tile(path, np.zeros(other.size, np.uint8), other, {"valid_width": 256, "tuning_cents": 0})
     message = (
         f"read_tile: path must be a tile of spec {SPEC.key}, got {str(path)!r} of spec {other.key}. "

@@ -166,8 +166,45 @@ def test_what_was_cut_off_later_has_no_tiles(takes, tmp_path):
     again = render(takes, made.path, SPEC)
     assert again.recordings["reason"].tolist() == ["", "", "truncated", "silent"]
     assert not (made.path / "tiles/Monk/c.wav").exists()
+    others = made.recordings["path"].drop(index=again.recordings.index[again.recordings["path"] == str(path)])
     path.unlink()
-    assert render([path, takes / "007"], made.path, SPEC).recordings["reason"].tolist() == ["vanished", "", ""]
+    assert render([path, *others], made.path, SPEC).recordings["reason"].tolist().count("vanished") == 1
+
+
+def test_recordings_are_not_dropped_from_the_manifest(takes, tmp_path):
+    made = render(takes, tmp_path / "out", SPEC)
+    before = (made.path / "recordings.csv").read_bytes()
+    first, *rest = made.recordings["path"]
+    with pytest.raises(InputError) as caught:
+        render([first], made.path, SPEC)
+    assert str(caught.value) == (
+        f"render: X must hold all recordings of the tile folder {str(made.path)!r}, got none of {len(rest)} such as "
+        f"{rest[0]!r}. Choose another folder, or give all recordings at once."
+    )
+    assert (made.path / "recordings.csv").read_bytes() == before
+    Path(rest[0]).unlink()  # what is gone may leave
+    assert len(render([first, *rest[1:]], made.path, SPEC).recordings) == len(rest)
+
+
+@pytest.mark.parametrize("bad", [0, 1.5, None, True])
+def test_processes_are_a_whole_number_but_0(takes, tmp_path, bad):
+    with pytest.raises(InputError) as caught:
+        render(takes, tmp_path / "out", SPEC, n_jobs=bad)
+    assert str(caught.value).startswith(f"run_jobs: n_jobs must be a whole number but 0, got {bad!r}.")
+
+
+def test_two_runs_into_one_folder(takes, tmp_path, monkeypatch):
+    """Another run finishes a recording while this one is at it: its tiles stay, and count."""
+    made = render(takes, tmp_path / "out", SPEC)
+    finished, calls = rendering._finished, []
+
+    def late(target, stamp):
+        calls.append(target)
+        return None if calls.count(target) == 1 else finished(target, stamp)
+
+    monkeypatch.setattr(rendering, "_finished", late)
+    monkeypatch.setattr(rendering.shutil, "rmtree", lambda *_, **__: None)
+    same(render(takes, made.path, SPEC), made)
 
 
 def test_a_tile_that_was_lost_is_made_again(takes, tmp_path):

@@ -1,6 +1,7 @@
 import json
 import shutil
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,12 +138,69 @@ def test_new_folders_are_made(model, tmp_path):
 
 
 def test_older_model_is_replaced_as_a_whole(model, copy):
-    (copy / "notes.txt").write_text("of the older model")
     model.temperature_ = 7.5
     model.save(copy)
     assert sorted(path.name for path in copy.iterdir()) == FILES
     assert load(copy).temperature_ == 7.5
     assert [path.name for path in copy.parent.iterdir()] == ["model"]
+
+
+def test_a_model_with_other_files_beside_it_is_left_alone(model, copy, monkeypatch):
+    (copy / "notes.txt").write_text("mine")
+    with refused(InputError, f"save: path must be new or an older model, got {str(copy)!r}. Choose another name."):
+        model.save(copy)
+    monkeypatch.chdir(copy)
+    with refused(InputError, f"save: path must be new or an older model, got {str(copy)!r}. Choose another name."):
+        model.save(".")
+    assert (copy / "notes.txt").read_text() == "mine"
+
+
+def test_a_link_to_an_older_model_stays_a_link(model, copy, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(copy)
+    model.temperature_ = 7.5
+    model.save(link)
+    assert link.is_symlink()
+    assert load(copy).temperature_ == 7.5
+
+
+def test_the_older_model_stays_where_the_new_one_cannot_come(model, copy, monkeypatch):
+    rename, calls = Path.rename, []
+
+    def second_fails(self, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError("disk gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", second_fails)
+    before = load(copy).temperature_
+    model.temperature_ = 7.5
+    with pytest.raises(OSError, match="disk gone"):
+        model.save(copy)
+    assert load(copy).temperature_ == before
+
+
+def test_a_model_without_finite_numbers_is_not_saved(model, tmp_path):
+    next(model.network_.parameters()).data.fill_(float("nan"))
+    message = "save: the model must give finite numbers, got NaN. Fit it with a lower learning_rate."
+    with refused(InputError, message):
+        model.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", 0), ("temperature", -1), ("temperature", "x"), ("temperature", None), ("classes", "ab"),
+     ("classes", [1, None, 2]), ("classes", ["a", "a", "b"]), ("training_groups", 5), ("fingerprints", None)],
+)  # fmt: skip
+def test_facts_that_somebody_changed(copy, name, value):
+    about = json.loads((copy / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps({**about, name: value}))
+    with refused(
+        InputError, f"load: path must be a model of format 1, got {str(copy)!r} ({name}). Fit and save it again."
+    ):
+        load(copy)
 
 
 def test_empty_folder_is_used(model, tmp_path):
