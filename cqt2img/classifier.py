@@ -203,7 +203,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
             if not isinstance(part, (int, float, np.number)) or not 0 <= part < 1:
                 raise InputError(f"fit: {name} must be a number from 0 to below 1, got {part!r}. Choose another.")
         table = list_recordings(X, y, groups, group_by)
-        wanted = find_classes(table["label"].tolist())
+        wanted = find_classes(table["label"].tolist(), table["path"].tolist())
         n_train = len(table)
         find_device(self.device)
         if validation is not None:
@@ -438,7 +438,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         table = list_recordings(X, y, groups, group_by)
-        refuse_unlabelled("evaluate", table["label"].tolist())
+        refuse_unlabelled("evaluate", table["label"].tolist(), table["path"].tolist())
         codes = encode(table["label"].tolist(), self.classes_)
         heard = list(self._listen(table, X))
         good = [n for n, one in enumerate(heard) if one.recording is not None]

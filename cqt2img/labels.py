@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 from cqt2img.errors import InputError
 
 
-def find_classes(y: Sequence[Any] | NDArray) -> NDArray:
+def find_classes(y: Sequence[Any] | NDArray, paths: Sequence[Any] | None = None) -> NDArray:
     """Give the names to choose from, sorted.
 
     Parameters
     ----------
     y : sequence
         One label per recording.
+    paths : sequence, optional
+        Their names, for messages.
 
     Returns
     -------
@@ -32,7 +34,7 @@ def find_classes(y: Sequence[Any] | NDArray) -> NDArray:
     >>> find_classes(["Monk", "Evans", "Monk", "Evans"]).tolist()
     ['Evans', 'Monk']
     """
-    refuse_unlabelled("fit", y)
+    refuse_unlabelled("fit", y, paths)
     classes, counts = np.unique(np.asarray(y), return_counts=True)
     if len(classes) < 2:
         raise InputError(
@@ -47,7 +49,7 @@ def find_classes(y: Sequence[Any] | NDArray) -> NDArray:
     return classes
 
 
-def refuse_unlabelled(caller: str, y: Sequence[Any] | NDArray) -> None:
+def refuse_unlabelled(caller: str, y: Sequence[Any] | NDArray, paths: Sequence[Any] | None = None) -> None:
     """Stop if a recording has no label.
 
     Parameters
@@ -56,6 +58,8 @@ def refuse_unlabelled(caller: str, y: Sequence[Any] | NDArray) -> None:
         Name of the function that needs them all.
     y : sequence
         One label per recording.
+    paths : sequence, optional
+        Their names, for the message.
 
     Raises
     ------
@@ -64,9 +68,10 @@ def refuse_unlabelled(caller: str, y: Sequence[Any] | NDArray) -> None:
     """
     missing = [n for n, label in enumerate(y) if label is None or label != label or label == ""]
     if missing:
+        first = f"number {missing[0]}" if paths is None else repr(str(list(paths)[missing[0]]))
         raise InputError(
             f"{caller}: y must label every recording, got none for {len(missing)} of {len(y)}, "
-            f"first number {missing[0]}. "
+            f"first {first}. "
             "Sort the recordings into one folder per label, or give y or a csv with the column label."
         )
 
@@ -77,7 +82,7 @@ def encode(y: Sequence[Any] | NDArray, classes: NDArray) -> NDArray[np.int64]:
     Parameters
     ----------
     y : sequence
-        One label per recording.
+        One label per recording. A number and its text are one label, unless two classes share it.
     classes : ndarray, shape (n_classes,)
         Sorted names.
 
@@ -98,6 +103,9 @@ def encode(y: Sequence[Any] | NDArray, classes: NDArray) -> NDArray[np.int64]:
     """
     places = {name: n for n, name in enumerate(classes.tolist())}
     values = np.asarray(y).tolist()
+    texts = {str(name): name for name in places}
+    if len(texts) == len(places):  # a csv has text where an array had numbers
+        values = [label if label in places else texts.get(str(label), label) for label in values]
     strange = sorted({str(label) for label in values if label not in places})
     if strange:
         known = ", ".join(map(str, classes[:10]))

@@ -18,7 +18,7 @@ import numpy as np
 
 from cqt2img.errors import InputError
 from cqt2img.recording import RECORD_FILE, attempt
-from cqt2img.source import RECORDINGS_FILE, SPEC_FILE, TILES_FILE, list_recordings, make_table, read_csv
+from cqt2img.source import RECORDINGS_FILE, SPEC_FILE, TILES_FILE, list_recordings, make_table, read_csv, tile_folder
 from cqt2img.spec import TileSpec
 from cqt2img.tile import write_tile
 
@@ -219,7 +219,7 @@ def _tile_folder(X: Any) -> Any:
     if hasattr(X, "columns") and {"item", "tiles"} <= set(X.columns):
         first = next((Path(tiles) for tiles in X["tiles"] if isinstance(tiles, str)), Path())
         return next((folder for folder in first.parents if (folder / SPEC_FILE).is_file()), None)
-    return X
+    return tile_folder(Path(X)) if isinstance(X, (str, os.PathLike)) else X
 
 
 def run_jobs(

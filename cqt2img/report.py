@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+import os
 from collections.abc import Sequence
 from functools import partial
 from math import ceil
@@ -39,11 +40,32 @@ def check_table_name(path: Path) -> None:
     Raises
     ------
     InputError
-        If it does not end in .csv, .jsonl or .parquet, or is a folder.
+        If it does not end in .csv, .jsonl or .parquet, is a folder, or its folder cannot be written.
     """
     if path.suffix.lower() not in TABLE_SUFFIXES or path.is_dir():
         raise InputError(
             f"write_table: path must be a file that ends in {', '.join(TABLE_SUFFIXES)}, got {str(path)!r}. Rename it."
+        )
+    check_folder(path.parent)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that cannot be made or written, before any work is done.
+
+    Parameters
+    ----------
+    path : Path
+        Where files are to go; need not be there yet.
+
+    Raises
+    ------
+    InputError
+        If it is a file, lies below one, or may not be written.
+    """
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(
+            f"check_folder: path must be a folder that can be written, got {str(path)!r}. Choose another place."
         )
 
 
@@ -96,20 +118,23 @@ def write_audacity(frame: "pd.DataFrame", folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     good = frame[frame["status"] == "ok"]
-    for path, tiles in good.groupby("path", sort=False):
+    by_path: dict[str, list[Any]] = {}
+    for row in good.itertuples():
+        by_path.setdefault(str(row.path), []).append(row)
+    for path, tiles in by_path.items():
         lines: list[list[Any]] = []
-        for row in tiles.itertuples():
+        for row in tiles:
             if lines and lines[-1][2] == row.label:
                 lines[-1][1] = row.end_seconds
                 lines[-1][3].append(row.probability)
             else:
                 lines.append([row.start_seconds, row.end_seconds, row.label, [row.probability]])
         text = "".join(f"{a:.3f}\t{b:.3f}\t{' '.join(str(name).split())} {np.mean(p):.2f}\n" for a, b, name, p in lines)
-        target, n = folder / f"{Path(str(path)).name}.txt", 1
+        target, n = folder / f"{Path(path).name}.txt", 1
         while target in written:  # two folders may hold files of one name
             n += 1
-            target = folder / f"{Path(str(path)).name}~{n}.txt"
-        write_whole(target, partial(Path.write_text, data=text, encoding="utf-8"))
+            target = folder / f"{Path(path).name}~{n}.txt"
+        write_whole(target, partial(Path.write_text, data=text, encoding="utf-8", errors="surrogateescape"))
         written.append(target)
     return written
 

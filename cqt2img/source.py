@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _BYTES = "surrogateescape"  # names of files need not be UTF-8
+_SUFFIXES = AUDIO_SUFFIXES | {".npy"}
 _GROUP_COLUMNS = ("group", "album", "session", "concert")
 SPEC_FILE, RECORDINGS_FILE, TILES_FILE = "spec.json", "recordings.csv", "tiles.csv"
 
@@ -38,10 +39,11 @@ def list_recordings(
     y : sequence, optional
         One label per recording; comes before what the folders or the table say.
     groups : sequence, optional
-        One group per recording: what was recorded together.
+        One group per recording: what was recorded together; None is a group of its own.
     group_by : str, optional
         The column that names the group. By default the first of `group`, `album`, `session` and
-        `concert` that is there; without any, every recording is its own group.
+        `concert` that is there; without any, every recording is its own group, called by its
+        absolute path.
 
     Returns
     -------
@@ -53,7 +55,7 @@ def list_recordings(
     Raises
     ------
     InputError
-        If nothing is found, or lengths differ, or a column is missing.
+        If nothing is found, lengths differ, a column is missing, or a file has two labels.
     """
     import pandas as pd
 
@@ -67,25 +69,23 @@ def list_recordings(
         raise InputError(
             f"list_recordings: X must be a sequence of recordings, got one array of shape {X.shape}. Write [cqt]."
         )
-    elif isinstance(X, (Sequence, np.ndarray, pd.Series)):
+    elif isinstance(X, (Sequence, np.ndarray, pd.Series, pd.Index)):
         parts = [_from_item(item, n, group_by) for n, item in enumerate(X)]
         table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     else:
-        raise InputError(
-            f"list_recordings: X must be paths, a table or CQT arrays, got {type(X).__name__}. See its docstring."
-        )
+        advice = "Write list(X)." if isinstance(X, Iterator) else "See its docstring."
+        raise InputError(f"list_recordings: X must be paths, a table or CQT arrays, got {type(X).__name__}. {advice}")
     if table.empty:
         raise InputError(f"list_recordings: X must hold recordings, got none in {_short(X)}. {_SUFFIX_HINT}")
-    for name, values in (("label", y), ("group", groups)):
-        if values is not None:
-            values = list(values)
-            if len(values) != len(table):
-                raise InputError(
-                    f"list_recordings: {'y' if name == 'label' else 'groups'} must have one entry per recording, "
-                    f"got {len(values)} for {len(table)}. Count the recordings of X."
-                )
-            table[name] = values
+    if y is not None:
+        table["label"] = pd.Series(_one_each("y", y, len(table)), dtype=object)
+    places = [_place(item, tiles) for item, tiles in zip(table["item"], table["tiles"], strict=True)]
+    if groups is not None:
+        given = pd.Series(_one_each("groups", groups, len(table)), dtype=object)
+        own = [place or path for place, path in zip(places, table["path"], strict=True)]
+        table["group"] = given.where(given.notna() & (given != ""), pd.Series(own, dtype=object))
     table["label"] = table["label"].astype(object).where(table["label"].notna(), None)
+    _refuse_two_labels(places, table["label"])
     return table.reset_index(drop=True)
 
 
@@ -98,7 +98,7 @@ def join_labels(X: Any, labels: Path, group_by: str | None = None) -> "pd.DataFr
         The recordings.
     labels : Path
         A csv with the columns `path` and `label`. Its paths may be as `X` lists them, below the
-        folder of `X`, or below the folder of the csv.
+        folder of `X` or of the recordings that were rendered to it, or below the folder of the csv.
     group_by : str, optional
         Column that names the group.
 
@@ -115,7 +115,7 @@ def join_labels(X: Any, labels: Path, group_by: str | None = None) -> "pd.DataFr
     import pandas as pd
 
     table = list_recordings(X)
-    frame = read_csv(labels)
+    frame = _read_list(labels, group_by)
     if "label" not in frame.columns:
         raise InputError(
             f"join_labels: labels must have the column label, got {', '.join(frame.columns)} in {str(labels)!r}. "
@@ -176,8 +176,45 @@ def _short(X: Any) -> str:
     return repr(str(X)) if isinstance(X, (str, os.PathLike)) else f"a {type(X).__name__}"
 
 
+def _place(item: Any, tiles: Any) -> str | None:
+    """Say where a recording lies, whichever way its path is spelled."""
+    if isinstance(tiles, str):
+        return tiles  # a tile folder does not know where relative paths started
+    return os.path.abspath(item) if isinstance(item, Path) else None
+
+
+def _one_each(word: str, values: Any, n: int) -> list[Any]:
+    """Check what stands for every recording: a flat sequence as long as the table."""
+    flat = isinstance(values, Iterable) and not isinstance(values, (str, bytes, dict, set))
+    flat = flat and getattr(values, "ndim", 1) == 1
+    listed = list(values) if flat else []
+    nested = (list, np.ndarray, tuple) if word == "y" else (list, np.ndarray)
+    if not flat or any(isinstance(value, nested) for value in listed):
+        raise InputError(
+            f"list_recordings: {word} must be a sequence with one entry per recording, "
+            f"got {type(values).__name__}{' of several per entry' if flat else ''}. Write a flat list."
+        )
+    if len(listed) != n:
+        raise InputError(
+            f"list_recordings: {word} must have one entry per recording, got {len(listed)} for {n}. "
+            "Count the recordings of X."
+        )
+    return listed
+
+
+def _refuse_two_labels(places: Sequence[str | None], labels: Iterable[Any]) -> None:
+    known: dict[str, Any] = {}
+    for place, label in zip(places, labels, strict=True):
+        if place is not None and label is not None and known.setdefault(place, label) != label:
+            raise InputError(
+                f"list_recordings: X must give a recording one label, got {known[place]!s} and {label!s} "
+                f"for {place!r}. Keep one of them."
+            )
+
+
 def _row(path: str, item: Any, name: str, label: str | None = None, group: str | None = None) -> dict[str, Any]:
-    return {"path": path, "label": label, "group": group or path, "name": name, "item": item, "tiles": None}
+    group = group or _place(item, None) or path
+    return {"path": path, "label": label, "group": group, "name": name, "item": item, "tiles": None}
 
 
 def _from_item(item: Any, n: int, group_by: str | None) -> "pd.DataFrame":
@@ -196,25 +233,53 @@ def _from_item(item: Any, n: int, group_by: str | None) -> "pd.DataFrame":
 
 def _from_path(path: Path, group_by: str | None) -> "pd.DataFrame":
     """Read a folder of recordings or of tiles, a csv file, or one recording."""
+    path = tile_folder(path)
     if path.is_dir():
-        if (path / SPEC_FILE).is_file() and (path / RECORDINGS_FILE).is_file():
+        rendered = (path / SPEC_FILE).is_file()
+        if rendered and (path / RECORDINGS_FILE).is_file():
             return _from_frame(read_csv(path / RECORDINGS_FILE), path, str(path), group_by)
+        if rendered and (path / "tiles").is_dir():
+            raise InputError(
+                f"list_recordings: X must be a finished folder of tiles, got {str(path)!r} without {RECORDINGS_FILE}. "
+                "Run render again; what is finished is not done again."
+            )
         return _from_folder(path, group_by)
-    if not path.exists():
+    if not path.exists() and path.suffix.lower() not in _SUFFIXES:  # a missing file is one row with a reason, later
         raise InputError(f"list_recordings: X must exist, got {str(path)!r}. Check the spelling of the path.")
     if path.suffix.lower() == ".csv":
-        return _from_frame(read_csv(path), path.parent, str(path), group_by)
+        return _from_frame(_read_list(path, group_by), path.parent, str(path), group_by)
     return make_table([_row(str(path), path, path.name)])
+
+
+def tile_folder(path: Path) -> Path:
+    """Give the folder of tiles that a manifest belongs to.
+
+    Parameters
+    ----------
+    path : Path
+        Any path.
+
+    Returns
+    -------
+    Path
+        The folder, if the path is the `recordings.csv` of one, else the path itself.
+    """
+    return path.parent if path.name == RECORDINGS_FILE and (path.parent / SPEC_FILE).is_file() else path
+
+
+def _is_loop(path: Path) -> bool:
+    """Whether a folder is a link to one that holds it."""
+    return path.is_symlink() and any(path.samefile(above) for above in Path(os.path.abspath(path)).parents)
 
 
 def _from_folder(root: Path, group_by: str | None) -> "pd.DataFrame":
     """Label is the folder below the root, group is the folder below that."""
     rows = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and not _is_loop(Path(folder, n)))
         for name in sorted(names):
             path = Path(folder, name)
-            if path.suffix.lower() in AUDIO_SUFFIXES | {".npy"} and not name.startswith("."):
+            if path.suffix.lower() in _SUFFIXES and not name.startswith("."):
                 parts = path.relative_to(root).parts
                 label = parts[0] if len(parts) > 1 else None
                 group = "/".join(parts[:2]) if len(parts) > 2 else None
@@ -255,6 +320,34 @@ def read_csv(path: Path) -> "pd.DataFrame":
         raise InputError(f"list_recordings: X must be a readable csv, got {str(path)!r}: {err}. Save it anew.") from err
 
 
+def _read_list(path: Path, group_by: str | None) -> "pd.DataFrame":
+    """Read a table that people wrote: spaces around names are not part of them, and names must be legible."""
+    import pandas as pd
+
+    frame = read_csv(path)
+    if len(frame.columns) == 1 and any(mark in frame.columns[0] for mark in ";\t"):
+        raise InputError(
+            f"list_recordings: X must be a csv with commas, got the header {frame.columns[0]!r} in {str(path)!r}. "
+            "Separate the columns with commas."
+        )
+    names = [str(name).strip() for name in frame.columns]
+    if len(set(names)) == len(names):
+        frame.columns = pd.Index(names)
+    for name in [c for c in frame.columns if c in {"label", group_by, *_GROUP_COLUMNS}]:
+        values = [v.strip() if isinstance(v, str) else v for v in frame[name]]
+        strange = next((v for v in values if isinstance(v, str) and not _is_legible(v)), None)
+        if strange is not None:
+            raise InputError(
+                f"list_recordings: {name} must be UTF-8, got {strange!r} in {str(path)!r}. Save the csv as UTF-8."
+            )
+        frame[name] = pd.Series(values, index=frame.index, dtype=object)
+    return frame
+
+
+def _is_legible(text: str) -> bool:
+    return not any("\ud800" <= mark <= "\udfff" for mark in text)
+
+
 def _from_frame(frame: "pd.DataFrame", base: Path, name: str, group_by: str | None) -> "pd.DataFrame":
     """Read a table with the column path; relative paths start at its folder."""
     import pandas as pd
@@ -275,7 +368,8 @@ def _from_frame(frame: "pd.DataFrame", base: Path, name: str, group_by: str | No
     paths = pd.Series([str(p) for p in table["path"]], dtype=object)
     group_by = group_by or next((c for c in _GROUP_COLUMNS if c in table.columns), None)
     label = table["label"].astype(object) if "label" in table.columns else None
-    group = table[group_by].astype(object) if group_by else paths
+    own = pd.Series([os.path.abspath(base / p) for p in paths], dtype=object)
+    group = table[group_by].astype(object) if group_by else own
     known = group.notna() & (group != "")
     # albums of two players may share a name, and are not one session for it
     if label is not None and group_by and group_by != "group":
@@ -284,13 +378,26 @@ def _from_frame(frame: "pd.DataFrame", base: Path, name: str, group_by: str | No
         names = [str(what) for what in group]
     table["path"] = paths
     table["label"] = label.where(label.notna() & (label != ""), None) if label is not None else None
-    table["group"] = pd.Series(names, dtype=object).where(known, paths)
+    table["group"] = pd.Series(names, dtype=object).where(known, own)
     table["name"] = paths
     table["item"] = [base / p for p in paths]
-    if "tiles" in table.columns and "status" in table.columns:  # a tile folder lists what failed, too
-        failed = table["status"] == "error"
-        errors = [AudioError(*words) for words in table.loc[failed, ["reason", "message"]].itertuples(index=False)]
-        table.loc[failed, "item"] = pd.Series(errors, index=table.index[failed], dtype=object)
-    tiles = table["tiles"] if "tiles" in table.columns else [None] * len(table)
-    table["tiles"] = pd.Series([str(base / t) if t else None for t in tiles], dtype=object)
+    if {"tiles", "status", "reason", "message"} <= set(table.columns) and (base / SPEC_FILE).is_file():
+        return _with_tiles(table, base)
+    table["tiles"] = pd.Series([None] * len(table), dtype=object)
+    return table
+
+
+def _with_tiles(table: "pd.DataFrame", base: Path) -> "pd.DataFrame":
+    """Read what only the manifest of a tile folder says: where the tiles are, and what failed."""
+    import pandas as pd
+
+    failed = table["status"] == "error"
+    errors = [AudioError(*words) for words in table.loc[failed, ["reason", "message"]].itertuples(index=False)]
+    table.loc[failed, "item"] = pd.Series(errors, index=table.index[failed], dtype=object)
+    below = [str(tiles or "").removeprefix("tiles/") for tiles in table["tiles"]]
+    pairs = list(zip(table["path"], below, strict=True))
+    roots = [path.removesuffix(name) for path, name in pairs if name and path.endswith(f"/{name}")]
+    root = roots[0] if roots else ""  # the recordings folder; what failed has no tiles, and is named below it, too
+    table["name"] = pd.Series([name or path.removeprefix(root) for path, name in pairs], dtype=object)
+    table["tiles"] = pd.Series([str(base / t) if t else None for t in table["tiles"]], dtype=object)
     return table

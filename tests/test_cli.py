@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
@@ -126,7 +127,57 @@ def test_wrong_words_are_a_usage_error(main, words):
     assert "Traceback" not in err
 
 
+def test_version():
+    code, out, err = run("--version")
+    assert (code, out, err) == (0, f"cqt2img {version('cqt2img')}\n", "")
+
+
+def test_no_processes(main):
+    message = "cqt2img: --jobs must be 1 or more, or -1 for every core, got 0. Choose another number.\n"
+    assert main("render", "x", "-o", "y", "-j", "0") == (1, "", message)
+
+
+@pytest.mark.parametrize("words", [["fit", "x", "-o", "y"], ["demo"]])
+def test_seed_below_zero(main, words):
+    code, _, err = main(*words, "--seed", "-1")
+    assert code == 2
+    assert "--seed" in err
+
+
+def test_what_the_system_refuses_is_one_line(main, monkeypatch, tmp_path):
+    def full(*words):
+        raise OSError(28, "No space left on device", "answers.csv")
+
+    monkeypatch.setattr("cqt2img.rendering.render", full)
+    message = "cqt2img: [Errno 28] No space left on device: 'answers.csv'\n"
+    assert main("render", tmp_path, "-o", tmp_path / "tiles") == (1, "", message)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", "gone", "-o", "{}/model"],
+        ["predict", "gone", "-m", "gone", "-o", "{}/a.csv"],
+        ["predict", "gone", "-m", "gone", "--tiles", "{}/a.csv"],
+        ["predict", "gone", "-m", "gone", "--audacity", "{}"],
+        ["evaluate", "gone", "-m", "gone", "-o", "{}"],
+    ],
+)
+def test_places_are_looked_at_first(main, tmp_path, words):
+    file = tmp_path / "file"
+    file.touch()
+    message = f"check_folder: path must be a folder that can be written, got {str(file)!r}. Choose another place."
+    assert main(*(word.format(file) for word in words)) == (1, "", f"cqt2img: {message}\n")
+
+
 # render
+
+
+def test_render_into_its_own_source(main, tmp_path):
+    (tmp_path / "takes").mkdir()
+    for source in (tmp_path, tmp_path / "takes"):
+        message = f"render: out must not hold its own sources, got {str(tmp_path)!r} with {str(source)!r} in it. "
+        assert main("render", source, "-o", tmp_path) == (1, "", f"cqt2img: {message}Choose another folder.\n")
 
 
 def test_render(folder, spec_file, tmp_path, tile_folder):
@@ -201,7 +252,10 @@ def test_fit_with_labels_from_a_csv(tile_folder, tmp_path):
 
 
 def test_fit_with_recordings_to_validate_on(tile_folder, tmp_path):
-    words = ["--validation", tile_folder]
+    for player, midi in (("Low", 41), ("High", 77)):
+        (tmp_path / "others" / player).mkdir(parents=True)
+        soundfile.write(tmp_path / "others" / player / "a.wav", make_wave(midi, seed=7), RATE)
+    words = ["--validation", tmp_path / "others"]
     assert run("fit", tile_folder, "-o", tmp_path / "model", *FIT, *words)[0] == 0
 
 
@@ -282,6 +336,56 @@ def test_predict_a_missing_file_among_others(clips, saved, tmp_path):
     assert pd.read_csv(tmp_path / "a.csv")["status"].tolist() == ["ok", "error"]
 
 
+def test_predict_one_missing_file(saved, tmp_path):
+    code, _, err = run("predict", tmp_path / "gone.flac", "-m", saved, "-o", tmp_path / "a.csv")
+    assert code == 3
+    assert err.startswith("vanished: ")
+    assert pd.read_csv(tmp_path / "a.csv")[["status", "reason"]].values.tolist() == [["error", "vanished"]]
+
+
+@pytest.mark.parametrize("option", ["-o", "--tiles"])
+def test_predict_spares_what_it_reads(main, tmp_path, option):
+    source = tmp_path / "clips.csv"
+    source.write_text("path\na.wav\n")
+    written = tmp_path / "x" / ".." / "clips.csv"
+    message = f"predict: a table must spare what is read, got {str(written)!r}, which is a source. Choose another name."
+    answer = main("predict", "a.wav", source, "-m", "gone", option, written)
+    assert answer == (1, "", f"cqt2img: {message}\n")
+    assert source.read_text() == "path\na.wav\n"
+
+
+@pytest.mark.parametrize("option", ["-o", "--tiles"])
+def test_predict_spares_the_manifest_of_tiles(main, tile_folder, option):
+    written, before = tile_folder / "recordings.csv", (tile_folder / "recordings.csv").read_bytes()
+    rule = "predict: a table must spare what is read"
+    message = f"{rule}, got {str(written)!r}, in a folder of tiles. Choose another name."
+    assert main("predict", tile_folder, "-m", "gone", option, written) == (1, "", f"cqt2img: {message}\n")
+    assert written.read_bytes() == before
+
+
+def test_predict_two_tables_of_one_name(main, tmp_path):
+    path = tmp_path / "a.csv"
+    message = f"predict: --out and --tiles must be two files, got {str(path)!r} twice. Rename one."
+    assert main("predict", "x", "-m", "gone", "-o", path, "--tiles", path) == (1, "", f"cqt2img: {message}\n")
+
+
+def test_manifest_stands_for_its_folder(tile_folder, saved, tmp_path):
+    for source, name in ((tile_folder, "folder.csv"), (tile_folder / "recordings.csv", "manifest.csv")):
+        assert run("predict", source, "-m", saved, "-o", tmp_path / name)[0] == 0
+    assert (tmp_path / "folder.csv").read_text() == (tmp_path / "manifest.csv").read_text()
+    assert run("fit", tile_folder / "recordings.csv", "-o", tmp_path / "model", *FIT)[0] == 0
+    assert load(tmp_path / "model").spec_ == open_tiles(tile_folder).spec
+
+
+def test_predict_prints_names_that_are_not_utf8(clips, saved):
+    (clips / "a.wav").rename(clips / "old\udce9.wav")
+    done = outside(
+        "predict", clips / "old\udce9.wav", "-m", saved, "-q", env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "old\\udce9.wav" in done.stdout
+
+
 def test_predict_from_outside(clips, saved, tmp_path):
     """The whole way, from another folder, with a relative name and a name that is not ASCII."""
     (clips / "a.wav").rename(clips / "Björk – live.wav")
@@ -326,5 +430,5 @@ def test_evaluate_by_a_column(clips, saved, tmp_path):
 def test_evaluate_without_labels(main, clips, saved):
     code, out, err = main("evaluate", clips, "-m", saved)
     assert (code, out) == (1, "")
-    assert err.startswith("cqt2img: evaluate: y must label every recording, got none for 3 of 3, first number 0. ")
+    assert err.startswith("cqt2img: evaluate: y must label every recording, got none for 3 of 3, first ")
     assert err.count("\n") == 1

@@ -19,7 +19,7 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
 @pytest.mark.slow
 def test_the_story_is_told(tmp_path):
     lines = []
-    scores = run_demo(tmp_path / "demo", 0, lines.append, False)
+    scores = run_demo(tmp_path / "demo", 3, lines.append, False)
     assert "synthetic" in lines[0]
     assert scores["loose"].accuracy > scores["strict"].accuracy + 0.15, "the album effect"
     assert scores["library"].accuracy > scores["strict"].accuracy, "what the library does about it"

@@ -37,6 +37,20 @@ def test_a_label_is_missing(nothing):
     refuse(message, find_classes, ["a", nothing, "b", nothing])
     refuse(message.replace("fit:", "score:"), refuse_unlabelled, "score", ["a", nothing, "b", nothing])
     refuse_unlabelled("score", ["a"])
+    paths = ["a.wav", "b.wav", "c.wav", "d.wav"]
+    message = f"fit: y must label every recording, got none for 2 of 4, first 'b.wav'. {FIT}"
+    refuse(message, find_classes, ["a", nothing, "b", nothing], paths)
+    refuse(message, refuse_unlabelled, "fit", ["a", nothing, "b", nothing], paths)
+
+
+def test_a_number_and_its_text_are_one_label():
+    assert encode(["10", "9", "10"], np.array([9, 10])).tolist() == [1, 0, 1]
+    assert encode([10, 9], np.array(["10", "9"])).tolist() == [0, 1]
+    assert encode(["1", 1], np.array([1, "1"], object)).tolist() == [1, 1]  # here they are two
+    message = (
+        "encode: y must hold labels that the model knows, got 8. It knows 9, 10: rename the labels or fit a new model."
+    )
+    refuse(message, encode, ["8"], np.array([9, 10]))
 
 
 def test_one_class():

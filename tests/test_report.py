@@ -10,6 +10,7 @@ from conftest import refused
 from cqt2img.errors import InputError
 from cqt2img.evaluate import evaluate_proba
 from cqt2img.report import (
+    check_folder,
     check_table_name,
     draw_tile,
     plot_confusion,
@@ -65,6 +66,28 @@ def _no_pyplot_state():
 
 def texts(axes):
     return [text.get_text() for text in axes.texts]
+
+
+def refusal(path):
+    return f"check_folder: path must be a folder that can be written, got {str(path)!r}. Choose another place."
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for path in (file, file / "below" / "that"):
+        with refused(InputError, refusal(path)):
+            check_folder(path)
+    with refused(InputError, refusal(file)):
+        check_table_name(file / "answers.csv")
+    check_folder(tmp_path / "new" / "newer")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_folder_that_may_not_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with refused(InputError, refusal(tmp_path / "new")):
+        check_folder(tmp_path / "new")
 
 
 # tables
@@ -169,6 +192,12 @@ def test_one_line_per_label_whatever_the_name(tmp_path, label):
     lines = file.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1
     assert len(lines[0].split("\t")) == 3
+
+
+def test_label_track_of_names_that_are_not_unicode(tmp_path):
+    (file,) = write_audacity(pd.DataFrame(tile_rows("old\udce9.wav", "Andr\udce9"), dtype=object), tmp_path)
+    assert file.name == "old\udce9.wav.txt"
+    assert b"\tAndr\xe9 " in file.read_bytes()
 
 
 # plots
