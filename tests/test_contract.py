@@ -201,7 +201,7 @@ def test_class_with_one_recording(classifier):
 
 def test_unlabelled(classifier, tmp_path):
     message = (
-        "fit: y must label every recording, got none for 3 of 3, first number 0. "
+        "fit: y must label every recording, got none for 3 of 3, first 'array 0'. "
         "Sort the recordings into one folder per label, or give y or a csv with the column label."
     )
     with refused(InputError, message):
