@@ -189,7 +189,7 @@ def evaluate_command(
 @app.command("demo")
 def demo_command(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the demo.")] = Path("cqt2img-demo"),
-    seed: Seed = 3,  # the median of five, see benchmarks/RESULTS.md
+    seed: Seed = 3,  # one of the five in benchmarks/RESULTS.md, not the best
     quiet: Quiet = False,
 ) -> None:
     """Tell the story of the album effect on synthetic players, in three minutes, without a network."""
