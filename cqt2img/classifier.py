@@ -448,7 +448,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         # arrays have no name: only what they show can tell that training met them
         met = set(self.groups_.tolist()) - {path for path in table["path"] if path.startswith("array ")}
         same = {name for n, name in zip(good, names, strict=True) if heard[n].info["fingerprint"] in self.fingerprints_}
-        return replace(scores, known_groups=tuple(sorted(same | (met & set(names.tolist())))))
+        known = sorted(str(name) for name in same | (met & set(names.tolist())))
+        return replace(scores, known_groups=tuple(known))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a folder of safetensors and JSON.

@@ -614,6 +614,8 @@ def test_evaluate_is_score_with_an_interval(model, folder, bad_folder):
     assert (scores.n_recordings, scores.n_groups, scores.n_failed) == (18, 9, 0)
     assert scores.classes == ("High", "Low", "Middle")
     assert len(scores.known_groups) == 9
+    assert {type(name) for name in scores.known_groups} == {str}
+    assert "np.str_" not in str(scores)
     y = list_recordings(folder)["label"].tolist()
     paths = list_recordings(folder)["path"].tolist()
     one_more = model.evaluate([*paths, bad_folder / "silent.wav"], [*y, "Low"])
