@@ -164,7 +164,7 @@ def steady_memory() -> Iterator[None]:
     """Keep the memory of one step for the next, while a network works on a CPU under Linux.
 
     glibc gives large arrays back to the system at once, and gets them anew, page by page, in the
-    next step: that took half of the time of a training step (`benchmarks/RESULTS.md`). Elsewhere
+    next step: that took a third of a training step and more (`benchmarks/RESULTS.md`). Elsewhere
     this does nothing. The defaults of glibc come back at the end.
     """
     libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None

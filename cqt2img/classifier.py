@@ -69,8 +69,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         the epoch and the temperature; 0 to below 1. Not used where `fit` gets `validation`.
     precision : {"auto", "fp32", "bf16"}
         "auto" is bf16 on a GPU that has it, else fp32.
-    device : {None, "cpu"}
-        None takes a GPU if there is one.
+    device : {None, "cpu", "cuda", "mps"}
+        None takes a GPU if there is one; a name that this machine lacks is refused.
     n_jobs : int
         Processes that draw pictures, as joblib counts them.
     on_error : {"raise", "skip"}

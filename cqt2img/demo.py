@@ -29,6 +29,7 @@ _N_TEST = 2  # albums of every player that no training meets
 _BACKBONE, _RATE = "test_resnet", 3e-3
 _EPOCHS = {"none": 20, "album": 40}  # training through other rooms takes longer to learn the same tiles
 _PAGE = "index.html"
+_MARK = "SYNTHETIC.txt"  # a folder of the user's own may well hold `recordings`
 
 
 def run_demo(out: Path, seed: int, say: Callable[[str], Any], progress: bool) -> dict[str, Evaluation]:
@@ -57,8 +58,10 @@ def run_demo(out: Path, seed: int, say: Callable[[str], Any], progress: bool) ->
         If `out` holds something else than an earlier demo.
     """
     start = time.perf_counter()
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "recordings").is_dir())):
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARK).is_file())):
         raise InputError(f"demo: out must be new or an earlier demo, got {str(out)!r}. Choose another folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _MARK).write_text("All in this folder is synthetic, made by `cqt2img demo`.\n", encoding="utf-8")
     say("This sound is synthetic: invented players, invented pianos, melodies in the public domain.")
     say(f"1. {_N_PLAYERS} players record {_N_ALBUMS} albums each, every one with its own piano, room and equaliser.")
     make_corpus(out / "recordings", _N_PLAYERS, _N_ALBUMS, _N_TAKES, _SECONDS, seed)
@@ -126,9 +129,9 @@ def _write(out: Path, tiles: TileSet, table: "pd.DataFrame", scores: dict[str, E
         to_png(plot_scores(names, list(scores.values()))),
         "The grey bar is what a first network reports when tiles of one recording stand on both sides of the split. "
         "It has learned the sound of each album, and albums that it never met sound otherwise. The last bar is "
-        "<code>Classifier</code> on the same albums: it was trained through other equalisers, rooms and levels, whole "
-        f"albums chose its epoch, and all tiles of a recording give one answer (of its single tiles, {single:.0%} are "
-        "right). Lines are 95 % intervals over albums.",
+        "<code>Classifier</code> on the same albums: it was trained through other equalisers, rooms and levels "
+        "and for twice as long, whole albums chose its epoch, and all tiles of a recording give one answer (of its "
+        f"single tiles, {single:.0%} are right). Lines are 95 % intervals over albums.",
         "<h2>What is seen</h2>",
         "Time runs to the right, pitch upwards; bright is loud. Each row is one player on two albums. What the two "
         "have in common is the player. What differs from left to right is piano, room and equaliser; "

@@ -7,13 +7,14 @@ from cqt2img.errors import InputError
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path):
-    (tmp_path / "letter.txt").write_text("mine")
+    (tmp_path / "recordings").mkdir()
+    (tmp_path / "recordings/letter.txt").write_text("mine")
     with pytest.raises(InputError) as caught:
         run_demo(tmp_path, 0, print, False)
     assert str(caught.value) == (
         f"demo: out must be new or an earlier demo, got {str(tmp_path)!r}. Choose another folder."
     )
-    assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
+    assert [p.name for p in tmp_path.rglob("*")] == ["recordings", "letter.txt"]
 
 
 @pytest.mark.slow
