@@ -66,7 +66,7 @@ def run_demo(out: Path, seed: int, say: Callable[[str], Any], progress: bool) ->
     say(f"1. {_N_PLAYERS} players record {_N_ALBUMS} albums each, every one with its own piano, room and equaliser.")
     make_corpus(out / "recordings", _N_PLAYERS, _N_ALBUMS, _N_TAKES, _SECONDS, seed)
     bar = progress_bar if progress else None
-    tiles = render(out / "recordings", out / "tiles", "fast", 2, progress=bar)
+    tiles = render(out / "recordings", out / "tiles", "fast", progress=bar)
     table = list_recordings(tiles)
     is_test = _held_out(table)
     strips, _ = load_strips(table, tiles.spec)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cqt2img.cqt import estimate_tuning
 from cqt2img.errors import InputError
 from cqt2img.recording import RECORD_FILE, attempt
 from cqt2img.source import RECORDINGS_FILE, SPEC_FILE, TILES_FILE, list_recordings, make_table, read_csv, tile_folder
@@ -253,6 +254,9 @@ def run_jobs(
         raise InputError(
             f"run_jobs: n_jobs must be a whole number but 0, got {n_jobs!r}. Take 1, or -1 for every core."
         )
+    if n_jobs != 1:
+        # librosa compiles when first used; two workers that compile and write the same cache at once have crashed
+        estimate_tuning(np.sin(np.arange(8192, dtype=np.float32)), TileSpec())
     done = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(function)(*job) for job in jobs)
     return done if progress is None else progress(done, n, title)
 
