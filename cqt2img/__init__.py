@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from cqt2img.audio import load_wave
     from cqt2img.classifier import Classifier, load
     from cqt2img.cqt import compute_cqt
+    from cqt2img.drawing import plot_tiles
     from cqt2img.errors import AudioError, Cqt2imgError, InputError, MissingExtraError
     from cqt2img.evaluate import Evaluation
     from cqt2img.rendering import TileSet, open_tiles, render
-    from cqt2img.report import plot_confusion, plot_tiles
+    from cqt2img.report import plot_confusion
     from cqt2img.spec import TileSpec
     from cqt2img.split import group_split
     from cqt2img.tile import colour_tiles, cut_tiles, read_tile, tiles_to_db
@@ -37,7 +38,7 @@ _HOME = {
     "load_wave": "audio",
     "open_tiles": "rendering",
     "plot_confusion": "report",
-    "plot_tiles": "report",
+    "plot_tiles": "drawing",
     "read_tile": "tile",
     "render": "rendering",
     "tiles_to_db": "tile",

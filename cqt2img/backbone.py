@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from cqt2img.errors import InputError
+from cqt2img.jobs import import_tqdm
 from cqt2img.spec import TileSpec
 from cqt2img.tile import palette
 
@@ -94,6 +95,7 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
         If the name or the file is unknown, or the weights cannot be had. A random start never
         takes the place of weights that were asked for.
     """
+    import_tqdm()
     import timm
 
     name = str(name)

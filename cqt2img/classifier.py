@@ -17,10 +17,11 @@ from cqt2img.backbone import build_network, find_device
 from cqt2img.dataset import Strips, load_strips
 from cqt2img.errors import InputError
 from cqt2img.evaluate import Evaluation, evaluate_proba
+from cqt2img.jobs import Progress, progress_bar, run_jobs
 from cqt2img.labels import encode, find_classes, one_hot, refuse_unlabelled
 from cqt2img.predict import Heard, fit_temperature, listen, recording_answers, tile_answers, to_proba
 from cqt2img.recording import attempt, refuse_bad
-from cqt2img.rendering import Progress, progress_bar, run_jobs, spec_for
+from cqt2img.rendering import spec_for
 from cqt2img.source import list_recordings
 from cqt2img.spec import TileSpec
 from cqt2img.split import refuse_leaks, validation_split

@@ -8,7 +8,7 @@ import typer
 
 from cqt2img.errors import Cqt2imgError, InputError
 
-_SOME_FAILED = 3
+_SOME_FAILED, _STOPPED = 3, 130
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -62,7 +62,8 @@ def render_command(
     quiet: Quiet = False,
 ) -> None:
     """Render recordings to tiles, with a manifest. What is finished is not done again."""
-    from cqt2img.rendering import progress_bar, render
+    from cqt2img.jobs import progress_bar
+    from cqt2img.rendering import render
 
     within = next(
         (source for source in sources if out.resolve() in (source.resolve(), *source.resolve().parents)), None
@@ -70,7 +71,11 @@ def render_command(
     if within is not None:
         raise InputError(f"render: out must not hold its own sources, got {str(out)!r} with {str(within)!r} in it. "
                          "Choose another folder.")  # fmt: skip
-    found = render(_only(sources), out, preset or "piano", jobs, group_by, None if quiet else progress_bar)
+    try:
+        found = render(_only(sources), out, preset or "piano", jobs, group_by, None if quiet else progress_bar)
+    except KeyboardInterrupt:
+        typer.echo("cqt2img: stopped. Run the same command again; what is finished is not done again.", err=True)
+        raise typer.Exit(_STOPPED) from None
     typer.echo(f"{len(found.tiles)} tiles of {(found.recordings['status'] == 'ok').sum()} recordings in {out}")
     _end(found.recordings)
 

@@ -1,22 +1,26 @@
 """From a wave to constant-Q magnitudes in dB against one reference for the whole recording."""
 
-import warnings
+import os
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cqt2img.errors import AudioError, InputError
 from cqt2img.spec import TileSpec
+from cqt2img.spool import Spool
+from cqt2img.transform import transform
 
-_TUNING_SECONDS = 60  # a minute from the middle is enough to hear how a piano is tuned
+_WINDOW, _N_WINDOWS = 4096, 128  # samples, and how many windows are spread over a recording
+_PITCHES = 150.0, 4000.0  # Hz between which partials tell the tuning
+_BAND_DB = -80.0  # what lies lower than this below the strongest frequency does not count as sound
 
 
-def estimate_tuning(wave: NDArray[np.float32], spec: TileSpec) -> float:
+def estimate_tuning(wave: NDArray[np.float32] | Spool, spec: TileSpec) -> float:
     """Measure how far a recording is tuned from A4 = 440 Hz, in cents.
 
     Parameters
     ----------
-    wave : ndarray of float32, shape (n_samples,)
+    wave : ndarray of float32 or Spool, shape (n_samples,)
         Mono audio at `spec.sample_rate`.
     spec : TileSpec
         Says the sample rate.
@@ -25,16 +29,63 @@ def estimate_tuning(wave: NDArray[np.float32], spec: TileSpec) -> float:
     -------
     float
         Cents from -50 to 50; 0 where no pitch is found.
-    """
-    import librosa
 
-    size = _TUNING_SECONDS * spec.sample_rate
-    start = max(0, (len(wave) - size) // 2)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Trying to estimate tuning from empty frequency set")
-        warnings.filterwarnings("ignore", message="n_fft=.* is too large")
-        warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, when librosa is first used
-        return 100 * float(librosa.estimate_tuning(y=wave[start : start + size], sr=spec.sample_rate))
+    Notes
+    -----
+    The circular mean of the deviations of all spectral peaks from the nearest semitone, weighted by their magnitude,
+    over 128 windows from the first to the last second.
+
+    References
+    ----------
+    Karin Dressler and Sebastian Streich, "Tuning frequency estimation using circular statistics", 2007.
+    """
+    return measure_spectrum(wave, spec)[0]
+
+
+def measure_spectrum(wave: NDArray[np.float32] | Spool, spec: TileSpec) -> tuple[float, float]:
+    """Measure the tuning of a recording, and up to which frequency it has sound.
+
+    Parameters
+    ----------
+    wave : ndarray of float32 or Spool, shape (n_samples,)
+        Mono audio at `spec.sample_rate`.
+    spec : TileSpec
+        Says the sample rate.
+
+    Returns
+    -------
+    tuning_cents : float
+        As of `estimate_tuning`.
+    bandwidth_hz : float
+        The highest frequency whose mean power is less than 80 dB below that of the strongest one.
+    """
+    from scipy.fft import rfft
+
+    hop = max(_WINDOW // 2, (len(wave) - _WINDOW) // (_N_WINDOWS - 1))
+    starts = range(0, max(1, len(wave) - _WINDOW + 1), hop)
+    windows = np.zeros((len(starts), _WINDOW), np.float32)
+    for window, start in zip(windows, starts, strict=True):
+        part = wave[start : start + _WINDOW]
+        window[: len(part)] = part
+    spectrum = rfft(windows * np.hanning(_WINDOW).astype(np.float32), overwrite_x=True)  # stays in single precision
+    power = spectrum.real**2 + spectrum.imag**2
+    mean = power.mean(axis=0)
+    if not mean.any():
+        return 0.0, 0.0
+    hz = spec.sample_rate / _WINDOW
+    bandwidth = float(np.flatnonzero(mean > mean.max() * 10 ** (_BAND_DB / 10))[-1] * hz)
+    low, high = (round(pitch / hz) for pitch in _PITCHES)
+    band = np.log(power[:, low - 1 : min(high + 2, power.shape[1])] + np.float32(1e-20))
+    middle = band[:, 1:-1]
+    peaks = (middle > band[:, :-2]) & (middle >= band[:, 2:])
+    # 40 dB below the loudest partial of its window, 50 dB below that of the recording
+    peaks &= (middle > middle.max(axis=1, keepdims=True) + np.log(1e-4)) & (middle > middle.max() + np.log(1e-5))
+    row, column = np.nonzero(peaks)
+    below, at, above = band[row, column], band[row, column + 1], band[row, column + 2]
+    place = column + low + 0.5 * (below - above) / (below - 2 * at + above)
+    angles = 2 * np.pi * 12 * np.log2(place * hz / 440)
+    mean_angle = np.angle((np.exp(at / 2) * np.exp(1j * angles)).sum()) if len(row) else 0.0
+    return float(100 * mean_angle / (2 * np.pi)), bandwidth
 
 
 def compute_cqt(wave: NDArray[np.float32], spec: TileSpec, tuning_cents: float | None = None) -> NDArray[np.float32]:
@@ -63,6 +114,11 @@ def compute_cqt(wave: NDArray[np.float32], spec: TileSpec, tuning_cents: float |
     AudioError
         If `wave` is empty, silent, or holds a NaN or an infinity.
 
+    Notes
+    -----
+    Within 0.1 dB of `librosa.vqt(..., sparsity=0)` above -60 dB. What librosa gives by default is rounded: it drops a
+    hundredth of every kernel, which moves quiet pixels by up to 20 dB (`benchmarks/RESULTS.md`).
+
     References
     ----------
     Judith C. Brown, "Calculation of a constant Q spectral transform", 1991.
@@ -78,8 +134,6 @@ def compute_cqt(wave: NDArray[np.float32], spec: TileSpec, tuning_cents: float |
     >>> spec.height - 1 - int(cqt[:, 40].argmax()) == spec.row_of_note(69)
     True
     """
-    import librosa
-
     wave = np.asarray(wave, dtype=np.float32)
     if wave.ndim != 1:
         raise InputError(f"compute_cqt: wave must be mono, got shape {wave.shape}. Average its channels first.")
@@ -89,21 +143,79 @@ def compute_cqt(wave: NDArray[np.float32], spec: TileSpec, tuning_cents: float |
         raise AudioError("silent", "compute_cqt: wave must hold sound, got silence. Leave the recording out.")
     if tuning_cents is None:
         tuning_cents = estimate_tuning(wave, spec) if spec.tuning == "remove" else 0.0
-    with warnings.catch_warnings():
-        # a recording shorter than the longest window is padded with silence, which is what it is
-        warnings.filterwarnings("ignore", message="n_fft=.* is too large")
-        warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, when librosa is first used
-        cqt = librosa.vqt(
-            wave,
-            sr=spec.sample_rate,
-            hop_length=spec.hop_length,
-            fmin=spec.f_min,
-            n_bins=spec.n_bins,
-            bins_per_octave=spec.bins_per_octave,
-            gamma=spec.gamma,
-            tuning=tuning_cents / 100 * spec.bins_per_octave / 12,
-        )
-    return to_db(cqt, spec)
+    rows, reference = measure_cqt(wave, spec, tuning_cents)
+    with rows:
+        return np.clip(rows[:].T - reference, spec.min_db, spec.max_db)
+
+
+def measure_cqt(
+    wave: NDArray[np.float32] | Spool, spec: TileSpec, tuning_cents: float, folder: str | os.PathLike[str] | None = None
+) -> tuple[Spool, np.float32]:
+    """Transform a recording of any length in little memory.
+
+    Parameters
+    ----------
+    wave : ndarray of float32 or Spool, shape (n_samples,)
+        Finite mono audio at `spec.sample_rate`.
+    spec : TileSpec
+        Says which bins and frames.
+    tuning_cents : float
+        How far the bins move from A4 = 440 Hz, in cents.
+    folder : str or Path, optional
+        Where what does not fit into memory is kept until the Spool is closed.
+
+    Returns
+    -------
+    rows : Spool of float32, shape (n_frames, n_bins)
+        dB.
+    reference : float32
+        What is to be 0 dB: `spec.reference_percentile` of all values.
+    """
+    rows = Spool(spec.n_bins, folder)
+    highest = _Highest((1 + len(wave) // spec.hop_length) * spec.n_bins, spec.reference_percentile)
+    for block in transform(wave, spec, tuning_cents):
+        decibels = _decibels(block, np.float32(1e-20), 10)
+        highest.add(decibels)
+        rows.append(decibels)
+    return rows, highest.reference()
+
+
+def _decibels(values: NDArray, least: np.float32, factor: float) -> NDArray[np.float32]:
+    """Take the logarithm, kept away from zero at -200 dB, which lies below every floor."""
+    result = np.log10(np.maximum(values, least), dtype=np.float32)
+    result *= np.float32(factor)
+    return result
+
+
+class _Highest:
+    """A high percentile of many values that pass in blocks: only those above it are kept."""
+
+    def __init__(self, n_values: int, percentile: float) -> None:
+        below, self.part = divmod((n_values - 1) * percentile / 100, 1)
+        self.n_kept = n_values - int(below)
+        self.parts: list[NDArray[np.float32]] = []
+        self.n_held = 0
+        self.floor, self.least = -np.inf, np.inf
+
+    def add(self, block: NDArray[np.float32]) -> None:
+        self.least = min(self.least, float(block.min()))
+        self.parts.append(block[block > self.floor])
+        self.n_held += len(self.parts[-1])
+        if self.n_held > 2 * self.n_kept + block.size:
+            self._forget()
+
+    def _forget(self) -> NDArray[np.float32]:
+        values = np.concatenate(self.parts)
+        values = np.partition(values, len(values) - self.n_kept)[-self.n_kept :]
+        self.parts, self.n_held, self.floor = [values], len(values), float(values[0])
+        return values
+
+    def reference(self) -> np.float32:
+        """Give the percentile, or the highest value where so little sounds that it lies in the silence."""
+        values = np.sort(self._forget())
+        above = values[min(1, len(values) - 1)]
+        reference = np.float32(values[0] + (above - values[0]) * np.float32(self.part))
+        return values[-1] if reference <= max(self.least, values[-1] - 100) else reference
 
 
 def to_db(cqt: NDArray, spec: TileSpec) -> NDArray[np.float32]:
@@ -141,16 +253,14 @@ def to_db(cqt: NDArray, spec: TileSpec) -> NDArray[np.float32]:
         raise AudioError("non_finite", "to_db: cqt must be finite, got NaN or infinity. Repair the recording.")
     values = np.abs(cqt) if cqt.dtype.kind == "c" else cqt
     if cqt.dtype.kind == "c" or values.min() >= 0:
-        # -200 dB keeps the logarithm away from zero and lies below every floor
-        least = np.maximum(values, 1e-10, dtype=np.result_type(values, np.float32))  # float16 has no 1e-10
-        values = 20 * np.log10(least, dtype=np.float32)
+        values = _decibels(values, np.float32(1e-10), 20)
         if values.max() <= -199:
             raise AudioError("silent", "to_db: cqt must hold sound, got silence. Leave the recording out.")
     elif values.max() == values.min():
         raise AudioError("silent", "to_db: cqt must hold sound, got one value throughout. Leave the recording out.")
-    reference = np.percentile(values, spec.reference_percentile)
-    if reference <= max(values.min(), values.max() - 100):  # so little sounds that the percentile lies in the silence
-        reference = values.max()
+    highest = _Highest(values.size, spec.reference_percentile)
+    highest.add(values.astype(np.float32, copy=False))
+    reference = highest.reference()
     if abs(reference) > 0.01:  # what was in dB against its reference already stays as it is, to the bit
-        values = values - np.float32(reference)
+        values = values - reference
     return np.clip(values, spec.min_db, spec.max_db).astype(np.float32, copy=False)

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from cqt2img.augment import make_augment
+from cqt2img.jobs import Progress, run_jobs
 from cqt2img.recording import attempt
-from cqt2img.rendering import Progress, run_jobs
 from cqt2img.spec import TileSpec
 
 if TYPE_CHECKING:

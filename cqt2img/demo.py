@@ -13,10 +13,12 @@ from cqt2img.audit import score_tiles
 from cqt2img.backbone import build_network
 from cqt2img.classifier import Classifier
 from cqt2img.dataset import Strips, load_strips
+from cqt2img.drawing import plot_tiles
 from cqt2img.errors import InputError
 from cqt2img.evaluate import Evaluation
-from cqt2img.rendering import TileSet, progress_bar, render
-from cqt2img.report import plot_confusion, plot_scores, plot_tiles, to_png, write_page, write_table
+from cqt2img.jobs import progress_bar
+from cqt2img.rendering import TileSet, render
+from cqt2img.report import plot_confusion, plot_scores, to_png, write_page, write_table
 from cqt2img.source import list_recordings
 from cqt2img.synth import make_corpus
 from cqt2img.train import Recipe, epoch_bar

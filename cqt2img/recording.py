@@ -2,20 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.audio import load_wave
-from cqt2img.cqt import compute_cqt, estimate_tuning
+from cqt2img.audio import read_wave
+from cqt2img.cqt import measure_cqt, measure_spectrum, to_db
 from cqt2img.errors import AudioError, InputError
+from cqt2img.meter import Meter
 from cqt2img.spec import TileSpec
-from cqt2img.tile import cut_tiles, read_tile
+from cqt2img.spool import Spool
+from cqt2img.tile import read_tile, stream_tiles
 
 RECORD_FILE = "recording.json"  # lies beside the tiles of a recording that is finished
+# what is measured of a wave; see measure_spectrum and Meter.report
+QUALITY = ("tuning_cents", "bandwidth_hz", "peak_dbfs", "loudness_dbfs", "clipped", "silence", "dc", "mono_loss_db")
 
 
 def make_tiles(item: Any, spec: TileSpec, folder: str | None = None) -> tuple[NDArray[np.uint8], dict[str, Any]]:
@@ -35,7 +40,37 @@ def make_tiles(item: Any, spec: TileSpec, folder: str | None = None) -> tuple[ND
     tiles : ndarray of uint8, shape (n_tiles, height, width)
         Levels.
     info : dict
-        `seconds` (float), `tuning_cents` (float, or None where there is no wave) and `n_frames`.
+        As of `stream_recording`.
+
+    Raises
+    ------
+    AudioError
+        If the recording cannot be read, or holds no sound.
+    InputError
+        If a CQT or a tile does not fit the spec.
+    """
+    tiles, info = stream_recording(item, spec, folder)
+    return np.concatenate(list(tiles)), info
+
+
+def stream_recording(
+    item: Any, spec: TileSpec, folder: str | None = None, scratch: str | os.PathLike[str] | None = None
+) -> tuple[Iterator[NDArray[np.uint8]], dict[str, Any]]:
+    """Give the tiles of a recording of any length, some at a time, in little memory.
+
+    Parameters
+    ----------
+    item, spec, folder
+        As for `make_tiles`.
+    scratch : str or Path, optional
+        Where what does not fit into memory is kept until the last tile.
+
+    Returns
+    -------
+    tiles : iterator of ndarray of uint8, shape (n_tiles, height, width)
+        Levels.
+    info : dict
+        `seconds` (float), `n_frames`, and `QUALITY`, which is None where there is no wave to measure.
 
     Raises
     ------
@@ -48,53 +83,74 @@ def make_tiles(item: Any, spec: TileSpec, folder: str | None = None) -> tuple[ND
         raise item
     if folder is not None:
         return _read_tiles(Path(folder), spec)
-    tuning = None
-    if isinstance(item, np.ndarray):
-        cqt = item
-    elif item.suffix.lower() == ".npy":
-        cqt = _load_npy(item)
+    measured: dict[str, Any] = dict.fromkeys(QUALITY)
+    rows: Spool | NDArray[np.float32]
+    if isinstance(item, np.ndarray) or item.suffix.lower() == ".npy":
+        cqt = item if isinstance(item, np.ndarray) else _load_npy(item)
+        rows, reference = to_db(cqt, spec).T, np.float32(0)
     else:
-        wave = load_wave(item, spec.sample_rate)
-        tuning = round(estimate_tuning(wave, spec), 1)
-        cqt = compute_cqt(wave, spec, tuning if spec.tuning == "remove" else 0.0)
-    tiles = cut_tiles(cqt, spec)
-    n_frames = int(cqt.shape[1])
-    info = {"seconds": round(n_frames * spec.frame_seconds, 3), "tuning_cents": tuning, "n_frames": n_frames}
-    return tiles, info
+        meter = Meter()
+        with Spool(folder=scratch) as wave:
+            for block in read_wave(item, spec.sample_rate, meter=meter):
+                wave.append(block)
+            tuning, bandwidth = measure_spectrum(wave, spec)
+            measured |= {"tuning_cents": round(tuning, 1), "bandwidth_hz": round(bandwidth), **meter.report()}
+            cents = measured["tuning_cents"] if spec.tuning == "remove" else 0.0
+            rows, reference = measure_cqt(wave, spec, cents, scratch)
+    seconds = round(len(rows) * spec.frame_seconds, 3)
+    return _cut(rows, reference, spec), {"seconds": seconds, "n_frames": len(rows), **measured}
 
 
-def attempt(item: Any, spec: TileSpec, folder: str | None = None) -> tuple[NDArray[np.uint8] | None, dict[str, Any]]:
+def _cut(rows: Spool | NDArray[np.float32], reference: np.float32, spec: TileSpec) -> Iterator[NDArray[np.uint8]]:
+    try:
+        yield from stream_tiles(rows, reference, spec)
+    finally:
+        if isinstance(rows, Spool):
+            rows.close()
+
+
+def attempt(
+    item: Any,
+    spec: TileSpec,
+    folder: str | None = None,
+    take: Callable[[Iterator[NDArray[np.uint8]], dict[str, Any]], Any] | None = None,
+    scratch: str | os.PathLike[str] | None = None,
+) -> tuple[Any, dict[str, Any]]:
     """Make the tiles of one recording, or say why not.
 
     Parameters
     ----------
-    item : Path or ndarray
-        As for `make_tiles`.
-    spec : TileSpec
-        What a pixel means.
-    folder : str, optional
-        As for `make_tiles`.
+    item, spec, folder
+        As for `stream_recording`.
+    take : callable, optional
+        Gets the iterator of tiles and what `stream_recording` says; by default the tiles are put together.
+    scratch : str or Path, optional
+        As for `stream_recording`.
 
     Returns
     -------
-    tiles : ndarray of uint8, shape (n_tiles, height, width), or None
+    result : ndarray of uint8, shape (n_tiles, height, width), or what `take` gives
         None if it failed.
     info : dict
-        `status` ("ok" or "error"), `reason` and `message` (both empty where ok), what `make_tiles`
+        `status` ("ok" or "error"), `reason` and `message` (both empty where ok), what `stream_recording`
         says, and a `fingerprint` of the tiles.
     """
+    digest = hashlib.sha256()
+
+    def seen(blocks: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+        for block in blocks:
+            digest.update(block.data)
+            yield block
+
     try:
-        tiles, info = make_tiles(item, spec, folder)
+        tiles, info = stream_recording(item, spec, folder, scratch)
+        result = take(seen(tiles), info) if take is not None else np.concatenate(list(seen(tiles)))
     except AudioError as err:
         return None, _failed(err.reason, err.message)
     except InputError as err:
         return None, _failed("wrong_input", str(err))
-    return tiles, {"status": "ok", "reason": "", "message": "", **info, "fingerprint": _fingerprint(tiles)}
-
-
-def _fingerprint(tiles: NDArray[np.uint8]) -> str:
-    """Name the picture of a recording: the same sound has the same one, whatever its file is called."""
-    return hashlib.sha256(tiles.tobytes()).hexdigest()[:16]
+    # the same sound has the same picture, whatever its file is called
+    return result, {"status": "ok", "reason": "", "message": "", **info, "fingerprint": digest.hexdigest()[:16]}
 
 
 def refuse_bad(caller: str, paths: Iterable[str], infos: Sequence[dict[str, Any]], way_out: str) -> None:
@@ -127,7 +183,7 @@ def refuse_bad(caller: str, paths: Iterable[str], infos: Sequence[dict[str, Any]
 
 
 def _failed(reason: str, message: str) -> dict[str, Any]:
-    return {"status": "error", "reason": reason, "message": message, "seconds": None, "tuning_cents": None}
+    return {"status": "error", "reason": reason, "message": message, "seconds": None, **dict.fromkeys(QUALITY)}
 
 
 def _load_npy(path: Path) -> NDArray:
@@ -147,7 +203,7 @@ def _load_npy(path: Path) -> NDArray:
         ) from err
 
 
-def _read_tiles(folder: Path, spec: TileSpec) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+def _read_tiles(folder: Path, spec: TileSpec) -> tuple[Iterator[NDArray[np.uint8]], dict[str, Any]]:
     """Read the tiles of one recording that were rendered before."""
     try:
         rows = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["tiles"]
@@ -164,6 +220,6 @@ def _read_tiles(folder: Path, spec: TileSpec) -> tuple[NDArray[np.uint8], dict[s
             "Render it again.",
         )
     n_frames = sum(info["valid_width"] for _, info in read)
-    tiles = np.stack([tile for tile, _ in read])
     seconds = round(n_frames * spec.frame_seconds, 3)
-    return tiles, {"seconds": seconds, "tuning_cents": read[0][1]["tuning_cents"], "n_frames": n_frames}
+    measured = {**dict.fromkeys(QUALITY), "tuning_cents": read[0][1]["tuning_cents"]}
+    return iter([np.stack([tile for tile, _ in read])]), {"seconds": seconds, "n_frames": n_frames, **measured}

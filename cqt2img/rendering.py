@@ -5,10 +5,9 @@ import itertools
 import json
 import os
 import shutil
-import sys
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,20 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cqt2img.cqt import estimate_tuning
+from cqt2img.disk import alone, room, write_whole
+from cqt2img.drawing import plot_tiles
 from cqt2img.errors import InputError
-from cqt2img.recording import RECORD_FILE, attempt
+from cqt2img.jobs import Progress, run_jobs
+from cqt2img.recording import QUALITY, RECORD_FILE, attempt
 from cqt2img.source import RECORDINGS_FILE, SPEC_FILE, TILES_FILE, list_recordings, make_table, read_csv, tile_folder
 from cqt2img.spec import TileSpec
-from cqt2img.tile import write_tile
+from cqt2img.tile import read_tile, write_tile
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 _TILE_COLUMNS = ["tile", "path", "label", "group", "index", "start_seconds", "valid_width"]
-_NUMBERS = {"seconds", "tuning_cents", "n_tiles", "index", "start_seconds", "valid_width"}
+_NUMBERS = {"seconds", *QUALITY, "n_tiles", "index", "start_seconds", "valid_width"}
 _Rendered = tuple[dict[str, Any], list[dict[str, Any]]]
-Progress = Callable[[Iterator[Any], int, str], Iterator[Any]]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,47 @@ class TileSet:
     recordings: "pd.DataFrame"
     tiles: "pd.DataFrame"
 
+    def show(self, n_recordings: int = 4, n_tiles: int = 3) -> "Figure":
+        """Draw the first tiles of some recordings as a contact sheet, one recording a row.
+
+        Parameters
+        ----------
+        n_recordings : int, default 4
+            How many recordings, 1 or more; of every label in turn.
+        n_tiles : int, default 3
+            How many tiles of each, 1 or more.
+
+        Returns
+        -------
+        matplotlib Figure
+            With a keyboard, note names, seconds and dB. A notebook shows it.
+
+        Raises
+        ------
+        InputError
+            If no recording could be rendered.
+        """
+        whole = self.recordings[self.recordings["n_tiles"] > 0]
+        if whole.empty:
+            raise InputError("TileSet.show: it must hold tiles, got none. See the reasons in recordings['message'].")
+        turn = whole.groupby(whole["label"].fillna("")).cumcount()
+        chosen = whole.loc[turn.sort_values(kind="stable").index[:n_recordings], ["path", "label", "n_tiles"]]
+        pictures: list[Any] = []
+        titles: list[str] = []
+        starts: list[float] = []
+        n_columns = min(n_tiles, int(chosen["n_tiles"].max()))
+        for path, label in zip(chosen["path"], chosen["label"], strict=True):
+            rows = self.tiles[self.tiles["path"] == path].head(n_columns)
+            pictures += [read_tile(self.path / name, self.spec)[0] for name in rows["tile"]]
+            title = f"{label} · {Path(path).name}" if isinstance(label, str) else Path(path).name
+            titles += [title.encode(errors="replace").decode(), *[""] * (len(rows) - 1)]
+            starts += rows["start_seconds"].tolist()
+            short = n_columns - len(rows)  # a shorter recording has empty places at its end
+            pictures += [None] * short
+            titles += [""] * short
+            starts += [0.0] * short
+        return plot_tiles(pictures, self.spec, titles, n_columns, starts)
+
 
 def render(
     X: Any,
@@ -64,6 +106,7 @@ def render(
     n_jobs: int = 1,
     group_by: str | None = None,
     progress: Progress | None = None,
+    timeout: float = 600.0,
 ) -> TileSet:
     """Render recordings to tiles, one PNG per few seconds, with a manifest.
 
@@ -83,6 +126,9 @@ def render(
         Column of a table that names what was recorded together.
     progress : callable, optional
         Gets an iterator, its length and a title, and gives the iterator back.
+    timeout : float
+        Seconds that one recording may take, above 0. With `n_jobs=1` all runs in this process, which
+        no file can be kept from stopping.
 
     Returns
     -------
@@ -92,7 +138,9 @@ def render(
     Raises
     ------
     InputError
-        If no recording is found, or `out` holds tiles of another spec.
+        If no recording is found, `out` holds tiles of another spec, or the disk is full.
+    KeyboardInterrupt
+        After Ctrl-C, when the recordings in hand are finished; after a second one, at once.
 
     Examples
     --------
@@ -107,12 +155,21 @@ def render(
     spec = as_spec(spec)
     table = list_recordings(X, group_by=group_by)
     out = Path(out)
-    _claim(out, spec)
-    _refuse_others(out, table["path"].tolist())
     folders = _folders(table)
     columns = zip(table["item"], folders, table["tiles"], strict=True)
     jobs = ((item, spec, out, name, tiles) for item, name, tiles in columns)
-    done = list(run_jobs(_render_one, jobs, len(table), n_jobs, progress, "rendering"))
+    with room("render", out):
+        _claim(out, spec)
+        _refuse_others(out, table["path"].tolist())
+        with alone(out):
+            done = list(run_jobs(_render_one, jobs, len(table), n_jobs, progress, "rendering", timeout))
+            return TileSet(out, spec, *_write_manifest(out, table, folders, done))
+
+
+def _write_manifest(
+    out: Path, table: "pd.DataFrame", folders: list[str], done: list[_Rendered]
+) -> list["pd.DataFrame"]:
+    """Write one table with a row per recording, and one with a row per tile."""
     rows, tile_rows = [], []
     given = table.drop(columns=["item", "tiles", "name"]).to_dict("records")
     for row, name, (info, tiles) in zip(given, folders, done, strict=True):
@@ -121,12 +178,12 @@ def render(
         same = {k: row[k] for k in ("path", "label", "group")}
         tile_rows += [{"tile": f"{folder}/{t['file']}", **same, **{k: v for k, v in t.items() if k != "file"}}
                       for t in tiles]  # fmt: skip
-    frames = make_table(rows), make_table(tile_rows, columns=_TILE_COLUMNS)
+    frames = [make_table(rows), make_table(tile_rows, columns=_TILE_COLUMNS)]
     for frame in frames:
         _to_numbers(frame)
     for frame, name in zip(frames, (RECORDINGS_FILE, TILES_FILE), strict=True):
         write_whole(out / name, partial(frame.to_csv, index=False, errors="surrogateescape"))
-    return TileSet(out, spec, *frames)
+    return frames
 
 
 def open_tiles(path: str | os.PathLike[str]) -> TileSet:
@@ -223,113 +280,13 @@ def _tile_folder(X: Any) -> Any:
     return tile_folder(Path(X)) if isinstance(X, (str, os.PathLike)) else X
 
 
-def run_jobs(
-    function: Callable[..., Any], jobs: Iterator[Any], n: int, n_jobs: int, progress: Progress | None, title: str
-) -> Iterator[Any]:
-    """Call a function on every job, in order, in as many processes as asked.
-
-    Parameters
-    ----------
-    function : callable
-        Called with the words of each job.
-    jobs : iterator of tuple
-        The words.
-    n : int
-        How many jobs there are.
-    n_jobs : int
-        Processes, as joblib counts them.
-    progress : callable or None
-        Shows how far it is.
-    title : str
-        What is being done.
-
-    Returns
-    -------
-    iterator
-        What the calls gave, in the order of the jobs, each as soon as it is there.
-    """
-    from joblib import Parallel, delayed
-
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, (int, np.integer)) or n_jobs == 0:
-        raise InputError(
-            f"run_jobs: n_jobs must be a whole number but 0, got {n_jobs!r}. Take 1, or -1 for every core."
-        )
-    if n_jobs != 1:
-        # librosa compiles when first used; two workers that compile and write the same cache at once have crashed
-        estimate_tuning(np.sin(np.arange(8192, dtype=np.float32)), TileSpec())
-    done = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(function)(*job) for job in jobs)
-    return done if progress is None else progress(done, n, title)
-
-
-def progress_bar(steps: Iterator[Any], n: int, title: str) -> Iterator[Any]:
-    """Show how far long work is, where somebody can see it.
-
-    Parameters
-    ----------
-    steps : iterator
-        The work.
-    n : int
-        How many steps it has.
-    title : str
-        What is being done.
-
-    Returns
-    -------
-    iterator
-        The same steps.
-    """
-    return make_bar(n, title, iterable=steps, leave=False)
-
-
-def make_bar(n: int, title: str, **options: Any) -> Any:
-    """Make a progress bar that shows in a terminal and in a notebook, and nowhere else.
-
-    Parameters
-    ----------
-    n : int
-        How many steps there are.
-    title : str
-        What is being done.
-    **options : Any
-        What else tqdm takes.
-
-    Returns
-    -------
-    tqdm
-        The bar.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="IProgress not found")  # without ipywidgets it is a line of text
-        from tqdm.auto import tqdm
-
-    hidden = False if "ipykernel" in sys.modules else None  # None: hidden where nobody sees it
-    return tqdm(total=n, desc=title, **{"disable": hidden, **options})
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under another name and move it, so that its own name never holds half of it.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    write : callable
-        Gets the other name and writes there.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _claim(out: Path, spec: TileSpec) -> None:
     """Make the folder, or check that what is there has the same spec."""
     if out.exists() and not out.is_dir():
         raise InputError(f"render: out must be a folder, got the file {str(out)!r}. Choose another name.")
     mark = out / SPEC_FILE
-    if mark.is_file():
+    others = [p for p in out.iterdir() if not p.match(f".{SPEC_FILE}.*.part")] if out.is_dir() else []
+    if mark.is_file():  # looked for after the others, which another run makes after it
         found = TileSpec.preset(mark)
         if found.key != spec.key:
             raise InputError(
@@ -337,10 +294,11 @@ def _claim(out: Path, spec: TileSpec) -> None:
                 "Choose another folder, or the same preset."
             )
         return
-    if out.is_dir() and any(out.iterdir()):
+    if others:
         raise InputError(f"render: out must be new, empty or a tile folder, got {str(out)!r}. Choose another folder.")
-    (out / "tiles").mkdir(parents=True, exist_ok=True)
-    write_whole(mark, lambda part: part.write_text(spec.to_json(), encoding="utf-8"))
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(mark, lambda part: part.write_text(spec.to_json(), encoding="utf-8"))  # first: a run that ends here
+    (out / "tiles").mkdir(exist_ok=True)  # leaves a folder that is known to be one of tiles
 
 
 def _refuse_others(out: Path, paths: list[str]) -> None:
@@ -402,27 +360,22 @@ def _render_one(item: Any, spec: TileSpec, out: Path, name: str, folder: str | N
     known = _finished(target, stamp)
     if known is not None:
         return known
-    tiles, info = attempt(item, spec, folder)
-    n_frames = info.pop("n_frames", 0)
-    info.pop("fingerprint", None)
-    info["n_tiles"] = 0 if tiles is None else len(tiles)
-    shutil.rmtree(target, ignore_errors=True)  # tiles of an earlier state of this recording
-    if tiles is None:
-        return info, []
-    target.parent.mkdir(parents=True, exist_ok=True)
+    (out / "tiles").mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=out / "tiles"))
     try:
-        rows = []
-        origin = "array" if isinstance(item, np.ndarray) else os.fspath(item)
-        source = {"source": origin, "tuning_cents": info["tuning_cents"]}
-        for n, tile in enumerate(tiles):
-            start, valid = round(n * spec.tile_seconds, 6), min(spec.width, n_frames - n * spec.width)
-            rows.append({"file": f"{n:05d}.png", "index": n, "start_seconds": start, "valid_width": valid})
-            chunks = {**source, "start_seconds": start, "valid_width": valid}
-            write_tile(part / rows[-1]["file"], tile, spec, chunks)
+        source = os.fspath(item) if isinstance(item, (str, os.PathLike)) else "array"
+        write = partial(_write_tiles, part, spec, source)
+        rows, info = attempt(item, spec, folder, take=write, scratch=part)
+        for word in ("n_frames", "fingerprint"):
+            info.pop(word, None)
+        info["n_tiles"] = len(rows or [])
+        _put_away(target, out / "tiles")  # tiles of an earlier state of this recording
+        if rows is None:
+            return info, []
         text = json.dumps({"stamp": stamp, "info": info, "tiles": rows})
         (part / RECORD_FILE).write_text(text, encoding="utf-8")
         part.chmod(0o755)
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.rename(part, target)
         except OSError:  # another run into the same folder was faster
@@ -433,6 +386,29 @@ def _render_one(item: Any, spec: TileSpec, out: Path, name: str, folder: str | N
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return info, rows
+
+
+def _put_away(target: Path, folder: Path) -> None:
+    """Remove a folder of tiles in one step, so that nobody finds half of it."""
+    if target.is_dir():
+        aside = tempfile.mkdtemp(prefix=".part-", dir=folder)
+        with suppress(FileNotFoundError):  # another run was faster
+            os.rename(target, Path(aside, "tiles"))
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_tiles(
+    part: Path, spec: TileSpec, source: str, blocks: Iterator[Any], info: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Write the tiles of one recording as they come, and say what they are."""
+    rows: list[dict[str, Any]] = []
+    for tile in itertools.chain.from_iterable(blocks):
+        n = len(rows)
+        start, valid = round(n * spec.tile_seconds, 6), min(spec.width, info["n_frames"] - n * spec.width)
+        rows.append({"file": f"{n:05d}.png", "index": n, "start_seconds": start, "valid_width": valid})
+        chunks = {"source": source, "tuning_cents": info["tuning_cents"], "start_seconds": start, "valid_width": valid}
+        write_tile(part / rows[-1]["file"], tile, spec, chunks)
+    return rows
 
 
 def _finished(target: Path, stamp: list[Any]) -> _Rendered | None:

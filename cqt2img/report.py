@@ -7,22 +7,17 @@ import json
 import os
 from collections.abc import Sequence
 from functools import partial
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cqt2img.disk import write_whole
 from cqt2img.errors import InputError
 from cqt2img.evaluate import Evaluation
-from cqt2img.rendering import write_whole
-from cqt2img.spec import TileSpec
-from cqt2img.tile import colour_tiles
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -137,63 +132,6 @@ def write_audacity(frame: "pd.DataFrame", folder: Path) -> list[Path]:
         write_whole(target, partial(Path.write_text, data=text, encoding="utf-8", errors="surrogateescape"))
         written.append(target)
     return written
-
-
-def draw_tile(axes: "Axes", tile: NDArray[np.uint8], spec: TileSpec, title: str = "", start_seconds: float = 0) -> None:
-    """Draw one tile with note names and seconds.
-
-    Parameters
-    ----------
-    axes : matplotlib Axes
-        Where to.
-    tile : ndarray of uint8, shape (height, width)
-        Levels.
-    spec : TileSpec
-        Says what a pixel means.
-    title : str
-        Above the picture.
-    start_seconds : float
-        Time of the first column in s.
-    """
-    axes.imshow(colour_tiles(tile, spec), aspect="auto", interpolation="nearest")
-    notes = [midi for midi in range(12, 128, 12) if _shows(spec, midi)]
-    axes.set_yticks([spec.row_of_note(midi) for midi in notes], [f"C{midi // 12 - 1}" for midi in notes])
-    seconds = np.arange(ceil(start_seconds), start_seconds + spec.tile_seconds)
-    axes.set_xticks((seconds - start_seconds) / spec.frame_seconds, [f"{s:.0f}" for s in seconds])
-    axes.set_title(title, fontsize=10, color=_INK)
-
-
-def plot_tiles(
-    tiles: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], spec: TileSpec, titles: Sequence[str], n_columns: int = 3
-) -> "Figure":
-    """Draw tiles side by side, with note names and seconds.
-
-    Parameters
-    ----------
-    tiles : ndarray of uint8, shape (n, height, width)
-        Levels.
-    spec : TileSpec
-        Says what a pixel means.
-    titles : sequence of str
-        One for each.
-    n_columns : int
-        Tiles in a row.
-
-    Returns
-    -------
-    matplotlib Figure
-        Ready to show or save.
-    """
-    from matplotlib.figure import Figure
-
-    n_rows = ceil(len(tiles) / n_columns)
-    figure = Figure(figsize=(4 * n_columns, 2.7 * n_rows), layout="constrained")
-    for n, (tile, title) in enumerate(zip(tiles, titles, strict=True)):
-        axes = figure.add_subplot(n_rows, n_columns, n + 1)
-        draw_tile(axes, tile, spec, title)
-        if n >= len(tiles) - n_columns:
-            axes.set_xlabel("seconds")
-    return figure
 
 
 def plot_confusion(scores: Evaluation) -> "Figure":
@@ -316,11 +254,3 @@ audio {{ width: 100%; }}
 </body></html>
 """
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def _shows(spec: TileSpec, midi: int) -> bool:
-    try:
-        spec.row_of_note(midi)
-    except InputError:
-        return False
-    return True

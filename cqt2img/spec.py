@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from cqt2img.errors import InputError
 
-RENDERER = 1  # raised whenever the same spec would give other pixels
+RENDERER = 2  # raised whenever the same spec would give other pixels
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TileSpec:
         A multiple of 12, so that a semitone is a whole number of rows.
     gamma : float
         Bandwidth added to every bin in Hz, 0 or more. 0 is the constant-Q transform; more shortens
-        the long windows of the bass, so that touch is not smeared.
+        the long windows of the bass. Players were told apart best with 0 (`benchmarks/RESULTS.md`).
     height, width : int
         Size of a tile in pixels. Rows above `n_bins` hold the floor.
     min_db, max_db : float
@@ -72,7 +72,7 @@ class TileSpec:
     f_min: float = 27.5
     n_bins: int = 192
     bins_per_octave: int = 24
-    gamma: float = 4.0
+    gamma: float = 0.0
     height: int = 192
     width: int = 256
     min_db: float = -60.0
@@ -221,8 +221,7 @@ class TileSpec:
 PRESETS: dict[str, dict[str, Any]] = {
     "piano": {},
     "jazz": {"hop_length": 384},
-    "orchestra": {"bins_per_octave": 36, "f_min": 32.703195662574829, "n_bins": 256, "height": 256, "width": 384,
-                  "gamma": 0.0, "tuning": "keep"},
+    "orchestra": {"bins_per_octave": 36, "n_bins": 288, "height": 288, "width": 384, "tuning": "keep"},
     "fast": {"bins_per_octave": 12, "n_bins": 96, "hop_length": 1024, "height": 96, "width": 128},
 }  # fmt: skip
 

@@ -15,8 +15,8 @@ from cqt2img.augment import STRENGTHS
 from cqt2img.backbone import TileNet, steady_memory
 from cqt2img.dataset import Strips, TrainingTiles
 from cqt2img.errors import Cqt2imgError, InputError
+from cqt2img.jobs import make_bar
 from cqt2img.predict import log_loss, pool, tile_log_proba, to_proba
-from cqt2img.rendering import make_bar
 
 _PRECISIONS = ("auto", "fp32", "bf16")
 

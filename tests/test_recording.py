@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 from cqt2img.errors import AudioError, InputError
-from cqt2img.recording import attempt, make_tiles, refuse_bad
+from cqt2img.recording import QUALITY, attempt, make_tiles, refuse_bad
 from cqt2img.spec import TileSpec
 from cqt2img.tile import cut_tiles, write_tile
 
@@ -34,7 +34,12 @@ def test_a_file(tmp_path):
     tiles, info = make_tiles(path, SPEC)
     assert tiles.shape == (1, 48, 16)
     assert tiles[0, :, 8].argmax() == SPEC.row_of_note(69)
-    assert info == {"seconds": pytest.approx(19 * 0.064), "tuning_cents": pytest.approx(0, abs=10), "n_frames": 19}
+    assert list(info) == ["seconds", "n_frames", *QUALITY]
+    assert None not in info.values()
+    assert info["seconds"] == pytest.approx(19 * 0.064)
+    assert info["n_frames"] == 19
+    assert info["tuning_cents"] == pytest.approx(0, abs=2)
+    assert info["bandwidth_hz"] == pytest.approx(440, abs=30)
     attempted = attempt(path, SPEC)[1]
     mark = attempted.pop("fingerprint")
     assert attempted == {"status": "ok", "reason": "", "message": "", **info}
@@ -65,7 +70,7 @@ def test_an_array_and_a_npy_file(tmp_path):
     for item in (cqt, tmp_path / "x.NPY"):
         tiles, info = make_tiles(item, SPEC)
         assert np.array_equal(tiles, cut_tiles(cqt, SPEC))
-        assert info == {"seconds": pytest.approx(37 * 0.064), "tuning_cents": None, "n_frames": 37}
+        assert info == {"seconds": pytest.approx(37 * 0.064), "n_frames": 37, **dict.fromkeys(QUALITY)}
 
 
 def test_tiles_that_were_rendered(tmp_path):
@@ -79,7 +84,8 @@ def test_tiles_that_were_rendered(tmp_path):
     for item in (Path("gone.wav"), np.zeros(3)):
         again, info = make_tiles(item, SPEC, str(tmp_path))
         assert np.array_equal(again, tiles)
-        assert info == {"seconds": pytest.approx(165 * 0.064), "tuning_cents": 3.1, "n_frames": 165}
+        measured = {**dict.fromkeys(QUALITY), "tuning_cents": 3.1}
+        assert info == {"seconds": pytest.approx(165 * 0.064), "n_frames": 165, **measured}
 
 
 @pytest.mark.parametrize("change", ["delete", "add", "swap", "foreign"])

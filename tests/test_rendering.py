@@ -1,5 +1,7 @@
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +11,15 @@ import soundfile
 
 from cqt2img import rendering
 from cqt2img.errors import AudioError, InputError
-from cqt2img.rendering import as_spec, open_tiles, progress_bar, render, run_jobs, spec_for, write_whole
+from cqt2img.recording import QUALITY
+from cqt2img.rendering import as_spec, open_tiles, render, spec_for
 from cqt2img.source import list_recordings
 from cqt2img.spec import TileSpec
 from cqt2img.tile import read_tile
 
 SPEC = TileSpec(sample_rate=8000, f_min=55, n_bins=48, height=48, bins_per_octave=12, width=16)
 OTHER = TileSpec(sample_rate=8000, f_min=55, n_bins=48, height=48, bins_per_octave=12, width=8)
-RECORDING = ["path", "label", "group", "status", "reason", "message", "seconds", "tuning_cents", "n_tiles", "tiles"]
+RECORDING = ["path", "label", "group", "status", "reason", "message", "seconds", *QUALITY, "n_tiles", "tiles"]
 TILE = ["tile", "path", "label", "group", "index", "start_seconds", "valid_width"]
 
 
@@ -398,12 +401,6 @@ def test_progress_sees_every_recording(takes, tmp_path):
 
     render(takes, tmp_path / "out", SPEC, progress=progress)
     assert seen == [(4, "rendering"), "ok", "ok", "ok", "error"]
-    assert list(progress_bar(iter("abc"), 3, "title")) == ["a", "b", "c"]
-
-
-def test_run_jobs_keeps_the_order():
-    jobs = ((n, 2) for n in range(5))
-    assert list(run_jobs(pow, jobs, 5, 1, None, "")) == [0, 1, 4, 9, 16]
 
 
 def test_as_spec(tmp_path):
@@ -429,14 +426,42 @@ def test_spec_for(tmp_path):
         assert spec_for("fast", X, "fit") == TileSpec.preset("fast")
 
 
-def test_write_whole(tmp_path):
-    path = tmp_path / "x.txt"
-    write_whole(path, lambda part: part.write_text("one"))
+def test_the_same_bytes_whatever_the_processes_and_the_order(takes, tmp_path):
+    def bytes_of(name, **options):
+        paths = sorted(takes.rglob("*.wav"))
+        out = render(paths[::-1] if options.pop("backwards", False) else paths, tmp_path / name, SPEC, **options).path
+        return {path.relative_to(out): path.read_bytes() for path in out.rglob("*.png")}
 
-    def fail(part):
-        part.write_text("tw")
-        raise OSError("the disk is full")
+    first = bytes_of("a")
+    assert len(first) > 3
+    assert bytes_of("b", n_jobs=2) == first
+    assert bytes_of("c", backwards=True) == first
 
-    with pytest.raises(OSError, match="full"):
-        write_whole(path, fail)
-    assert contents(tmp_path) == {"x.txt": b"one"}
+
+_PEAK = r"""
+import re, sys
+from cqt2img import render
+import PIL.Image, PIL.PngImagePlugin, cqt2img.rendering, joblib, matplotlib.colors, pandas
+import soundfile, soxr, threadpoolctl
+kib = lambda: int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1])
+before = kib()
+assert render([sys.argv[1]], sys.argv[2]).recordings["status"].tolist() == ["ok"]
+print((kib() - before) / 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc, which tells the memory of a process")
+def test_an_hour_takes_no_more_memory_than_half_an_hour(tmp_path):
+    peaks = []
+    for minutes in (30, 60):  # their waves alone would take 151 and 303 MB
+        path = tmp_path / f"{minutes}.flac"
+        time = np.arange(15 * 60 * 22_050)
+        quarter = (9000 * np.sin(time / np.linspace(3, 9, len(time)))).astype(np.int16)
+        with soundfile.SoundFile(path, "w", 22_050, 1) as file:
+            for _ in range(minutes // 15):
+                file.write(quarter)
+        words = [sys.executable, "-c", _PEAK, str(path), str(tmp_path / str(minutes))]
+        peaks.append(float(subprocess.run(words, check=True, capture_output=True, text=True).stdout))
+    assert max(peaks) < 200
+    assert peaks[1] - peaks[0] < 20

@@ -7,22 +7,19 @@ import pandas as pd
 import pytest
 from conftest import refused
 
+from cqt2img.drawing import plot_tiles
 from cqt2img.errors import InputError
 from cqt2img.evaluate import evaluate_proba
 from cqt2img.report import (
     check_folder,
     check_table_name,
-    draw_tile,
     plot_confusion,
     plot_scores,
-    plot_tiles,
     to_png,
     write_audacity,
     write_page,
     write_table,
 )
-from cqt2img.spec import TileSpec
-from cqt2img.tile import colour_tiles
 
 FRAME = pd.DataFrame(
     {
@@ -203,30 +200,6 @@ def test_label_track_of_names_that_are_not_unicode(tmp_path):
 # plots
 
 
-def test_tile_is_drawn_with_notes_and_seconds():
-    from matplotlib.figure import Figure
-
-    spec = TileSpec.preset("fast")
-    tile = np.random.default_rng(0).integers(0, 256, spec.size, dtype=np.uint8)
-    axes = Figure().add_subplot()
-    draw_tile(axes, tile, spec, "Evans", start_seconds=1.5)
-    np.testing.assert_array_equal(axes.images[0].get_array(), colour_tiles(tile, spec))
-    marks = dict(zip([t.get_text() for t in axes.get_yticklabels()], axes.get_yticks(), strict=True))
-    assert marks["C4"] == spec.row_of_note(60)
-    assert list(marks) == ["C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8"]
-    times = {t.get_text(): x for t, x in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)}
-    assert times["2"] == pytest.approx(0.5 / spec.frame_seconds)
-    assert axes.get_title() == "Evans"
-
-
-@pytest.mark.parametrize(("n", "n_columns"), [(1, 3), (4, 3), (4, 2)])
-def test_plot_tiles(tiles, small, n, n_columns):
-    figure = plot_tiles(tiles[:n], small, [f"tile {k}" for k in range(n)], n_columns)
-    assert [axes.get_title() for axes in figure.axes] == [f"tile {k}" for k in range(n)]
-    assert sum(axes.get_xlabel() == "seconds" for axes in figure.axes) == min(n, n_columns)
-    assert to_png(figure).startswith(b"\x89PNG")
-
-
 def test_plot_confusion(scores):
     figure = plot_confusion(scores)
     axes = figure.axes[0]
@@ -265,7 +238,7 @@ def test_to_png_is_a_picture(tiles, small):
 
     with Image.open(io.BytesIO(to_png(plot_tiles(tiles[:1], small, ["a"]), dpi=50))) as image:
         assert image.format == "PNG"
-        assert image.size == (600, 135)
+        assert image.size == (615, 135)
 
 
 # the page

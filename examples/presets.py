@@ -1,0 +1,56 @@
+"""One recording in all presets, and a contact sheet: the pictures in docs/.
+
+python examples/presets.py [FOLDER]
+
+The music is Beethoven's Für Elise, played by an invented pianist on an invented piano (`cqt2img.synth`).
+"""
+
+import sys
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import soundfile
+from matplotlib.figure import Figure
+from PIL import Image
+
+import cqt2img
+from cqt2img import synth
+from cqt2img.drawing import draw_tile
+from cqt2img.recording import make_tiles
+
+
+def main() -> None:
+    """Draw both."""
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else mkdtemp())
+    out.mkdir(parents=True, exist_ok=True)
+    elise = next(melody for melody in synth.MELODIES if "Elise" in melody.title)
+    album, rng = synth.make_album("docs"), np.random.default_rng(0)
+    wave = synth.record(synth.play(synth.perform(elise, synth.PLAYERS[0], rng), album), album, rng)
+    soundfile.write(out / "elise.wav", wave, synth.SAMPLE_RATE)
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    for n, name in enumerate(("piano", "jazz", "orchestra", "fast")):
+        spec = cqt2img.TileSpec.preset(name)
+        tiles, _ = make_tiles(out / "elise.wav", spec)
+        rows = f"{spec.bins_per_octave // 12} row{'s' * (spec.bins_per_octave > 12)} a semitone"
+        title = f"{name}: {rows}, {1000 * spec.frame_seconds:.0f} ms a column, {spec.tile_seconds:.1f} s"
+        axes = figure.add_subplot(2, 2, n + 1)
+        draw_tile(axes, tiles[0], spec, title)
+        axes.set_xlabel("seconds", fontsize=8)
+    save(figure, out / "presets.png")
+    synth.make_corpus(out / "recordings", n_players=3, n_albums=2, n_takes=1, seconds=12)
+    sheet = cqt2img.render(out / "recordings", out / "tiles", "piano").show(n_recordings=3, n_tiles=2)
+    save(sheet, out / "contact-sheet.png")
+    print(f"presets.png and contact-sheet.png are in {out}")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Save a figure in few bytes."""
+    figure.savefig(path, dpi=80)
+    with Image.open(path) as image:
+        small = image.convert("RGB").quantize(128)
+    small.save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
