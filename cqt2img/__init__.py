@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cqt2img.audio import load_wave
+    from cqt2img.catalogue import list_backbones
     from cqt2img.classifier import Classifier, load
     from cqt2img.cqt import compute_cqt
     from cqt2img.drawing import plot_tiles
@@ -34,6 +35,7 @@ _HOME = {
     "compute_cqt": "cqt",
     "cut_tiles": "tile",
     "group_split": "split",
+    "list_backbones": "catalogue",
     "load": "classifier",
     "load_wave": "audio",
     "open_tiles": "rendering",
@@ -57,6 +59,7 @@ __all__ = [
     "compute_cqt",
     "cut_tiles",
     "group_split",
+    "list_backbones",
     "load",
     "load_wave",
     "open_tiles",

@@ -1,17 +1,18 @@
 """Is a score honest? The score that a first network reports, to hold the real one against."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cqt2img.backbone import TileNet, find_device
-from cqt2img.dataset import Strips
+from cqt2img.dataset import Corpus, Strips
 from cqt2img.evaluate import Evaluation, evaluate_proba
 from cqt2img.labels import encode, find_classes, one_hot
 from cqt2img.predict import tile_log_proba, to_proba
-from cqt2img.train import Recipe, train
+from cqt2img.recipe import Recipe
+from cqt2img.train import train
+from cqt2img.watch import Watch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,7 @@ def score_tiles(
     is_test: NDArray[np.bool_] | float,
     network: TileNet,
     recipe: Recipe,
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Train and test on single tiles, as a first network is often built.
 
@@ -42,8 +43,8 @@ def score_tiles(
         Where training starts; it is changed.
     recipe : Recipe
         How to train; the last epoch is kept.
-    on_epoch : callable, optional
-        Gets every entry of the history.
+    watch : Watch, optional
+        Gets told how training goes.
 
     Returns
     -------
@@ -64,9 +65,10 @@ def score_tiles(
     classes = find_classes(table["label"].tolist())
     codes = encode(table["label"].tolist(), classes)[owner]
     alone = Strips(strips.spec, list(single), np.full(len(single), strips.spec.width))
-    sides = np.flatnonzero(~test), np.arange(0)
-    trained = train(network, alone, one_hot(codes, len(classes), 0.1), sides, recipe, None, on_epoch)
+    groups = table["group"].to_numpy()[owner]
+    corpus = Corpus(alone, one_hot(codes, len(classes), 0.1), groups, np.flatnonzero(~test), np.arange(0))
+    trained = train(network, corpus, recipe, None, watch)
     network.load_state_dict(trained.state)
     device = find_device(None)
     proba = to_proba(tile_log_proba(network.to(device), single[test], device))
-    return evaluate_proba(proba, codes[test], classes, table["group"].to_numpy()[owner][test])
+    return evaluate_proba(proba, codes[test], classes, groups[test])

@@ -1,52 +1,50 @@
-"""A timm name becomes a network that takes tiles."""
+"""The name of a backbone becomes a network that takes tiles."""
 
 import ctypes
-import difflib
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from cqt2img.blueprint import Blueprint, create, draw_blueprint
 from cqt2img.errors import InputError
 from cqt2img.jobs import import_tqdm
 from cqt2img.spec import TileSpec
 from cqt2img.tile import palette
+from cqt2img.weights import read_weights
 
 
 class TileNet(nn.Module):
-    """A timm backbone that takes levels and gives logits.
+    """A backbone that takes levels and gives logits.
 
     The colour map and the input statistics of the backbone are one table of 256 rows, so that a
-    tile is painted where the network runs.
+    tile is painted where the network runs. What patches need beyond the tile is the floor, above it
+    and after it; networks that heard low pitch first get the tile in their direction.
 
     Parameters
     ----------
     backbone : Module
-        A timm classification network.
+        A classification network.
     spec : TileSpec
-        Says the colour map.
-    in_chans : int
-        3 paints the tile; 1 gives the level itself.
+        Says the colour map and the range in dB.
+    blueprint : Blueprint
+        Of the backbone: 3 channels paint the tile, 1 gives the level itself.
     """
 
     table: torch.Tensor
 
-    def __init__(self, backbone: nn.Module, spec: TileSpec, in_chans: int) -> None:
+    def __init__(self, backbone: nn.Module, spec: TileSpec, blueprint: Blueprint) -> None:
         super().__init__()
         self.backbone = backbone
-        config = cast(dict[str, Any], backbone.pretrained_cfg)
-        mean, std = (np.asarray(config.get(k) or v) for k, v in (("mean", [0.5]), ("std", [0.5])))
-        if in_chans == 3:
-            table = (palette(spec.colour_map) / 255 - mean) / std
-        else:
-            table = (np.arange(256)[:, None] / 255 - mean.mean()) / std.mean()
+        self.audio = blueprint.audio
+        self.margin = blueprint.size[1] - spec.width, blueprint.size[0] - spec.height
+        table = _table(backbone, spec, blueprint)
         self.register_buffer("table", torch.tensor(table, dtype=torch.float32), persistent=False)
 
     def forward(self, levels: torch.Tensor) -> torch.Tensor:
@@ -62,8 +60,34 @@ class TileNet(nn.Module):
         Tensor of float32, shape (n, n_classes)
             Logits.
         """
+        return self.backbone(self._paint(levels)).float()
+
+    def embed(self, levels: torch.Tensor) -> torch.Tensor:
+        """Give what the body has to say of tiles, before the head turns it into names.
+
+        Parameters
+        ----------
+        levels : Tensor of uint8, shape (n, height, width)
+            Tiles.
+
+        Returns
+        -------
+        Tensor of float32, shape (n, n_features)
+            Features.
+        """
+        body = cast(Any, self.backbone)
+        features = body.forward_head(body.forward_features(self._paint(levels)), pre_logits=True)
+        if isinstance(features, tuple):  # one for each of the two heads of a distilled network
+            features = torch.cat(features, dim=1)
+        return features.float()
+
+    def _paint(self, levels: torch.Tensor) -> torch.Tensor:
+        if any(self.margin):
+            levels = nn.functional.pad(levels, (0, self.margin[0], self.margin[1], 0))
+        if self.audio is not None:
+            levels = levels.flip(1).transpose(1, 2) if self.audio.time_first else levels.flip(1)
         # painted channels-last, permuted to (n, channels, height, width) without a copy
-        return self.backbone(self.table[levels.int()].permute(0, 3, 1, 2)).float()
+        return self.table[levels.int()].permute(0, 3, 1, 2)
 
 
 def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None, in_chans: int = 3) -> TileNet:
@@ -72,15 +96,18 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
     Parameters
     ----------
     name : str
-        A classification backbone of timm, such as "resnet18"; "hf_hub:..." asks the hub.
+        A classification backbone of timm, such as "resnet18"; "hf_hub:..." asks the hub. "ast" and
+        its sizes are the Audio Spectrogram Transformer, see `make_transformer`; "yamnet",
+        "efficientat_mn04" and "audiomae" know sound, see `find_audio_net`.
     n_classes : int
         Names to choose from, 2 or more.
     spec : TileSpec
         What its tiles look like.
     weights : {"imagenet", None} or str or Path
         "imagenet": what timm has for the name, from the hub or its local cache. A path: a file
-        of weights for the same backbone (its head may have another number of classes). None, or
-        the word "none": random start.
+        of weights for the same backbone (its head may have another number of classes, or be
+        missing), or the folder of a saved model, to go on from it. None, or the word "none":
+        random start.
     in_chans : {3, 1}
         3: painted tiles. 1: levels; pretrained kernels are summed over the colours.
 
@@ -93,43 +120,32 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
     ------
     InputError
         If the name or the file is unknown, or the weights cannot be had. A random start never
-        takes the place of weights that were asked for.
+        takes the place of weights that were asked for: every weight but the head's comes from the
+        file.
     """
-    import_tqdm()
-    import timm
-
-    name = str(name)
-    if in_chans not in (1, 3):
-        raise InputError(f"Classifier: in_chans must be 1 or 3, got {in_chans!r}. Take 3 for painted tiles.")
-    if not name.startswith(("hf_hub:", "hf-hub:", "local-dir:")) and not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
-        hint = f"Did you mean {', '.join(near)}?" if near else "List them with timm.list_models()."
-        raise InputError(f"Classifier: backbone must be a model of timm, got {name!r}. {hint}")
-    options: dict[str, Any] = {"num_classes": n_classes, "in_chans": in_chans}
-    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    if config is not None and config.fixed_input_size:
-        options["img_size"] = spec.size
+    import_tqdm()  # before timm does
+    blueprint = draw_blueprint(str(name), in_chans, spec.size)
+    network: Any
     if weights is None or str(weights).lower() == "none":
-        network = _create(name, "random", options)
+        network = create(blueprint, "random", num_classes=n_classes)
     elif str(weights) == "imagenet":
-        with _hub():
-            network = _create(name, "imagenet", {**options, "pretrained": True})
-    else:
-        path = Path(weights)
-        if not path.is_file():
+        if blueprint.audio is not None:
             raise InputError(
-                f"Classifier: weights must be 'imagenet', None or a file, got no file {str(path)!r}. {_WAYS}"
+                f"Classifier: weights must be a file or None for {str(name)!r}, got 'imagenet'. "
+                "Give the file that knows AudioSet, or start at random with weights=None (--weights none)."
             )
-        overlay = {"file": str(path)}
-        network = _create(name, str(path), {**options, "pretrained": True, "pretrained_cfg_overlay": overlay})
-    head = cast(Any, network).get_classifier()
-    if isinstance(
-        head, nn.Linear
-    ):  # some heads of timm start with logits far from zero: a first loss of 7 for ten names
-        nn.init.normal_(head.weight, std=0.01)
-        if head.bias is not None:
-            nn.init.zeros_(head.bias)
-    return TileNet(network, spec, in_chans)
+        network = create(blueprint, "imagenet", num_classes=n_classes, pretrained=True)
+    else:
+        network = create(blueprint, str(weights), **read_weights(Path(weights), blueprint))
+        network.pretrained_cfg["state_dict"] = None  # else it is carried along wherever the network goes
+        network.reset_classifier(n_classes)
+    heads = network.get_classifier()
+    for head in heads if isinstance(heads, tuple) else (heads,):
+        if isinstance(head, nn.Linear):  # some of timm start with logits far from zero: a first loss of 7 for ten names
+            nn.init.normal_(head.weight, std=0.01)
+            if head.bias is not None:
+                nn.init.zeros_(head.bias)
+    return TileNet(network, spec, blueprint)
 
 
 def find_device(device: str | None) -> torch.device:
@@ -184,50 +200,15 @@ def steady_memory() -> Iterator[None]:
 
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # numbers of glibc's malloc.h
-_WAYS = (
-    "Connect to the network once so that timm can fetch them, give a local file of weights, "
-    "or start at random with weights=None (--weights none)."
-)
 
 
-def _create(name: str, origin: str, options: dict[str, Any]) -> nn.Module:
-    """Call timm, and say in one sentence what went wrong."""
-    import timm
-
-    try:
-        return timm.create_model(name, **options)
-    except Exception as err:  # hub, file and architecture each raise errors of their own, without a common root
-        cause = str(err).strip().splitlines()[0][:200] if str(err).strip() else type(err).__name__
-        if origin == "random":
-            text = f"Classifier: backbone must build for these tiles, got {name!r}: {cause}. Try another backbone."
-        elif origin == "imagenet":
-            text = f"Classifier: weights must be at hand, got none for {name!r} ({cause}). {_WAYS}"
-        else:
-            text = f"Classifier: weights must fit {name!r}, got {origin!r}: {cause}. {_WAYS}"
-        raise InputError(text) from err
-
-
-@contextmanager
-def _hub() -> Iterator[None]:
-    """Without a network, ask only the local cache, and at once: the hub would try for a minute."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not _reachable(constants.ENDPOINT)
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _reachable(url: str) -> bool:
-    from urllib.request import getproxies
-
-    parts = urlsplit(url)
-    if parts.hostname is None or getproxies():
-        return True  # a proxy knows names that this machine does not
-    try:
-        socket.create_connection((parts.hostname, parts.port or 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
+def _table(backbone: nn.Module, spec: TileSpec, blueprint: Blueprint) -> NDArray:
+    """Give what the backbone gets for every level, one column per channel."""
+    if blueprint.audio is not None:
+        decibels = spec.min_db + np.arange(256)[:, None] * spec.step_db
+        return decibels * blueprint.audio.per_db + blueprint.audio.at_zero
+    config = cast(dict[str, Any], backbone.pretrained_cfg)
+    mean, std = (np.asarray(config.get(k) or v) for k, v in (("mean", [0.5]), ("std", [0.5])))
+    if blueprint.options["in_chans"] == 3:
+        return (palette(spec.colour_map) / 255 - mean) / std
+    return (np.arange(256)[:, None] / 255 - mean.mean()) / std.mean()

@@ -14,25 +14,29 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from cqt2img.backbone import build_network, find_device
-from cqt2img.dataset import Strips, load_strips
+from cqt2img.dataset import Strips, arrange, load_strips
 from cqt2img.errors import InputError
 from cqt2img.evaluate import Evaluation, evaluate_proba
 from cqt2img.jobs import Progress, progress_bar, run_jobs
-from cqt2img.labels import encode, find_classes, one_hot, refuse_unlabelled
+from cqt2img.labels import encode, find_classes, refuse_unlabelled
 from cqt2img.predict import Heard, fit_temperature, listen, recording_answers, tile_answers, to_proba
+from cqt2img.recipe import Recipe
 from cqt2img.recording import attempt, refuse_bad
 from cqt2img.rendering import spec_for
 from cqt2img.source import list_recordings
 from cqt2img.spec import TileSpec
-from cqt2img.split import refuse_leaks, validation_split
 from cqt2img.store import load_model, save_model
-from cqt2img.train import Recipe, epoch_bar, train
+from cqt2img.train import train
+from cqt2img.watch import look_on
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-_RECIPE = "epochs", "batch_size", "learning_rate", "weight_decay", "augment", "precision", "random_state"
+_RECIPE = (
+    "epochs", "batch_size", "learning_rate", "weight_decay", "augment", "precision", "layer_decay", "head_first",
+    "mixup", "ema", "patience", "accumulate", "balance", "workers",
+)  # fmt: skip
 
 
 class Classifier(ClassifierMixin, BaseEstimator):
@@ -46,9 +50,10 @@ class Classifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     backbone : str
-        A classification network of timm.
+        A name of `list_backbones`, or any classification network of timm.
     weights : {"imagenet", None} or str or Path
-        Where fine-tuning starts: timm's pretrained weights, a local file, or at random.
+        Where fine-tuning starts: timm's pretrained weights, a local file, the
+        folder of a saved model, or at random.
     spec : TileSpec or str, optional
         What a pixel means, or a preset. By default that of the tiles, or "piano" for recordings.
     in_chans : {3, 1}
@@ -65,6 +70,22 @@ class Classifier(ClassifierMixin, BaseEstimator):
         Part of a one-hot target shared among all classes, 0 to below 1.
     augment : {"album", "none"}
         "album": every training tile goes through another equaliser, room, level and hiss.
+    layer_decay : float
+        What the learning rate is multiplied by from one layer to the one below it, above 0 to 1.
+    head_first : bool
+        Whether the head is fitted to the pretrained features before all layers train.
+    mixup : float
+        Tiles are mixed in dB, two by two, by Beta(mixup, mixup); 0 does not mix.
+    ema : float
+        Decay of the moving average of the weights, which is then what is kept; 0 is without.
+    patience : int, optional
+        Epochs without a lower validation log-loss after which training stops.
+    accumulate : int
+        Parts in which a batch goes through the network, for want of memory.
+    balance : {"group", "class"}
+        What is drawn equally often: every class, or every group within it, too.
+    workers : int
+        Processes that augment tiles; 0 does it in this one.
     validation_fraction : float
         Part of the recordings of each class, in whole groups, that is kept from training to choose
         the epoch and the temperature; 0 to below 1. Not used where `fit` gets `validation`.
@@ -128,6 +149,14 @@ class Classifier(ClassifierMixin, BaseEstimator):
         weight_decay: float = 0.05,
         label_smoothing: float = 0.1,
         augment: str = "album",
+        layer_decay: float = 1.0,
+        head_first: bool = False,
+        mixup: float = 0.0,
+        ema: float = 0.0,
+        patience: int | None = None,
+        accumulate: int = 1,
+        balance: str = "class",
+        workers: int = 0,
         validation_fraction: float = 0.2,
         precision: str = "auto",
         device: str | None = None,
@@ -146,6 +175,14 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.weight_decay = weight_decay
         self.label_smoothing = label_smoothing
         self.augment = augment
+        self.layer_decay = layer_decay
+        self.head_first = head_first
+        self.mixup = mixup
+        self.ema = ema
+        self.patience = patience
+        self.accumulate = accumulate
+        self.balance = balance
+        self.workers = workers
         self.validation_fraction = validation_fraction
         self.precision = precision
         self.device = device
@@ -162,6 +199,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         *,
         group_by: str | None = None,
         validation: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
     ) -> "Classifier":
         """Fine-tune on recordings.
 
@@ -178,6 +217,12 @@ class Classifier(ClassifierMixin, BaseEstimator):
         validation : like X, optional
             Recordings to choose the epoch and the temperature by, labelled by folders or a table,
             or a tuple `(X, y)` or `(X, y, groups)`. By default whole groups are split off.
+        checkpoint : str or Path, optional
+            Folder for the state of the training, written every minute and after every epoch, with
+            `history.csv` and the best weights so far.
+        resume : bool
+            Whether to go on from the checkpoint, if there is one. On a CPU the model is then the
+            same, to the bit, as without the interruption.
 
         Returns
         -------
@@ -196,7 +241,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         """
         import pandas as pd
 
-        recipe = Recipe(*(_plain(getattr(self, name)) for name in _RECIPE))
+        recipe = Recipe(seed=_plain(self.random_state), **{name: _plain(getattr(self, name)) for name in _RECIPE})
         if self.on_error not in ("raise", "skip"):
             raise InputError(f"fit: on_error must be 'raise' or 'skip', got {self.on_error!r}. Choose one.")
         for name in ("label_smoothing", "validation_fraction"):
@@ -217,31 +262,19 @@ class Classifier(ClassifierMixin, BaseEstimator):
             torch.manual_seed(self.random_state)
             network = build_network(self.backbone, len(wanted), spec, self.weights, self.in_chans)
         strips, table = self._pictures(table, spec)
-        labels = table["label"].tolist()
-        is_train = np.asarray(table["row"] < n_train)
-        classes = find_classes([label for label, mine in zip(labels, is_train, strict=True) if mine])
-        lost = sorted(set(map(str, wanted)) - set(map(str, classes)))
-        if lost:
-            raise InputError(
-                f"fit: y must name classes that can be read, got none of {', '.join(lost)}. Mend the files."
-            )
-        codes = encode(labels, classes)
-        if validation is not None:
-            sides = np.flatnonzero(is_train), np.flatnonzero(~is_train)
-        else:
-            sides = validation_split(codes, table["group"].tolist(), self.validation_fraction, self.random_state)
-        refuse_leaks(table, sides)
-        targets = one_hot(codes, len(classes), self.label_smoothing)
-        with epoch_bar(self.epochs, self.verbose) as bar:
-            trained = train(network, strips, targets, sides, recipe, self.device, bar)
+        part = self.validation_fraction if validation is None else None
+        corpus, classes = arrange(strips, table, wanted, n_train, part, self.label_smoothing, self.random_state)
+        folder = None if checkpoint is None else Path(checkpoint)
+        with look_on(self.verbose, folder) as watch:
+            trained = train(network, corpus, recipe, self.device, watch, folder, resume)
         network.load_state_dict(trained.state)
         self.network_ = network.to(find_device(self.device))
         self.architecture_ = {"backbone": str(self.backbone), "in_chans": int(self.in_chans)}
         self.classes_ = classes
         self.spec_ = spec
         self.history_ = trained.history
-        known = len(sides[1]) >= 2
-        self.temperature_ = fit_temperature(trained.validation, codes[sides[1]]) if known else 1.0
+        held_codes = corpus.targets[corpus.validation].argmax(axis=1)
+        self.temperature_ = fit_temperature(trained.validation, held_codes) if len(held_codes) >= 2 else 1.0
         self.groups_ = np.unique([str(group) for group in table["group"]])
         self.fingerprints_ = sorted(set(table["fingerprint"]))
         return self

@@ -87,8 +87,8 @@ def fit_command(
     labels: Labels = None,
     group_by: GroupBy = None,
     validation: Annotated[Path | None, typer.Option(help="Recordings to choose the epoch by, like SRC.")] = None,
-    backbone: Annotated[str, typer.Option(help="A classification network of timm.")] = "resnet18",
-    weights: Annotated[str, typer.Option(help="imagenet, none, or a file.")] = "imagenet",
+    backbone: Annotated[str, typer.Option(help="A network of `cqt2img backbones`, or any of timm.")] = "resnet18",
+    weights: Annotated[str, typer.Option(help="imagenet, none, a file, or a saved model.")] = "imagenet",
     preset: Preset = None,
     epochs: Annotated[int, typer.Option(min=1)] = 12,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
@@ -97,6 +97,8 @@ def fit_command(
     augment: Annotated[str, typer.Option(help="album or none.")] = "album",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, to keep off the GPU.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Folder for the state of the training.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint, if there is one.")] = False,
     seed: Seed = 0,
     jobs: Jobs = 1,
     skip_bad: Annotated[bool, typer.Option(help="Leave recordings out that cannot be read.")] = False,
@@ -106,6 +108,7 @@ def fit_command(
     from cqt2img.classifier import Classifier
     from cqt2img.report import check_folder
     from cqt2img.store import check_model_name
+    from cqt2img.train import is_first_process
 
     check_model_name(out)
     check_folder(out.parent)
@@ -114,7 +117,15 @@ def fit_command(
         learning_rate=learning_rate, augment=augment, precision=precision, device=device, n_jobs=jobs,
         on_error="skip" if skip_bad else "raise", random_state=seed, verbose=not quiet,
     )  # fmt: skip
-    model.fit(_labelled(source, labels, group_by), group_by=group_by, validation=validation)
+    table = _labelled(source, labels, group_by)
+    try:
+        model.fit(table, group_by=group_by, validation=validation, checkpoint=checkpoint, resume=resume)
+    except KeyboardInterrupt:
+        way = "Run the same command again with --resume" if checkpoint is not None else "With --checkpoint it can go on"
+        typer.echo(f"cqt2img: stopped. {way}.", err=True)
+        raise typer.Exit(_STOPPED) from None
+    if not is_first_process():
+        return
     model.save(out)
     last = [entry for entry in model.history_ if entry["valid_accuracy"] is not None]
     if last:
@@ -189,6 +200,18 @@ def evaluate_command(
         (out / "confusion.png").write_bytes(to_png(plot_confusion(scores)))
     if scores.n_failed:
         raise typer.Exit(_SOME_FAILED)
+
+
+@app.command("backbones")
+def backbones_command() -> None:
+    """List backbones to choose from: parameters (millions), work and time per tile, and what they are good for."""
+    from cqt2img.catalogue import list_backbones
+
+    form = "{:32}{:9}{:>10}{:>7}{:>6}  {}"
+    typer.echo(form.format("backbone", "weights", "parameters", "GMACs", "time", "good for"))
+    for row in list_backbones().itertuples():
+        size = f"{row.parameters:.2f} M"
+        typer.echo(form.format(row.name, row.weights, size, f"{row.gmacs:.2f}", f"{row.time:.1f}", row.good_for))
 
 
 @app.command("demo")

@@ -17,11 +17,12 @@ from cqt2img.drawing import plot_tiles
 from cqt2img.errors import InputError
 from cqt2img.evaluate import Evaluation
 from cqt2img.jobs import progress_bar
+from cqt2img.recipe import Recipe
 from cqt2img.rendering import TileSet, render
 from cqt2img.report import plot_confusion, plot_scores, to_png, write_page, write_table
 from cqt2img.source import list_recordings
 from cqt2img.synth import make_corpus
-from cqt2img.train import Recipe, epoch_bar
+from cqt2img.watch import look_on
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,8 +117,8 @@ def _tile_score(
         torch.manual_seed(seed)
         network = build_network(_BACKBONE, table["label"].nunique(), strips.spec)
     recipe = Recipe(_EPOCHS["none"], 32, _RATE, 0.05, "none", "auto", seed)
-    with epoch_bar(_EPOCHS["none"], progress) as bar:
-        return score_tiles(strips, table, is_test, network, recipe, bar)
+    with look_on(progress) as watch:
+        return score_tiles(strips, table, is_test, network, recipe, watch)
 
 
 def _write(out: Path, tiles: TileSet, table: "pd.DataFrame", scores: dict[str, Evaluation], single: float) -> None:

@@ -1,79 +1,28 @@
-"""Fine-tuning: tiles in, the best epoch on validation recordings out."""
+"""Fine-tuning: tiles in, the best epoch on validation recordings out; stopped, it goes on where it was."""
 
+import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cqt2img.augment import STRENGTHS
 from cqt2img.backbone import TileNet, steady_memory
-from cqt2img.dataset import Strips, TrainingTiles
-from cqt2img.errors import Cqt2imgError, InputError
-from cqt2img.jobs import make_bar
+from cqt2img.checkpoint import Checkpoint
+from cqt2img.dataset import Corpus, TrainingTiles
+from cqt2img.errors import Cqt2imgError
+from cqt2img.head import fit_head
 from cqt2img.predict import log_loss, pool, tile_log_proba, to_proba
+from cqt2img.recipe import Recipe
+from cqt2img.watch import Watch
 
-_PRECISIONS = ("auto", "fp32", "bf16")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a backbone is fine-tuned.
-
-    Parameters
-    ----------
-    epochs : int
-        1 or more.
-    batch_size : int
-        Tiles in a step.
-    learning_rate : float
-        Highest rate of AdamW; one cycle with a warm-up and a cosine.
-    weight_decay : float
-        Of AdamW; norms and biases are spared.
-    augment : str
-        See `make_augment`.
-    precision : {"fp32", "bf16", "auto"}
-        "auto" is bf16 on a GPU that has it, else fp32.
-    seed : int
-        Of every draw, 0 or more.
-
-    Raises
-    ------
-    InputError
-        If one of them cannot be used.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    augment: str
-    precision: str
-    seed: int
-
-    def __post_init__(self) -> None:
-        for name, value, low in (
-            ("epochs", self.epochs, 1),
-            ("batch_size", self.batch_size, 1),
-            ("seed", self.seed, 0),
-        ):
-            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if not whole or not low <= value < 2**32:
-                name = "random_state" if name == "seed" else name
-                raise InputError(f"fit: {name} must be a whole number from {low}, got {value!r}. Choose another.")
-        for name, rule, good in (
-            ("learning_rate", "be above 0", _finite(self.learning_rate) and self.learning_rate > 0),
-            ("weight_decay", "be 0 or more", _finite(self.weight_decay) and self.weight_decay >= 0),
-            ("augment", f"be one of {', '.join(STRENGTHS)}", self.augment in STRENGTHS),
-            ("precision", f"be one of {', '.join(_PRECISIONS)}", self.precision in _PRECISIONS),
-        ):
-            if not good:
-                raise InputError(f"fit: {name} must {rule}, got {getattr(self, name)!r}. Choose another.")
+log = logging.getLogger(__name__)
+_ADVICE = "Lower learning_rate, or set precision='fp32'."
 
 
 @dataclass(frozen=True)
@@ -101,12 +50,12 @@ class TrainingError(Cqt2imgError, RuntimeError):
 
 def train(
     network: TileNet,
-    strips: Strips,
-    targets: NDArray[np.float32],
-    sides: tuple[NDArray[np.int64], NDArray[np.int64]],
+    corpus: Corpus,
     recipe: Recipe,
     device: str | None = None,
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    watch: Watch | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
 ) -> Trained:
     """Fine-tune a network, and keep the epoch that is best on validation recordings.
 
@@ -114,19 +63,19 @@ def train(
     ----------
     network : TileNet
         What `build_network` gives; it is changed.
-    strips : Strips
-        Pictures of the recordings.
-    targets : ndarray of float32, shape (n_recordings, n_classes)
-        One-hot, perhaps smoothed.
-    sides : tuple of two ndarray of int64
-        Places of the recordings to train on, and of those to validate on. Without the latter
-        the last epoch is kept.
+    corpus : Corpus
+        The recordings.
     recipe : Recipe
         How.
     device : str, optional
         "cpu" keeps off the GPU.
-    on_epoch : callable, optional
-        Gets every entry of the history as it is made.
+    watch : Watch, optional
+        Gets told how it goes.
+    checkpoint : Path, optional
+        Folder for the state of the training, written every minute and after every epoch.
+    resume : bool
+        Whether to go on from the checkpoint, if there is one. On a CPU the weights are then the
+        same, to the bit, as without the interruption.
 
     Returns
     -------
@@ -137,88 +86,213 @@ def train(
     ------
     TrainingError
         If the loss or what the network gives is no longer a number.
+    InputError
+        If the checkpoint is damaged, or of another training.
 
     References
     ----------
     Ilya Loshchilov and Frank Hutter, "Decoupled Weight Decay Regularization", 2019.
-    Leslie N. Smith and Nicholay Topin, "Super-Convergence: Very Fast Training of Neural Networks
-    Using Large Learning Rates", 2018.
+    Hongyi Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
+    Kevin Clark et al., "ELECTRA: Pre-training Text Encoders as Discriminators Rather Than
+    Generators", 2020, for the decay of the learning rate from layer to layer.
     """
-    from timm.optim import create_optimizer_v2
-
-    accelerator = _accelerator(recipe.precision, device)
-    data = TrainingTiles(strips, sides[0], targets, recipe.augment, recipe.seed)
-    loader = torch.utils.data.DataLoader(data, recipe.batch_size, drop_last=len(data) > recipe.batch_size)
-    network.to(memory_format=torch.channels_last)  # as tiles are painted
-    optimizer = create_optimizer_v2(
-        network, opt="adamw", lr=recipe.learning_rate, weight_decay=recipe.weight_decay, filter_bias_and_bn=True
-    )
-    n_steps = recipe.epochs * len(loader)
-    network, optimizer, loader = accelerator.prepare(network, optimizer, loader)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer.optimizer, recipe.learning_rate, total_steps=max(2, n_steps + 1), pct_start=0.15
-    )
-    norms = [(m, m.momentum) for m in network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-    settle = partial(_settle_norms, norms)
-    best: Trained | None = None
-    history: list[dict[str, Any]] = []
     with torch.random.fork_rng(), steady_memory():
         torch.manual_seed(recipe.seed)
-        for epoch in range(recipe.epochs):
-            start = time.perf_counter()
-            data.set_epoch(epoch)
-            loss = _one_epoch(network, loader, settle, optimizer, schedule, accelerator)
-            plain = accelerator.unwrap_model(network, keep_fp32_wrapper=False)
-            log_proba = _validate(plain, strips, sides[1], accelerator.device)
-            entry = {"epoch": epoch + 1, "loss": loss, **_scores(log_proba, targets[sides[1]]),
-                     "seconds": round(time.perf_counter() - start, 3)}  # fmt: skip
-            history.append(entry)
-            heard = log_proba if len(log_proba) else _validate(plain, strips, sides[0][:1], accelerator.device)
-            if not np.isfinite(heard).all():
-                raise TrainingError(
-                    f"fit: the network must give finite numbers, got NaN after epoch {epoch + 1}. "
-                    "Lower learning_rate, or set precision='fp32'."
-                )
-            if on_epoch is not None and accelerator.is_main_process:
-                on_epoch(entry)
-            # by log-loss: the accuracy of a few recordings is a lottery (five demo corpora: .73 against .66)
-            if best is None or not len(sides[1]) or entry["valid_loss"] < best.history[-1]["valid_loss"]:
-                state = {k: v.detach().cpu().clone() for k, v in plain.state_dict().items()}
-                best = Trained(state, [entry], log_proba)
-    assert best is not None
-    return Trained(best.state, history, best.validation)
+        course = _Course(network, corpus, recipe, device, watch or Watch())
+        keep = Checkpoint(checkpoint, asdict(recipe), corpus)
+        state = keep.read(course.accelerator.device) if resume else None
+        if state is not None:
+            course.restore(state)
+        elif recipe.head_first:
+            course.head(fit_head(course.plain, corpus, course.accelerator.device, recipe.seed))
+        return course.run(keep)
 
 
-@contextmanager
-def epoch_bar(n_epochs: int, visible: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Show the epochs as they pass, where somebody can see it.
+def is_first_process() -> bool:
+    """Tell whether this process is the one that writes and speaks, where several train together.
 
-    Parameters
-    ----------
-    n_epochs : int
-        How many there will be.
-    visible : bool
-        Whether to show anything.
-
-    Yields
-    ------
-    callable
-        Call it with every entry of the history.
+    Returns
+    -------
+    bool
+        True where there is one process only.
     """
-    with make_bar(n_epochs, "epochs", **({} if visible else {"disable": True})) as bar:
+    from accelerate import PartialState
 
-        def on_epoch(entry: dict[str, Any]) -> None:
-            shown = {"loss": f"{entry['loss']:.3f}"}
-            if entry["valid_accuracy"] is not None:
-                shown["validation accuracy"] = f"{entry['valid_accuracy']:.3f}"
-            bar.set_postfix(shown)
-            bar.update()
-
-        yield on_epoch
+    return PartialState().is_main_process
 
 
-def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and bool(np.isfinite(value))
+class _Course:
+    """One training: what changes from step to step, and nothing else."""
+
+    def __init__(self, network: TileNet, corpus: Corpus, recipe: Recipe, device: str | None, watch: Watch) -> None:
+        from timm.optim import create_optimizer_v2
+        from timm.scheduler import CosineLRScheduler
+
+        self.corpus, self.recipe = corpus, recipe
+        self.accelerator = _accelerator(recipe.precision, device)
+        self.watch = watch if self.accelerator.is_main_process else Watch()
+        self.data = TrainingTiles(corpus, recipe.augment, recipe.balance, recipe.seed)
+        n_tiles, size = len(self.data), recipe.batch_size
+        self.n_steps = max(1, n_tiles // size)  # what is left over is drawn in another epoch
+        network.to(memory_format=torch.channels_last)  # as tiles are painted
+        optimizer = create_optimizer_v2(
+            network.backbone, opt="adamw", lr=recipe.learning_rate, weight_decay=recipe.weight_decay,
+            filter_bias_and_bn=True, layer_decay=recipe.layer_decay if recipe.layer_decay < 1 else None,
+        )  # fmt: skip
+        self.network, self.optimizer = self.accelerator.prepare(network, optimizer)
+        self.plain = self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
+        total = recipe.epochs * self.n_steps
+        self.schedule = CosineLRScheduler(
+            self.optimizer.optimizer, t_initial=total, lr_min=recipe.learning_rate * 1e-3, t_in_epochs=False,
+            warmup_t=round(0.15 * total), warmup_lr_init=recipe.learning_rate * 0.04, warmup_prefix=False,
+        )  # fmt: skip
+        modules = network.modules()
+        self.norms = [(m, m.momentum) for m in modules if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+        self.average = self._average() if recipe.ema else None
+        self.n_parts = recipe.accumulate
+        self.settled = 0  # steps that batch norms have seen before the first
+        self.epoch, self.step, self.total, self.stale = 0, 0, 0.0, 0
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+
+    def _average(self) -> Any:
+        from timm.utils import ModelEmaV3
+
+        return ModelEmaV3(self.plain, decay=self.recipe.ema, use_warmup=True, warmup_power=2 / 3)
+
+    def head(self, facts: dict[str, Any]) -> None:
+        """Start from a head that was fitted first."""
+        log.info("fit: the head alone has a validation log-loss of %s", facts["valid_loss"])
+        self.settled = 1000
+        if self.average is not None:
+            self.average.set(self.plain)
+
+    def run(self, keep: Checkpoint) -> Trained:
+        """Take what steps are left."""
+        self.watch.begin(self.recipe.epochs, self.n_steps, self.epoch * self.n_steps + self.step)
+        while self.epoch < self.recipe.epochs and self.stale < (self.recipe.patience or self.recipe.epochs + 1):
+            start = time.perf_counter()
+            self.data.set_epoch(self.epoch)
+            for levels, target in self._batches():
+                self._take(levels, target)
+                if keep.is_due():
+                    keep.write(self.state(), self.accelerator)
+            self._close_epoch(start)
+            keep.write(self.state(), self.accelerator)
+        assert self.best is not None
+        return Trained(self.best["state"], self.history, self.best["validation"].numpy())
+
+    def _batches(self) -> Iterator[Any]:
+        """Give the batches of this epoch from the next step on, this process's part of each."""
+        size, n_processes = self.recipe.batch_size, self.accelerator.num_processes
+        mine = slice(self.accelerator.process_index, None, n_processes)
+        places = range(len(self.data))
+        batches = [list(places[n * size : (n + 1) * size][mine]) for n in range(self.step, self.n_steps)]
+        loader = torch.utils.data.DataLoader(self.data, batch_sampler=batches, num_workers=self.recipe.workers)
+        device = self.accelerator.device
+        return ((levels.to(device), target.to(device)) for levels, target in loader)
+
+    def _take(self, levels: torch.Tensor, target: torch.Tensor) -> None:
+        """Take one step; where memory runs out, in two halves from then on."""
+        recipe, n = self.recipe, self.epoch * self.n_steps + self.step
+        _settle_norms(self.norms, n + self.settled)
+        self.schedule.step_update(n)
+        self.network.train()
+        levels, target = _mix(levels, target, recipe.mixup, [recipe.seed, self.epoch, self.step])
+        try:
+            loss = self._learn(levels, target)
+        except (torch.OutOfMemoryError, RuntimeError) as err:
+            if self.n_parts > recipe.accumulate or not _is_out_of_memory(err):
+                raise
+            self.n_parts *= 2
+            log.warning(
+                "fit: memory ran out; every batch goes through the network in %d parts from now on", self.n_parts
+            )
+            self.optimizer.zero_grad()
+            loss = self._learn(levels, target)
+        self.accelerator.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self.total += loss
+        if self.average is not None:
+            self.average.update(self.plain, step=n + 1)
+        self.watch.step(loss)
+
+    def _learn(self, levels: torch.Tensor, target: torch.Tensor) -> float:
+        """Run a batch forwards and backwards, part by part; the loss."""
+        from timm.loss import SoftTargetCrossEntropy
+
+        criterion, total = SoftTargetCrossEntropy(), 0.0
+        # what the network itself draws, such as dropout, depends on seed, epoch, step and process alone
+        words = [self.recipe.seed, self.epoch, self.step, self.accelerator.process_index]
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+        parts = list(zip(levels.chunk(self.n_parts), target.chunk(self.n_parts), strict=True))
+        for n, (tiles, wanted) in enumerate(parts, start=1):
+            last = n == len(parts)
+            with nullcontext() if last else self.accelerator.no_sync(self.network):
+                with self.accelerator.autocast():
+                    logits = self.network(tiles)
+                loss = criterion(logits, wanted) * (len(tiles) / len(levels))
+                if not torch.isfinite(loss):
+                    self._astray(float(loss.detach()))
+                self.accelerator.backward(loss)
+            total += float(loss.detach())
+        if self.accelerator.num_processes > 1:
+            mean = self.accelerator.reduce(torch.tensor(total, device=levels.device), reduction="mean")
+            total = float(mean)
+        return total
+
+    def _astray(self, loss: float) -> None:
+        size = self.recipe.batch_size
+        items = self.data.items[self.step * size : (self.step + 1) * size]
+        names = list(dict.fromkeys(self.corpus.name(recording) for recording, _ in items))
+        raise TrainingError(
+            f"fit: loss must stay a number, got {loss} at step {self.step + 1} of epoch {self.epoch + 1}, "
+            f"with tiles of {', '.join(names[:3])}{' and others' if len(names) > 3 else ''}. {_ADVICE}"
+        )
+
+    def _close_epoch(self, start: float) -> None:
+        """Validate, write the history, and remember the best epoch."""
+        network = self.plain if self.average is None else self.average.module
+        validation, device = self.corpus.validation, self.accelerator.device
+        log_proba = _validate(network, self.corpus, validation, device)
+        heard = log_proba if len(log_proba) else _validate(network, self.corpus, self.corpus.training[:1], device)
+        if not np.isfinite(heard).all():
+            raise TrainingError(
+                f"fit: the network must give finite numbers, got NaN after epoch {self.epoch + 1}. {_ADVICE}"
+            )
+        entry = {"epoch": self.epoch + 1, "loss": self.total / self.n_steps,
+                 **_scores(log_proba, self.corpus.targets[validation]),
+                 "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
+                 "seconds": round(time.perf_counter() - start, 3)}  # fmt: skip
+        self.history.append(entry)
+        # by log-loss: the accuracy of a few recordings is a lottery (five demo corpora: .73 against .66)
+        if self.best is None or not len(validation) or entry["valid_loss"] < self.best["valid_loss"]:
+            state = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
+            self.best = {"state": state, "valid_loss": entry["valid_loss"], "validation": torch.from_numpy(log_proba)}
+            self.stale = 0
+        else:
+            self.stale += 1
+        self.epoch, self.step, self.total = self.epoch + 1, 0, 0.0
+        self.watch.epoch(entry)
+
+    _COUNTS = ("settled", "epoch", "step", "total", "stale", "n_parts", "history", "best")
+
+    def state(self) -> dict[str, Any]:
+        """Give everything that the next step depends on."""
+        average = None if self.average is None else self.average.module.state_dict()
+        return {"network": self.plain.state_dict(), "optimizer": self.optimizer.state_dict(), "average": average,
+                **{name: getattr(self, name) for name in self._COUNTS}}  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where a checkpoint was written."""
+        self.plain.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
+        for name in self._COUNTS:
+            setattr(self, name, state[name])
 
 
 def _accelerator(precision: str, device: str | None) -> Any:
@@ -244,34 +318,27 @@ def _settle_norms(norms: list[tuple[Any, float | None]], n_steps: int) -> None:
             norm.momentum = max(momentum, 1 / (n_steps + 1))
 
 
-def _one_epoch(network: Any, loader: Any, settle: Any, optimizer: Any, schedule: Any, accelerator: Any) -> float:
-    """Take every step of an epoch; the mean loss."""
-    from timm.loss import SoftTargetCrossEntropy
-
-    criterion = SoftTargetCrossEntropy()
-    network.train()
-    total = torch.zeros((), device=accelerator.device)
-    for step, (levels, target) in enumerate(loader, start=1):
-        settle(schedule.last_epoch)
-        loss = criterion(network(levels), target)
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"fit: loss must stay a number, got {loss.item()} at step {step}. "
-                "Lower learning_rate, or set precision='fp32'."
-            )
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        total += loss.detach()
-    return float(total) / max(1, len(loader))
+def _mix(
+    levels: torch.Tensor, target: torch.Tensor, alpha: float, words: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mix every tile with another of its batch, in dB, and their targets as much."""
+    if not alpha:
+        return levels, target
+    rng = np.random.default_rng(words)
+    part = float(rng.beta(alpha, alpha))
+    other = torch.from_numpy(rng.permutation(len(levels))).to(levels.device)
+    mixed = part * levels.float() + (1 - part) * levels[other].float()
+    return mixed.round().to(levels.dtype), part * target + (1 - part) * target[other]
 
 
-def _validate(network: Any, strips: Strips, places: NDArray[np.int64], device: torch.device) -> NDArray[np.float32]:
+def _is_out_of_memory(err: BaseException) -> bool:
+    return isinstance(err, torch.OutOfMemoryError) or "not enough memory" in str(err)
+
+
+def _validate(network: Any, corpus: Corpus, places: NDArray[np.int64], device: torch.device) -> NDArray[np.float32]:
     """Log-probabilities of the validation recordings."""
     with np.errstate(invalid="ignore"):  # a network that has gone astray is told of by who called
-        rows = [pool(tile_log_proba(network, strips.tiles(place), device)) for place in places]
+        rows = [pool(tile_log_proba(network, corpus.strips.tiles(int(place)), device)) for place in places]
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
 

@@ -12,13 +12,14 @@ import soundfile
 from conftest import RATE, make_wave
 from typer.testing import CliRunner
 
+import cqt2img
 from cqt2img import cli
 from cqt2img.classifier import load
 from cqt2img.rendering import open_tiles
 from cqt2img.source import list_recordings
 
 FIT = ["--backbone", "test_resnet", "--weights", "none", "--epochs", "1", "--augment", "none", "--device", "cpu", "-q"]
-COMMANDS = ["render", "fit", "predict", "evaluate", "demo"]
+COMMANDS = ["render", "fit", "predict", "evaluate", "backbones", "demo"]
 
 
 def run(*words):
@@ -259,6 +260,31 @@ def test_fit_with_recordings_to_validate_on(tile_folder, tmp_path):
     assert run("fit", tile_folder, "-o", tmp_path / "model", *FIT, *words)[0] == 0
 
 
+def test_fit_that_is_stopped_goes_on(tile_folder, tmp_path, monkeypatch):
+    from cqt2img import train as module
+
+    words = ["fit", tile_folder, *FIT, "--epochs", "3"]
+    assert run(*words, "-o", tmp_path / "whole")[0] == 0
+    close, entries = module._Course._close_epoch, []
+
+    def stop(self, start):
+        close(self, start)
+        entries.append(self.epoch)
+        if len(entries) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module._Course, "_close_epoch", stop)
+    code, out, err = run(*words, "-o", tmp_path / "model", "--checkpoint", tmp_path / "state")
+    assert (code, out) == (130, "")
+    assert err == "cqt2img: stopped. Run the same command again with --resume.\n"
+    assert not (tmp_path / "model").exists()
+    assert run(*words, "-o", tmp_path / "model", "--checkpoint", tmp_path / "state", "--resume")[0] == 0
+    assert entries == [1, 2, 2, 3], "the first epoch was not done again"
+    for name in ("model.safetensors",):
+        assert (tmp_path / "model" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert (tmp_path / "state" / "history.csv").read_text().count("\n") == 4
+
+
 @pytest.fixture
 def one_bad(folder, tmp_path):
     root = shutil.copytree(folder, tmp_path / "one bad")
@@ -432,3 +458,15 @@ def test_evaluate_without_labels(main, clips, saved):
     assert (code, out) == (1, "")
     assert err.startswith("cqt2img: evaluate: y must label every recording, got none for 3 of 3, first ")
     assert err.count("\n") == 1
+
+
+# backbones
+
+
+def test_backbones_are_listed():
+    code, out, _ = run("backbones")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0].split() == ["backbone", "weights", "parameters", "GMACs", "time", "good", "for"]
+    assert [line.split()[0] for line in lines[1:]] == cqt2img.list_backbones()["name"].tolist()
+    assert lines[1].split()[:6] == ["resnet18", "imagenet", "11.18", "M", "1.78", "1.0"]

@@ -234,7 +234,8 @@ def test_arguments_are_checked_before_the_recordings(classifier):
 
 def test_loss_that_is_no_number(options):
     model = Classifier(**{**options, "learning_rate": 1e30})
-    with pytest.raises(TrainingError, match=r"^fit: loss must stay a number, got (nan|inf) at step \d+\. Lower"):
+    where = r"^fit: loss must stay a number, got (nan|inf) at step \d+ of epoch 1, with tiles of array \d.*\. Lower"
+    with pytest.raises(TrainingError, match=where):
         model.fit(lines(), Y)
     assert not hasattr(model, "network_")
 
@@ -318,8 +319,8 @@ def test_groups_are_kept_whole(options, monkeypatch, tile_folder):
 
     seen = {}
 
-    def spy(network, strips, targets, sides, *rest):
-        seen["sides"] = sides
+    def spy(network, corpus, *rest):
+        seen["sides"] = corpus.training, corpus.validation
         raise InterruptedError
 
     monkeypatch.setattr(module, "train", spy)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from conftest import make_cqt
 
-from cqt2img.dataset import TrainingTiles, load_strips, tile_batches
+from cqt2img.dataset import Corpus, TrainingTiles, load_strips, tile_batches
 from cqt2img.labels import one_hot
 from cqt2img.source import list_recordings
 from cqt2img.tile import cut_tiles
@@ -86,9 +86,10 @@ def test_crop_ignores_sound_behind_the_last_tile(small):
     assert strips.crop(0, 60).shape == small.size
 
 
-def training(strips, augment="none", seed=0, recordings=None):
+def training(strips, augment="none", seed=0, recordings=None, balance="class", groups="abcde"):
     targets = one_hot(np.array([0, 0, 1, 1, 2]), 3)
-    return TrainingTiles(strips, np.arange(5) if recordings is None else recordings, targets, augment, seed)
+    mine = np.arange(5) if recordings is None else recordings
+    return TrainingTiles(Corpus(strips, targets, np.array(list(groups)), mine, np.arange(0)), augment, balance, seed)
 
 
 def test_every_class_equally_often(strips):
@@ -173,3 +174,18 @@ def test_tile_batches(batch_size, sizes):
     batches = list(tile_batches(tiles, batch_size))
     assert [len(batch) for batch in batches] == sizes
     np.testing.assert_array_equal(torch.cat(batches).numpy(), tiles)
+
+
+def test_every_group_of_a_class_equally_often(strips):
+    data = training(strips, balance="group")  # the third class has one group, the second one of 2 and one of 3 tiles
+    drawn = np.zeros(5)
+    for epoch in range(50):
+        data.set_epoch(epoch)
+        assert len(data) == 18
+        for recording, _ in data.items:
+            drawn[recording] += 1
+    assert drawn[2] == pytest.approx(drawn[3], rel=0.1)
+    assert drawn[:2].sum() == drawn[2:4].sum() == drawn[4]
+    together = training(strips, balance="group", groups="aabbc")
+    by_class = training(strips, balance="class")
+    assert [len(one) for one in (together, by_class)] == [18, 18]

@@ -1,15 +1,21 @@
+import re
+
 import numpy as np
 import pytest
 import torch
 from conftest import make_cqt, refused
 
+from cqt2img import checkpoint as checkpoint_module
 from cqt2img.backbone import build_network
-from cqt2img.dataset import load_strips
+from cqt2img.checkpoint import BEST, LAST
+from cqt2img.dataset import Corpus, load_strips
 from cqt2img.errors import Cqt2imgError, InputError
 from cqt2img.labels import one_hot
 from cqt2img.predict import pool, tile_log_proba
+from cqt2img.recipe import Recipe
 from cqt2img.source import list_recordings
-from cqt2img.train import Recipe, TrainingError, _settle_norms, epoch_bar, train
+from cqt2img.train import TrainingError, _mix, _settle_norms, train
+from cqt2img.watch import Watch, look_on
 
 GOOD = {"epochs": 8, "batch_size": 8, "learning_rate": 3e-2, "weight_decay": 0.05, "augment": "none",
         "precision": "fp32", "seed": 0}  # fmt: skip
@@ -28,16 +34,48 @@ def strips(small):
     return load_strips(list_recordings(cqts), small)[0]
 
 
-def run(strips, sides=SIDES, on_epoch=None, codes=CODES, name="test_resnet", **changes):
+class Seen(Watch):
+    def __init__(self):
+        self.entries, self.losses, self.begun = [], [], None
+
+    def begin(self, *words):
+        self.begun = words
+
+    def step(self, loss):
+        self.losses.append(loss)
+
+    def epoch(self, entry):
+        self.entries.append(entry)
+
+
+def make_network(strips, name="test_resnet"):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build_network(name, 2, strips.spec)
-    return network, train(network, strips, one_hot(codes, 2), sides, recipe(**changes), "cpu", on_epoch)
+        return build_network(name, 2, strips.spec)
+
+
+def make_corpus(strips, sides=SIDES, codes=CODES):
+    return Corpus(strips, one_hot(codes, 2), np.arange(12) // 4, *sides)
+
+
+def run(strips, sides=SIDES, watch=None, codes=CODES, name="test_resnet", checkpoint=None, resume=False, **changes):
+    network = make_network(strips, name)
+    corpus = make_corpus(strips, sides, codes)
+    return network, train(network, corpus, recipe(**changes), "cpu", watch, checkpoint, resume)
+
+
+def same(one, other):
+    history = [[{k: v for k, v in entry.items() if k != "seconds"} for entry in t.history] for t in (one, other)]
+    return (
+        history[0] == history[1]
+        and all(torch.equal(v, other.state[k]) for k, v in one.state.items())
+        and np.array_equal(one.validation, other.validation)
+    )
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet", "test_convnext"])
 def test_learns_low_from_high(strips, name):
-    rate = 1e-3 if name == "test_vit" else 3e-3  # at 3e-3 the transformer does not learn
+    rate = 3e-4 if name == "test_vit" else 3e-3  # at 3e-3 the transformer does not learn
     _, trained = run(strips, name=name, epochs=12, batch_size=4, learning_rate=rate)
     assert max(entry["valid_accuracy"] for entry in trained.history) == 1.0
     assert trained.history[-1]["loss"] < 0.5 * trained.history[0]["loss"]
@@ -49,11 +87,16 @@ def test_learns_through_augmentation(strips):
 
 
 def test_history_has_one_entry_per_epoch(strips):
-    seen = []
-    _, trained = run(strips, on_epoch=seen.append, epochs=3)
-    assert seen == trained.history
-    assert [entry["epoch"] for entry in seen] == [1, 2, 3]
-    assert all(list(e) == ["epoch", "loss", "valid_accuracy", "valid_loss", "seconds"] for e in seen)
+    seen = Seen()
+    _, trained = run(strips, watch=seen, epochs=3)
+    assert seen.entries == trained.history
+    assert [entry["epoch"] for entry in seen.entries] == [1, 2, 3]
+    names = ["epoch", "loss", "valid_accuracy", "valid_loss", "learning_rate", "seconds"]
+    assert all(list(entry) == names for entry in seen.entries)
+    n_epochs, n_steps, done = seen.begun
+    assert (n_epochs, done) == (3, 0)
+    assert len(seen.losses) == 3 * n_steps
+    assert np.mean(seen.losses[:n_steps]) == pytest.approx(trained.history[0]["loss"])
 
 
 def test_first_loss_is_that_of_one_who_does_not_know(strips):
@@ -118,9 +161,12 @@ def test_loss_that_is_no_number(strips):
     network = build_network("test_resnet", 2, strips.spec)
     with torch.no_grad():
         next(network.parameters()).fill_(np.nan)
-    message = "fit: loss must stay a number, got nan at step 1. Lower learning_rate, or set precision='fp32'."
-    with refused(TrainingError, message):
-        train(network, strips, one_hot(CODES, 2), SIDES, recipe(epochs=1), "cpu")
+    with pytest.raises(TrainingError) as caught:
+        train(network, make_corpus(strips), recipe(epochs=1), "cpu")
+    assert re.fullmatch(
+        r"fit: loss must stay a number, got nan at step 1 of epoch 1, with tiles of recording \d, recording \d, "
+        r"recording \d and others\. Lower learning_rate, or set precision='fp32'\.", str(caught.value)
+    )  # fmt: skip
     assert issubclass(TrainingError, (Cqt2imgError, RuntimeError))
 
 
@@ -174,10 +220,12 @@ def test_recipe_takes_numpy_numbers():
 
 
 @pytest.mark.parametrize("visible", [True, False])
-def test_epoch_bar_is_silent_where_nobody_looks(visible, capsys):
-    with epoch_bar(2, visible) as bar:
-        bar({"epoch": 1, "loss": 0.5, "valid_accuracy": 0.5, "valid_loss": 0.5})
-        bar({"epoch": 2, "loss": 0.5, "valid_accuracy": None, "valid_loss": None})
+def test_the_bar_is_silent_where_nobody_looks(visible, capsys):
+    with look_on(visible) as watch:
+        watch.begin(2, 1, 0)
+        for n, score in enumerate((0.5, None)):
+            watch.step(0.5)
+            watch.epoch({"epoch": n + 1, "loss": 0.5, "valid_accuracy": score, "valid_loss": score})
     assert capsys.readouterr() == ("", "")
 
 
@@ -196,3 +244,162 @@ def test_norms_average_over_all_steps_until_their_own_memory_is_as_long():
     assert norm.running_mean.item() == pytest.approx(2)
     _settle_norms([(norm, 0.1)], 100)
     assert norm.momentum == 0.1
+
+
+WAYS = [
+    {},
+    {"ema": 0.9, "mixup": 0.2},
+    {"layer_decay": 0.7, "head_first": True, "augment": "album"},
+    {"balance": "group", "accumulate": 2},
+]
+
+
+@pytest.mark.parametrize("changes", WAYS, ids=str)
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_killed_anywhere_and_resumed_it_is_the_same_to_the_bit(strips, tmp_path, monkeypatch, changes, name):
+    monkeypatch.setattr(checkpoint_module, "_EVERY_SECONDS", 0.0)  # after every step
+    undisturbed = run(strips, name=name, epochs=3, batch_size=4, **changes)[1]
+
+    class Killer(Seen):
+        def step(self, loss):
+            super().step(loss)
+            if len(self.losses) == self.last:
+                raise KeyboardInterrupt
+
+    for last in (1, 3, 2, 100):  # the first, one later in the first or second epoch, and so on to the end
+        killer = Killer()
+        killer.last = last
+        try:
+            resumed = run(
+                strips, name=name, watch=killer, checkpoint=tmp_path, resume=True, epochs=3, batch_size=4, **changes
+            )
+        except KeyboardInterrupt:
+            continue
+    assert killer.begun[2] > 0, "it went on where it was"
+    assert same(resumed[1], undisturbed)
+
+
+def test_resume_of_nothing_begins_and_of_the_end_ends(strips, tmp_path):
+    first = run(strips, checkpoint=tmp_path / "new", resume=True, epochs=2)[1]
+    seen = Seen()
+    again = run(strips, watch=seen, checkpoint=tmp_path / "new", resume=True, epochs=2)[1]
+    assert same(first, again)
+    assert seen.losses == []
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [BEST, LAST]
+
+
+def test_without_resume_it_begins_anew(strips, tmp_path):
+    run(strips, checkpoint=tmp_path, epochs=2)
+    seen = Seen()
+    run(strips, watch=seen, checkpoint=tmp_path, epochs=2)
+    assert seen.begun[2] == 0
+
+
+def test_the_best_weights_lie_in_a_file_of_their_own(strips, tmp_path):
+    from safetensors.torch import load_file
+
+    trained = run(strips, checkpoint=tmp_path, epochs=4)[1]
+    best = load_file(tmp_path / BEST)
+    assert all(torch.equal(v, best[k]) for k, v in trained.state.items())
+
+
+def test_a_checkpoint_of_another_training(strips, tmp_path):
+    run(strips, checkpoint=tmp_path, epochs=2)
+    message = (
+        "fit: checkpoint must be of the same recordings and the same arguments, got another training in "
+        f"{str(tmp_path)!r}. Choose another folder, or fit without resume."
+    )
+    for change in ({"learning_rate": 1e-4}, {"seed": 1}, {"sides": (np.arange(7), np.arange(8, 12))}):
+        with refused(InputError, message):
+            run(strips, checkpoint=tmp_path, resume=True, **{"epochs": 2, **change})
+
+
+def test_a_damaged_checkpoint(strips, tmp_path):
+    run(strips, checkpoint=tmp_path, epochs=1)
+    data = (tmp_path / LAST).read_bytes()
+    for damaged in (data[:1000], b"", b"hello" * 100, data[:5000] + bytes(5000) + data[10_000:]):
+        (tmp_path / LAST).write_bytes(damaged)
+        with pytest.raises(InputError, match=r"fit: checkpoint must be undamaged, got .* Remove it to start anew\."):
+            run(strips, checkpoint=tmp_path, resume=True, epochs=1)
+
+
+def test_resume_needs_a_folder(strips):
+    with refused(InputError, "fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=."):
+        run(strips, resume=True)
+
+
+def test_parts_of_a_batch_add_up_to_it(strips):
+    # without batch norm, which looks at a part alone
+    whole, parts = (run(strips, name="test_convnext", epochs=1, accumulate=n)[1] for n in (1, 4))
+    assert parts.history[0]["loss"] == pytest.approx(whole.history[0]["loss"], abs=1e-4)
+
+
+def test_memory_that_runs_out_once(strips, monkeypatch, caplog):
+    whole = run(strips, name="test_convnext", epochs=1)[1]
+    calls = []
+    forward = type(make_network(strips)).forward
+
+    def narrow(self, levels):
+        calls.append(len(levels))
+        if len(levels) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, levels)
+
+    monkeypatch.setattr(type(make_network(strips)), "forward", narrow)
+    parts = run(strips, (SIDES[0], SIDES[1]), name="test_convnext", epochs=1)[1]
+    assert calls[:3] == [8, 4, 4]
+    assert 8 not in calls[1:]
+    assert [r.message for r in caplog.records if "memory" in r.message] == [
+        "fit: memory ran out; every batch goes through the network in 2 parts from now on"
+    ]
+    assert parts.history[0]["loss"] == pytest.approx(whole.history[0]["loss"], abs=1e-4)
+
+
+def test_memory_that_is_never_enough(strips, monkeypatch):
+    def narrow(self, levels):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(make_network(strips)), "forward", narrow)
+    with pytest.raises(torch.OutOfMemoryError):
+        run(strips, epochs=1)
+
+
+def test_mix_is_in_levels_and_in_targets_alike():
+    levels = torch.tensor([0, 100, 200, 255], dtype=torch.uint8).reshape(4, 1, 1)
+    target = torch.eye(4)
+    mixed, wanted = _mix(levels, target, 0.5, [0, 1, 2])
+    assert mixed.dtype == torch.uint8
+    assert torch.equal(wanted.sum(dim=1), torch.ones(4))
+    expected = (wanted @ levels.reshape(4).float()).round()
+    assert torch.equal(mixed.reshape(4).float(), expected)
+    assert not torch.equal(mixed, levels)
+    assert _mix(levels, target, 0.0, [0]) == (levels, target)
+
+
+def test_patience_ends_what_gets_worse(strips):
+    codes = np.concatenate([CODES[:8], 1 - CODES[8:]])
+    trained = run(strips, codes=codes, epochs=30, patience=2)[1]
+    losses = [entry["valid_loss"] for entry in trained.history]
+    assert len(losses) < 30
+    assert int(np.argmin(losses)) == len(losses) - 3
+
+
+def test_the_average_of_the_weights_is_what_is_kept(strips):
+    network, trained = run(strips, epochs=3, ema=0.99)
+    assert not all(torch.equal(v, trained.state[k]) for k, v in network.state_dict().items())
+    network.load_state_dict(trained.state)
+    best = min(trained.history, key=lambda entry: entry["valid_loss"])
+    kept = [pool(tile_log_proba(network, strips.tiles(n), torch.device("cpu"))) for n in SIDES[1]]
+    np.testing.assert_allclose(kept, trained.validation, atol=1e-5)
+    assert best["valid_loss"] == pytest.approx(-trained.validation[range(4), CODES[8:]].mean(), abs=1e-4)
+
+
+def test_lower_layers_learn_more_slowly(strips):
+    before = {k: v.clone() for k, v in make_network(strips).state_dict().items()}
+
+    def moved(decay):
+        after = run(strips, epochs=1, layer_decay=decay, learning_rate=1e-3, weight_decay=0.0)[0].state_dict()
+        first = next(k for k, v in before.items() if v.ndim == 4)
+        return (after[first] - before[first]).abs().mean().item()
+
+    assert moved(0.5) < 0.5 * moved(1.0)

@@ -1,0 +1,125 @@
+"""The state of a training on disk: written whole, read back to the bit, and of no other training."""
+
+import hashlib
+import json
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from cqt2img.dataset import Corpus
+from cqt2img.disk import room, write_whole
+from cqt2img.errors import InputError
+
+LAST, BEST = "last.pt", "best.safetensors"
+_EVERY_SECONDS = 60.0
+_FREE = ("workers", "accumulate")  # words of a recipe that may change from one run to the next
+
+
+class Checkpoint:
+    """Where the state of a training is kept.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        The folder; without one nothing is kept.
+    recipe : dict
+        Fields of the recipe.
+    corpus : Corpus
+        The recordings. With the recipe they tell one training from another.
+    """
+
+    def __init__(self, folder: Path | None, recipe: dict[str, Any], corpus: Corpus) -> None:
+        self.folder = folder
+        self.key = "" if folder is None else _key(recipe, corpus)
+        self.written = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Tell whether the last checkpoint is a minute old.
+
+        Returns
+        -------
+        bool
+            Whether to write one.
+        """
+        return self.folder is not None and time.monotonic() - self.written >= _EVERY_SECONDS
+
+    def write(self, state: dict[str, Any], accelerator: Any) -> None:
+        """Write the state, whole or not at all; of several processes only the first does.
+
+        Parameters
+        ----------
+        state : dict
+            Tensors, numbers and texts.
+        accelerator : Accelerator
+            Knows which process this is.
+
+        Raises
+        ------
+        InputError
+            If the disk is full.
+        """
+        if self.folder is not None and accelerator.is_main_process:
+            from safetensors.torch import save_file
+
+            folder = self.folder
+            with room("fit", folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                write_whole(folder / LAST, lambda part: torch.save({"key": self.key, **state}, part))
+                if state["best"] is not None and state["step"] == 0 and not state["stale"]:
+                    best = {k: v.contiguous() for k, v in state["best"]["state"].items()}
+                    write_whole(folder / BEST, lambda part: save_file(best, part))
+        self.written = time.monotonic()
+
+    def read(self, device: torch.device) -> dict[str, Any] | None:
+        """Read the state back.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where the tensors go.
+
+        Returns
+        -------
+        dict or None
+            The state; None where there is no checkpoint yet.
+
+        Raises
+        ------
+        InputError
+            If no folder was given, or the checkpoint is damaged or of another training.
+        """
+        if self.folder is None:
+            raise InputError("fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=.")
+        path = self.folder / LAST
+        if not path.is_file():
+            return None
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)  # runs no code
+            key = state.pop("key")
+        except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as err:
+            cause = str(err).strip().splitlines()[0][:200] if str(err).strip() else type(err).__name__
+            raise InputError(
+                f"fit: checkpoint must be undamaged, got {str(path)!r}: {cause}. Remove it to start anew."
+            ) from err
+        if key != self.key:
+            raise InputError(
+                f"fit: checkpoint must be of the same recordings and the same arguments, got another training in "
+                f"{str(self.folder)!r}. Choose another folder, or fit without resume."
+            )
+        # what was best stays on the CPU
+        if state["best"] is not None:
+            state["best"]["state"] = {k: v.cpu() for k, v in state["best"]["state"].items()}
+            state["best"]["validation"] = state["best"]["validation"].cpu()
+        return state
+
+
+def _key(recipe: dict[str, Any], corpus: Corpus) -> str:
+    digest = hashlib.sha256(json.dumps({k: v for k, v in recipe.items() if k not in _FREE}, sort_keys=True).encode())
+    arrays: list[NDArray[Any]] = [corpus.targets, corpus.training, corpus.validation, *corpus.strips.strips]
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,98 @@
+"""How a backbone is fine-tuned: every number of it, and what is made of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cqt2img.augment import STRENGTHS
+from cqt2img.errors import InputError
+
+_PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a backbone is fine-tuned.
+
+    Parameters
+    ----------
+    epochs : int
+        1 or more.
+    batch_size : int
+        Tiles in a step, over all processes.
+    learning_rate : float
+        Highest rate of AdamW; a linear warm-up, then a cosine.
+    weight_decay : float
+        Of AdamW; norms and biases are spared.
+    augment : str
+        See `make_augment`.
+    precision : {"fp32", "bf16", "auto"}
+        "auto" is bf16 on a GPU that has it, else fp32.
+    seed : int
+        Of every draw, 0 or more.
+    layer_decay : float
+        What the learning rate is multiplied by from one layer to the one below it, above 0 to 1.
+    head_first : bool
+        Whether the head is fitted to the features of the body as it is, before all layers train.
+    mixup : float
+        Tiles are mixed in dB by Beta(mixup, mixup); 0 does not mix.
+    ema : float
+        Decay of the moving average of the weights, which is what is validated and kept; 0 keeps the weights
+        themselves.
+    patience : int, optional
+        Epochs without a lower validation log-loss after which training stops; None trains to the end.
+    accumulate : int
+        Parts in which a batch goes through the network, for want of memory.
+    balance : {"group", "class"}
+        What is drawn equally often: every class, or every group within it, too.
+    workers : int
+        Processes that augment tiles; 0 does it in this one.
+
+    Raises
+    ------
+    InputError
+        If one of them cannot be used.
+    """
+
+    epochs: int = 12
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    augment: str = "album"
+    precision: str = "auto"
+    seed: int = 0
+    layer_decay: float = 1.0
+    head_first: bool = False
+    mixup: float = 0.0
+    ema: float = 0.0
+    patience: int | None = None
+    accumulate: int = 1
+    balance: str = "class"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("accumulate", 1), ("workers", 0),
+                          ("patience", 1)):  # fmt: skip
+            value = getattr(self, name)
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            if not (name == "patience" and value is None) and (not whole or not low <= value < 2**32):
+                name = "random_state" if name == "seed" else name
+                raise InputError(f"fit: {name} must be a whole number from {low}, got {value!r}. Choose another.")
+        for name, rule, good in (
+            ("learning_rate", "be above 0", _finite(self.learning_rate) and self.learning_rate > 0),
+            ("weight_decay", "be 0 or more", _finite(self.weight_decay) and self.weight_decay >= 0),
+            ("augment", f"be one of {', '.join(STRENGTHS)}", self.augment in STRENGTHS),
+            ("precision", f"be one of {', '.join(_PRECISIONS)}", self.precision in _PRECISIONS),
+            ("layer_decay", "be above 0, to 1", _finite(self.layer_decay) and 0 < self.layer_decay <= 1),
+            ("mixup", "be 0 or more", _finite(self.mixup) and self.mixup >= 0),
+            ("ema", "be from 0 to below 1", _finite(self.ema) and 0 <= self.ema < 1),
+            ("balance", "be 'class' or 'group'", self.balance in ("class", "group")),
+        ):
+            if not good:
+                raise InputError(f"fit: {name} must {rule}, got {getattr(self, name)!r}. Choose another.")
+
+
+def _finite(value: Any) -> bool:
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    return number and bool(np.isfinite(value))

@@ -1,0 +1,156 @@
+"""Who looks on while a network is trained: a progress bar, a table."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from cqt2img.jobs import make_bar
+
+
+class Watch:
+    """Gets told how training goes. This one does not listen; others derive from it."""
+
+    def begin(self, n_epochs: int, n_steps: int, done: int) -> None:
+        """Hear how long it takes.
+
+        Parameters
+        ----------
+        n_epochs : int
+            Epochs in all.
+        n_steps : int
+            Steps of an epoch.
+        done : int
+            Steps that were taken in an earlier run.
+        """
+
+    def step(self, loss: float) -> None:
+        """Hear of a step.
+
+        Parameters
+        ----------
+        loss : float
+            Of its batch.
+        """
+
+    def epoch(self, entry: dict[str, Any]) -> None:
+        """Hear of an epoch.
+
+        Parameters
+        ----------
+        entry : dict
+            What the history says of it.
+        """
+
+
+class _Watches(Watch):
+    """Several who look on.
+
+    Parameters
+    ----------
+    watches : sequence of Watch
+        Who.
+    """
+
+    def __init__(self, watches: Sequence[Watch]) -> None:
+        self.watches = watches
+
+    def begin(self, n_epochs: int, n_steps: int, done: int) -> None:
+        """Tell all; the words are those of `Watch`."""
+        for watch in self.watches:
+            watch.begin(n_epochs, n_steps, done)
+
+    def step(self, loss: float) -> None:
+        """Tell all."""
+        for watch in self.watches:
+            watch.step(loss)
+
+    def epoch(self, entry: dict[str, Any]) -> None:
+        """Tell all."""
+        for watch in self.watches:
+            watch.epoch(entry)
+
+
+class _Bar(Watch):
+    """A progress bar of steps, with the loss, the validation accuracy and the time left.
+
+    Parameters
+    ----------
+    stack : ExitStack
+        Closes the bar at its end.
+    visible : bool
+        Whether to show anything.
+    """
+
+    def __init__(self, stack: ExitStack, visible: bool) -> None:
+        self.stack, self.visible = stack, visible
+        self.shown: dict[str, str] = {}
+        self.loss: float | None = None
+        self.n_epochs = 0
+
+    def begin(self, n_epochs: int, n_steps: int, done: int) -> None:
+        """Open the bar."""
+        options = {} if self.visible else {"disable": True}
+        self.n_epochs = n_epochs
+        self.bar = self.stack.enter_context(make_bar(n_epochs * n_steps, "fitting", initial=done, **options))
+
+    def step(self, loss: float) -> None:
+        """Go on by one."""
+        self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
+        self.bar.set_postfix({"loss": f"{self.loss:.3f}", **self.shown}, refresh=False)
+        self.bar.update()
+
+    def epoch(self, entry: dict[str, Any]) -> None:
+        """Show how the validation recordings were told apart."""
+        self.shown = {"epoch": f"{entry['epoch']}/{self.n_epochs}"}
+        if entry["valid_accuracy"] is not None:
+            self.shown["validation accuracy"] = f"{entry['valid_accuracy']:.3f}"
+
+
+class _CsvLog(Watch):
+    """The history as a table, one row an epoch, that grows while training runs.
+
+    Parameters
+    ----------
+    path : Path
+        The file; rows of an earlier run that are done again are replaced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def epoch(self, entry: dict[str, Any]) -> None:
+        """Add a row."""
+        rows = []
+        if entry["epoch"] > 1 and self.path.is_file():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < entry["epoch"]]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, list(entry))
+            table.writeheader()
+            table.writerows([*rows, entry])
+
+
+@contextmanager
+def look_on(visible: bool, folder: Path | None = None) -> Iterator[Watch]:
+    """Set up who looks on.
+
+    Parameters
+    ----------
+    visible : bool
+        Whether to show a progress bar, where somebody can see it.
+    folder : Path, optional
+        Where to keep `history.csv`.
+
+    Yields
+    ------
+    Watch
+        All of them.
+    """
+    with ExitStack() as stack:
+        watches: list[Watch] = [_Bar(stack, visible)]
+        if folder is not None:
+            watches.append(_CsvLog(folder / "history.csv"))
+        yield _Watches(watches)
