@@ -20,7 +20,7 @@ from cqt2img.evaluate import Evaluation, evaluate_proba
 from cqt2img.jobs import Progress, progress_bar, run_jobs
 from cqt2img.labels import encode, find_classes, refuse_unlabelled
 from cqt2img.predict import Heard, fit_temperature, listen, recording_answers, tile_answers, to_proba
-from cqt2img.recipe import Recipe
+from cqt2img.recipe import Recipe, check_parts
 from cqt2img.recording import attempt, refuse_bad
 from cqt2img.rendering import spec_for
 from cqt2img.source import list_recordings
@@ -244,10 +244,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         recipe = Recipe(seed=_plain(self.random_state), **{name: _plain(getattr(self, name)) for name in _RECIPE})
         if self.on_error not in ("raise", "skip"):
             raise InputError(f"fit: on_error must be 'raise' or 'skip', got {self.on_error!r}. Choose one.")
-        for name in ("label_smoothing", "validation_fraction"):
-            part = getattr(self, name)
-            if not isinstance(part, (int, float, np.number)) or not 0 <= part < 1:
-                raise InputError(f"fit: {name} must be a number from 0 to below 1, got {part!r}. Choose another.")
+        check_parts(label_smoothing=self.label_smoothing, validation_fraction=self.validation_fraction)
         table = list_recordings(X, y, groups, group_by)
         wanted = find_classes(table["label"].tolist(), table["path"].tolist())
         n_train = len(table)
@@ -574,13 +571,8 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         model = Classifier(**params)
     except TypeError as err:
         raise InputError(f"load: path must be an unchanged model, got {str(path)!r} ({err}). Copy it again.") from err
-    model.network_ = saved.network
-    model.architecture_ = saved.facts["architecture"]
-    model.classes_ = saved.classes
-    model.spec_ = saved.spec
-    model.temperature_ = saved.facts["temperature"]
-    model.history_ = saved.facts["history"]
-    model.fingerprints_ = saved.facts["fingerprints"]
+    model.network_, model.classes_, model.spec_ = saved.network, saved.classes, saved.spec
+    for name in ("architecture", "temperature", "history", "fingerprints", "skipped"):
+        setattr(model, f"{name}_", saved.facts[name])
     model.groups_ = np.asarray(saved.facts["training_groups"], dtype=str)
-    model.skipped_ = saved.facts["skipped"]
     return model

@@ -93,6 +93,24 @@ class Recipe:
                 raise InputError(f"fit: {name} must {rule}, got {getattr(self, name)!r}. Choose another.")
 
 
+def check_parts(**parts: Any) -> None:
+    """Refuse what is no part of a whole.
+
+    Parameters
+    ----------
+    **parts : Any
+        Numbers from 0 to below 1, by their names.
+
+    Raises
+    ------
+    InputError
+        If one of them is something else.
+    """
+    for name, part in parts.items():
+        if not isinstance(part, (int, float, np.number)) or not 0 <= part < 1:
+            raise InputError(f"fit: {name} must be a number from 0 to below 1, got {part!r}. Choose another.")
+
+
 def _finite(value: Any) -> bool:
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     return number and bool(np.isfinite(value))
