@@ -23,8 +23,9 @@ from cqt2img.audit import score_tiles
 from cqt2img.backbone import build_network
 from cqt2img.dataset import load_strips
 from cqt2img.evaluate import Evaluation
+from cqt2img.recipe import Recipe
 from cqt2img.source import list_recordings
-from cqt2img.train import Recipe
+from cqt2img.watch import Watch
 
 BACKBONE = "mobilenetv2_100"
 
@@ -75,8 +76,10 @@ def loose(table: pd.DataFrame, spec: object, weights: Path, a: argparse.Namespac
     torch.manual_seed(a.seed)
     network = build_network(BACKBONE, table["label"].nunique(), spec, weights)
     history: list[dict] = []
+    watch = Watch()
+    watch.epoch = history.append  # type: ignore[method-assign]
     recipe = Recipe(a.epochs, 32, a.learning_rate, 0.05, "none", "auto", a.seed)
-    return score_tiles(strips, table, 0.25, network, recipe, history.append), {"history": history}
+    return score_tiles(strips, table, 0.25, network, recipe, watch), {"history": history}
 
 
 if __name__ == "__main__":
