@@ -145,7 +145,8 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
             nn.init.normal_(head.weight, std=0.01)
             if head.bias is not None:
                 nn.init.zeros_(head.bias)
-    return TileNet(network, spec, blueprint)
+    # as tiles are painted; one layout for training, saving and opening gives the same numbers to the bit
+    return TileNet(network, spec, blueprint).to(memory_format=torch.channels_last)
 
 
 def find_device(device: str | None) -> torch.device:

@@ -210,7 +210,6 @@ def load_model(folder: Path) -> SavedModel:
     network = build_network(architecture["backbone"], len(classes), spec, None, architecture["in_chans"])
     try:
         network.load_state_dict(load_tensors(folder / _WEIGHTS), strict=True)
-        network.to(memory_format=torch.channels_last)  # as after training: the same numbers to the bit
         test = load_file(folder / _SELFTEST)
         worst = float(np.abs(_run(network, test["tiles"]) - test["log_proba"]).max())
     except (SafetensorError, RuntimeError, KeyError) as err:

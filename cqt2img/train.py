@@ -134,7 +134,6 @@ class _Course:
         self.data = TrainingTiles(corpus, recipe.augment, recipe.balance, recipe.seed)
         n_tiles, size = len(self.data), recipe.batch_size
         self.n_steps = max(1, n_tiles // size)  # what is left over is drawn in another epoch
-        network.to(memory_format=torch.channels_last)  # as tiles are painted
         optimizer = create_optimizer_v2(
             network.backbone, opt="adamw", lr=recipe.learning_rate, weight_decay=recipe.weight_decay,
             filter_bias_and_bn=True, layer_decay=recipe.layer_decay if recipe.layer_decay < 1 else None,

@@ -93,7 +93,8 @@ def test_overlapping_patches_of_other_tiles(tmp_path, small):
 def test_a_file_whose_grid_nobody_knows(tmp_path, small, wide):
     torch.manual_seed(0)
     path = tmp_path / "bare.safetensors"
-    save_file(build_network("ast", 3, replace(wide, width=80)).backbone.state_dict(), path)
+    state = build_network("ast", 3, replace(wide, width=80)).backbone.state_dict()
+    save_file({k: v.contiguous() for k, v in state.items()}, path)
     message = (
         f"Classifier: weights must have positions of a square grid, got 20 of them in {str(path)!r}. "
         "Give the folder of a saved model, which names its grid, or weights trained on squares."
