@@ -75,8 +75,13 @@ class TileSet:
         Raises
         ------
         InputError
-            If no recording could be rendered.
+            If no recording could be rendered, or a number is below 1.
         """
+        if min(n_recordings, n_tiles) < 1:
+            raise InputError(
+                f"TileSet.show: n_recordings and n_tiles must be 1 or more, got {n_recordings} and {n_tiles}. "
+                "Leave them out for a sheet of 4 recordings."
+            )
         whole = self.recordings[self.recordings["n_tiles"] > 0]
         if whole.empty:
             raise InputError("TileSet.show: it must hold tiles, got none. See the reasons in recordings['message'].")

@@ -76,3 +76,14 @@ def test_a_contact_sheet_of_nothing(tmp_path):
     tiles = render([np.zeros((96, 5))], tmp_path / "tiles", "fast")
     with refused(InputError, "TileSet.show: it must hold tiles, got none. See the reasons in recordings['message']."):
         tiles.show()
+
+
+def test_a_contact_sheet_of_no_recordings(tmp_path):
+    tiles = render([np.random.default_rng(0).random((96, 130))], tmp_path / "tiles", "fast")
+    message = (
+        "TileSet.show: n_recordings and n_tiles must be 1 or more, got 0 and 3. "
+        "Leave them out for a sheet of 4 recordings."
+    )
+    with refused(InputError, message):
+        tiles.show(n_recordings=0)
+    assert len(tiles.show(1, 1).axes) == 2
