@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cqt2img import Classifier, TileSpec, render, train
-from cqt2img.dataset import load_strips
+from cqt2img.corpus import load_strips
 from cqt2img.labels import encode, find_classes
 from cqt2img.predict import fit_temperature, log_loss, to_proba
 from cqt2img.source import list_recordings

@@ -21,7 +21,7 @@ import torch
 from cqt2img import Classifier, render
 from cqt2img.audit import score_tiles
 from cqt2img.backbone import build_network
-from cqt2img.dataset import load_strips
+from cqt2img.corpus import load_strips
 from cqt2img.evaluate import Evaluation
 from cqt2img.recipe import Recipe
 from cqt2img.source import list_recordings

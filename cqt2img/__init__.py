@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cqt2img.errors import AudioError, Cqt2imgError, InputError, MissingExtraError
     from cqt2img.evaluate import Evaluation
     from cqt2img.rendering import TileSet, open_tiles, render
-    from cqt2img.report import plot_confusion
+    from cqt2img.report import plot_confusion, plot_history
     from cqt2img.spec import TileSpec
     from cqt2img.split import group_split
     from cqt2img.tile import colour_tiles, cut_tiles, read_tile, tiles_to_db
@@ -40,6 +40,7 @@ _HOME = {
     "load_wave": "audio",
     "open_tiles": "rendering",
     "plot_confusion": "report",
+    "plot_history": "report",
     "plot_tiles": "drawing",
     "read_tile": "tile",
     "render": "rendering",
@@ -64,6 +65,7 @@ __all__ = [
     "load_wave",
     "open_tiles",
     "plot_confusion",
+    "plot_history",
     "plot_tiles",
     "read_tile",
     "render",

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cqt2img.backbone import TileNet, find_device
-from cqt2img.dataset import Corpus, Strips
+from cqt2img.corpus import Corpus, Strips
 from cqt2img.evaluate import Evaluation, evaluate_proba
 from cqt2img.labels import encode, find_classes, one_hot
 from cqt2img.predict import tile_log_proba, to_proba

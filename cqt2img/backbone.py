@@ -76,10 +76,7 @@ class TileNet(nn.Module):
             Features.
         """
         body = cast(Any, self.backbone)
-        features = body.forward_head(body.forward_features(self._paint(levels)), pre_logits=True)
-        if isinstance(features, tuple):  # one for each of the two heads of a distilled network
-            features = torch.cat(features, dim=1)
-        return features.float()
+        return body.forward_head(body.forward_features(self._paint(levels)), pre_logits=True).float()
 
     def _paint(self, levels: torch.Tensor) -> torch.Tensor:
         if any(self.margin):

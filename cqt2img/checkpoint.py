@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from cqt2img.dataset import Corpus
+from cqt2img.corpus import Corpus
 from cqt2img.disk import room, write_whole
 from cqt2img.errors import InputError
 

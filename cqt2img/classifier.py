@@ -1,45 +1,34 @@
 """`Classifier`: fit on recordings of players, then say who plays."""
 
-import logging
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from cqt2img.backbone import build_network, find_device
-from cqt2img.dataset import Strips, arrange, load_strips
+from cqt2img.backbone import TileNet, build_network, find_device
+from cqt2img.corpus import Corpus, arrange, draw_sides, list_sides
 from cqt2img.errors import InputError
-from cqt2img.evaluate import Evaluation, evaluate_proba
-from cqt2img.jobs import Progress, progress_bar, run_jobs
-from cqt2img.labels import encode, find_classes, refuse_unlabelled
-from cqt2img.predict import Heard, fit_temperature, listen, recording_answers, tile_answers, to_proba
+from cqt2img.listener import Listener
+from cqt2img.predict import fit_temperature
 from cqt2img.recipe import Recipe, check_parts
-from cqt2img.recording import attempt, refuse_bad
 from cqt2img.rendering import spec_for
-from cqt2img.source import list_recordings
 from cqt2img.spec import TileSpec
 from cqt2img.store import load_model, save_model
-from cqt2img.train import train
+from cqt2img.train import Trained, train, train_head
 from cqt2img.watch import look_on
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-log = logging.getLogger(__name__)
 _RECIPE = (
-    "epochs", "batch_size", "learning_rate", "weight_decay", "augment", "precision", "layer_decay", "head_first",
-    "mixup", "ema", "patience", "accumulate", "balance", "workers",
+    "finetune", "epochs", "batch_size", "learning_rate", "weight_decay", "augment", "precision", "layer_decay",
+    "head_first", "mixup", "ema", "patience", "accumulate", "balance", "workers",
 )  # fmt: skip
 
 
-class Classifier(ClassifierMixin, BaseEstimator):
+class Classifier(Listener):
     """Say who plays: a pretrained image network, fine-tuned on constant-Q pictures of recordings.
 
     One sample is one recording. `X` is a folder (label = the folder below it, group = the folder
@@ -58,6 +47,10 @@ class Classifier(ClassifierMixin, BaseEstimator):
         What a pixel means, or a preset. By default that of the tiles, or "piano" for recordings.
     in_chans : {3, 1}
         3: the network sees the painted tile. 1: it sees the level.
+    finetune : {"all", "head"}
+        "all" trains every layer. "head" leaves the pretrained body as it is and fits the head to it by
+        logistic regression: every tile goes through the network once, and of the arguments from here to
+        `workers` none has a say.
     epochs : int
         1 or more. With validation recordings the best epoch is kept.
     batch_size : int
@@ -89,6 +82,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
     validation_fraction : float
         Part of the recordings of each class, in whole groups, that is kept from training to choose
         the epoch and the temperature; 0 to below 1. Not used where `fit` gets `validation`.
+    memory : str or Path, optional
+        Folder where `finetune="head"` keeps the features of tiles from one fit to the next.
     precision : {"auto", "fp32", "bf16"}
         "auto" is bf16 on a GPU that has it, else fp32.
     device : {None, "cpu", "cuda", "mps"}
@@ -143,6 +138,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         weights: Any = "imagenet",
         spec: Any = None,
         in_chans: int = 3,
+        finetune: str = "all",
         epochs: int = 12,
         batch_size: int = 32,
         learning_rate: float = 1e-3,
@@ -158,6 +154,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         balance: str = "class",
         workers: int = 0,
         validation_fraction: float = 0.2,
+        memory: str | os.PathLike[str] | None = None,
         precision: str = "auto",
         device: str | None = None,
         n_jobs: int = 1,
@@ -169,6 +166,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.weights = weights
         self.spec = spec
         self.in_chans = in_chans
+        self.finetune = finetune
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -184,6 +182,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.balance = balance
         self.workers = workers
         self.validation_fraction = validation_fraction
+        self.memory = memory
         self.precision = precision
         self.device = device
         self.n_jobs = n_jobs
@@ -219,7 +218,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
             or a tuple `(X, y)` or `(X, y, groups)`. By default whole groups are split off.
         checkpoint : str or Path, optional
             Folder for the state of the training, written every minute and after every epoch, with
-            `history.csv` and the best weights so far.
+            `history.csv`, the best weights so far and, where TensorBoard is installed, `tensorboard`;
+            with `finetune="head"` for the features of tiles.
         resume : bool
             Whether to go on from the checkpoint, if there is one. On a CPU the model is then the
             same, to the bit, as without the interruption.
@@ -239,35 +239,23 @@ class Classifier(ClassifierMixin, BaseEstimator):
         TrainingError
             If the loss is no longer a number.
         """
-        import pandas as pd
-
         recipe = Recipe(seed=_plain(self.random_state), **{name: _plain(getattr(self, name)) for name in _RECIPE})
         if self.on_error not in ("raise", "skip"):
             raise InputError(f"fit: on_error must be 'raise' or 'skip', got {self.on_error!r}. Choose one.")
         check_parts(label_smoothing=self.label_smoothing, validation_fraction=self.validation_fraction)
-        table = list_recordings(X, y, groups, group_by)
-        wanted = find_classes(table["label"].tolist(), table["path"].tolist())
-        n_train = len(table)
-        find_device(self.device)
-        if validation is not None:
-            given = validation if isinstance(validation, tuple) else (validation,)
-            X_valid, y_valid, groups_valid = (*given, None, None)[:3]
-            held = list_recordings(X_valid, y_valid, groups_valid, group_by)
-            table = pd.concat([table, held], ignore_index=True)
+        table, wanted = list_sides(X, y, groups, group_by, validation)
+        device = find_device(self.device)
         spec = spec_for(self.spec, X, "fit")
         with torch.random.fork_rng():  # the network comes first: weights that are missing should not cost an hour
             torch.manual_seed(self.random_state)
             network = build_network(self.backbone, len(wanted), spec, self.weights, self.in_chans)
-        strips, table = self._pictures(table, spec)
+        strips, table, self.skipped_ = draw_sides(table, spec, self.on_error, self.n_jobs, self._bar())
         part = self.validation_fraction if validation is None else None
-        corpus, classes = arrange(strips, table, wanted, n_train, part, self.label_smoothing, self.random_state)
-        folder = None if checkpoint is None else Path(checkpoint)
-        with look_on(self.verbose, folder) as watch:
-            trained = train(network, corpus, recipe, self.device, watch, folder, resume)
+        corpus, self.classes_ = arrange(strips, table, wanted, part, self.label_smoothing, self.random_state)
+        trained = self._train(network, corpus, recipe, None if checkpoint is None else Path(checkpoint), resume)
         network.load_state_dict(trained.state)
-        self.network_ = network.to(find_device(self.device))
+        self.network_ = network.to(device)
         self.architecture_ = {"backbone": str(self.backbone), "in_chans": int(self.in_chans)}
-        self.classes_ = classes
         self.spec_ = spec
         self.history_ = trained.history
         held_codes = corpus.targets[corpus.validation].argmax(axis=1)
@@ -276,211 +264,18 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.fingerprints_ = sorted(set(table["fingerprint"]))
         return self
 
-    def identify(self, X: Any, top_k: int = 3) -> "pd.DataFrame":
-        """Name the player of every recording, with one row for each, whatever its state.
-
-        Parameters
-        ----------
-        X : folder, table, TileSet, or sequence of paths or CQT arrays
-            The recordings, as for `fit`.
-        top_k : int
-            How many names to list, 1 or more.
-
-        Returns
-        -------
-        DataFrame
-            `path`, `label`, `probability`, `label_2`, `probability_2` and so on, `status` ("ok"
-            or "error"), `reason`, `message`. No label where the status is "error".
-
-        Raises
-        ------
-        InputError
-            If there is no recording, or `top_k` is below 1.
-        """
-        return self.answers(X, top_k)[0]
-
-    def predict(self, X: Any) -> NDArray:
-        """Name the player of every recording.
-
-        Parameters
-        ----------
-        X : folder, table, TileSet, or sequence of paths or CQT arrays
-            The recordings, as for `fit`.
-
-        Returns
-        -------
-        ndarray, shape (n_recordings,)
-            Labels; None for a recording that could not be read where `on_error` is "skip".
-
-        Raises
-        ------
-        AudioError
-            If a recording cannot be read and `on_error` is "raise".
-        """
-        proba = self.predict_proba(X)
-        bad = np.isnan(proba).any(axis=1)
-        labels = self.classes_[np.where(bad, 0, proba.argmax(axis=1))]
-        if bad.any():
-            labels = labels.astype(object)
-            labels[bad] = None
-        return labels
-
-    def predict_proba(self, X: Any) -> NDArray[np.float32]:
-        """Give the probability of every player for every recording.
-
-        Parameters
-        ----------
-        X : folder, table, TileSet, or sequence of paths or CQT arrays
-            The recordings, as for `fit`.
-
-        Returns
-        -------
-        ndarray of float32, shape (n_recordings, n_classes)
-            In the order of `classes_`. A row is NaN for a recording that could not be read where
-            `on_error` is "skip".
-
-        Raises
-        ------
-        AudioError
-            If a recording cannot be read and `on_error` is "raise".
-        """
-        check_is_fitted(self)
-        table = list_recordings(X)
-        proba = np.full((len(table), len(self.classes_)), np.nan, dtype=np.float32)
-        infos = []
-        for row, heard in enumerate(self._listen(table, X)):
-            infos.append(heard.info)
-            if heard.recording is not None:
-                proba[row] = to_proba(heard.recording, self.temperature_)
-        if self.on_error == "raise":
-            refuse_bad("predict", table["path"], infos, "Use identify for one row each, or on_error='skip'.")
-        return proba
-
-    def predict_tiles(self, X: Any, top_k: int = 1) -> "pd.DataFrame":
-        """Name the player of every few seconds of every recording.
-
-        Parameters
-        ----------
-        X : folder, table, TileSet, or sequence of paths or CQT arrays
-            The recordings, as for `fit`.
-        top_k : int
-            How many names to list, 1 or more.
-
-        Returns
-        -------
-        DataFrame
-            One row per tile: `path`, `start_seconds`, `end_seconds`, `label`, `probability` and so
-            on, `status`, `reason`, `message`; one row without times for a recording that could not
-            be read.
-        """
-        return self.answers(X, top_k)[1]
-
-    def answers(self, X: Any, top_k: int = 3) -> tuple["pd.DataFrame", "pd.DataFrame"]:
-        """Give what `identify` and `predict_tiles` give, and listen only once.
-
-        Parameters
-        ----------
-        X : folder, table, TileSet, or sequence of paths or CQT arrays
-            The recordings, as for `fit`.
-        top_k : int
-            How many names to list, 1 or more.
-
-        Returns
-        -------
-        recordings, tiles : DataFrame
-            One row per recording, and one row per tile.
-
-        Raises
-        ------
-        InputError
-            If there is no recording, or `top_k` is below 1.
-        """
-        check_is_fitted(self)
-        if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1:
-            raise InputError(f"identify: top_k must be 1 or more, got {top_k!r}. Choose a larger number.")
-        table = list_recordings(X)
-        heard = list(self._listen(table, X))
-        paths, names, warmth = table["path"].tolist(), self.classes_, self.temperature_
-        return (
-            recording_answers(paths, heard, names, warmth, top_k),
-            tile_answers(paths, heard, names, warmth, self.spec_, top_k),
-        )
-
-    def score(self, X: Any, y: Sequence[Any] | None = None, sample_weight: Any = None) -> float:
-        """Give the part of the recordings that are named right.
-
-        Parameters
-        ----------
-        X : folder, table, TileSet, or sequence of paths or CQT arrays
-            The recordings, as for `fit`.
-        y : sequence, optional
-            One label per recording; by default what the folders or the table say.
-        sample_weight : array-like, optional
-            Weight of every recording.
-
-        Returns
-        -------
-        float
-            0 to 1. A recording that could not be read is not named right.
-
-        Raises
-        ------
-        InputError
-            If a label is missing.
-        AudioError
-            If a recording cannot be read and `on_error` is "raise".
-        """
-        check_is_fitted(self)
-        labels = list_recordings(X, y)["label"].tolist()
-        refuse_unlabelled("score", labels)
-        right = [a == b for a, b in zip(self.predict(X).tolist(), np.asarray(labels).tolist(), strict=True)]
-        return float(np.average(right, weights=sample_weight))
-
-    def evaluate(
-        self,
-        X: Any,
-        y: Sequence[Any] | None = None,
-        groups: Sequence[Any] | None = None,
-        *,
-        group_by: str | None = None,
-    ) -> Evaluation:
-        """Score the model on recordings, with an interval, beside chance.
-
-        Parameters
-        ----------
-        X : folder, table, TileSet, or sequence of paths or CQT arrays
-            Recordings that training never met, as for `fit`.
-        y : sequence, optional
-            One label per recording; by default what the folders or the table say.
-        groups : sequence, optional
-            One group per recording.
-        group_by : str, optional
-            Column of a table that names the group.
-
-        Returns
-        -------
-        Evaluation
-            Scores per recording; those that cannot be read are counted, not scored.
-
-        Raises
-        ------
-        InputError
-            If a label is missing or unknown to the model, or no recording can be read.
-        """
-        check_is_fitted(self)
-        table = list_recordings(X, y, groups, group_by)
-        refuse_unlabelled("evaluate", table["label"].tolist(), table["path"].tolist())
-        codes = encode(table["label"].tolist(), self.classes_)
-        heard = list(self._listen(table, X))
-        good = [n for n, one in enumerate(heard) if one.recording is not None]
-        proba = to_proba(np.reshape([heard[n].recording for n in good], (-1, len(self.classes_))), self.temperature_)
-        names = np.array([str(group) for group in table["group"]])[good]
-        scores = evaluate_proba(proba, codes[good], self.classes_, names, len(heard) - len(good))
-        # arrays have no name: only what they show can tell that training met them
-        met = set(self.groups_.tolist()) - {path for path in table["path"] if path.startswith("array ")}
-        same = {name for n, name in zip(good, names, strict=True) if heard[n].info["fingerprint"] in self.fingerprints_}
-        known = sorted(str(name) for name in same | (met & set(names.tolist())))
-        return replace(scores, known_groups=tuple(known))
+    def _train(
+        self, network: TileNet, corpus: Corpus, recipe: Recipe, checkpoint: Path | None, resume: bool
+    ) -> Trained:
+        """Train all layers, or the head alone, which keeps the features of tiles where the others keep their state."""
+        if resume and checkpoint is None:
+            raise InputError("fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=.")
+        with look_on(self.verbose and recipe.finetune == "all", checkpoint) as watch:
+            if recipe.finetune == "all":
+                return train(network, corpus, recipe, self.device, watch, checkpoint, resume)
+            memory = self.memory if self.memory is not None or checkpoint is None else checkpoint / "features"
+            network.to(find_device(self.device))
+            return train_head(network, corpus, recipe, watch, memory, self._bar())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a folder of safetensors and JSON.
@@ -499,36 +294,12 @@ class Classifier(ClassifierMixin, BaseEstimator):
         params = {name: _plain(value) for name, value in self.get_params(deep=False).items()}
         params["spec"] = asdict(self.spec) if isinstance(self.spec, TileSpec) else self.spec and str(self.spec)
         params["weights"] = None if self.weights is None else str(self.weights)
+        params["memory"] = None if self.memory is None else str(self.memory)
         facts = {"temperature": self.temperature_, "training_groups": self.groups_.tolist(),
                  "fingerprints": self.fingerprints_, "history": self.history_, "skipped": self.skipped_,
                  "params": params}  # fmt: skip
         save_model(Path(path), self.network_, self.architecture_, self.spec_, self.classes_, facts)
         self.network_.to(find_device(self.device))
-
-    def _pictures(self, table: "pd.DataFrame", spec: TileSpec) -> tuple[Strips, "pd.DataFrame"]:
-        """Draw all training recordings; bad ones stop here, before the first epoch."""
-        strips, infos = load_strips(table, spec, self.n_jobs, self._bar())
-        if self.on_error == "raise":
-            refuse_bad("fit", table["path"], infos, "Mend or remove it, or pass on_error='skip'.")
-        states = {k: [info.get(k) for info in infos] for k in ("status", "reason", "message", "fingerprint")}
-        table = table.assign(row=np.arange(len(table)), **states)
-        bad = table["status"] != "ok"
-        self.skipped_ = table.loc[bad, ["path", "reason", "message"]].to_dict("records")
-        for skipped in self.skipped_:
-            log.warning("fit: left out %s", skipped["message"])
-        return strips, table[~bad].reset_index(drop=True)
-
-    def _listen(self, table: "pd.DataFrame", X: Any) -> Iterator[Heard]:
-        """Hear every recording of a table in turn."""
-        spec_for(self.spec_, X, "predict")
-        device = find_device(self.device)
-        network = self.network_.to(device).eval()
-        jobs = zip(table["item"], [self.spec_] * len(table), table["tiles"], strict=True)
-        pictures = run_jobs(attempt, jobs, len(table), self.n_jobs, self._bar(), "listening")
-        return listen(network, pictures, device, self.batch_size)
-
-    def _bar(self) -> Progress | None:
-        return progress_bar if self.verbose else None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

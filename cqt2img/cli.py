@@ -90,6 +90,7 @@ def fit_command(
     backbone: Annotated[str, typer.Option(help="A network of `cqt2img backbones`, or any of timm.")] = "resnet18",
     weights: Annotated[str, typer.Option(help="imagenet, none, a file, or a saved model.")] = "imagenet",
     preset: Preset = None,
+    finetune: Annotated[str, typer.Option(help="all: every layer. head: the last alone, in seconds.")] = "all",
     epochs: Annotated[int, typer.Option(min=1)] = 12,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     learning_rate: float = 1e-3,
@@ -113,9 +114,9 @@ def fit_command(
     check_model_name(out)
     check_folder(out.parent)
     model = Classifier(
-        backbone, weights=weights, spec=preset, in_chans=in_chans, epochs=epochs, batch_size=batch_size,
-        learning_rate=learning_rate, augment=augment, precision=precision, device=device, n_jobs=jobs,
-        on_error="skip" if skip_bad else "raise", random_state=seed, verbose=not quiet,
+        backbone, weights=weights, spec=preset, in_chans=in_chans, finetune=finetune, epochs=epochs,
+        batch_size=batch_size, learning_rate=learning_rate, augment=augment, precision=precision, device=device,
+        n_jobs=jobs, on_error="skip" if skip_bad else "raise", random_state=seed, verbose=not quiet,
     )  # fmt: skip
     table = _labelled(source, labels, group_by)
     try:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cqt2img.audit import score_tiles
 from cqt2img.backbone import build_network
 from cqt2img.classifier import Classifier
-from cqt2img.dataset import Strips, load_strips
+from cqt2img.corpus import Strips, load_strips
 from cqt2img.drawing import plot_tiles
 from cqt2img.errors import InputError
 from cqt2img.evaluate import Evaluation

@@ -1,47 +1,51 @@
 """The body as it is, and a head on it: features of tiles, and the linear head that tells players apart by them."""
 
-from collections.abc import Iterator
-from typing import Any
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cqt2img.backbone import TileNet, steady_memory
-from cqt2img.dataset import Corpus, TrainingTiles, tile_batches
+from cqt2img.corpus import Corpus
+from cqt2img.dataset import TrainingTiles
 from cqt2img.errors import InputError
+from cqt2img.jobs import Progress
+from cqt2img.predict import embed_tiles, fit_temperature, log_loss, pool, to_proba
 
-_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of the inverse regularisation; chosen on validation recordings
+_STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the inverse regularisation
+_MOST_TILES = 100_000  # that the solver sees; of longer corpora every second, third and so on
 
 
-def embed_tiles(
-    network: TileNet, tiles: NDArray[np.uint8], device: torch.device, batch_size: int = 32
-) -> NDArray[np.float32]:
-    """Give what the body of a network has to say of tiles, before the head turns it into names.
+class HeadFit(NamedTuple):
+    """A head that was fitted.
 
     Parameters
     ----------
-    network : TileNet
-        What `build_network` gives, on `device`.
-    tiles : ndarray of uint8, shape (n_tiles, height, width)
-        Levels.
-    device : torch.device
-        Where the network is.
-    batch_size : int
-        Tiles at a time.
-
-    Returns
-    -------
-    ndarray of float32, shape (n_tiles, n_features)
-        Features.
+    strength : float
+        Inverse regularisation.
+    loss : float
+        Log-loss of the training tiles.
+    validation : ndarray of float32, shape (n_validation, n_classes)
+        Log-probabilities of the validation recordings.
     """
-    network.eval()
-    with torch.inference_mode():
-        rows = [network.embed(batch.to(device)).float().cpu() for batch in tile_batches(tiles, batch_size)]
-    return torch.cat(rows).numpy()
+
+    strength: float
+    loss: float
+    validation: NDArray[np.float32]
 
 
-def fit_head(network: TileNet, corpus: Corpus, device: torch.device, seed: int = 0) -> dict[str, Any]:
+def fit_head(
+    network: TileNet,
+    corpus: Corpus,
+    device: torch.device,
+    seed: int = 0,
+    memory: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> HeadFit:
     """Fit the head to the features of the body as it is, by logistic regression.
 
     Parameters
@@ -50,21 +54,25 @@ def fit_head(network: TileNet, corpus: Corpus, device: torch.device, seed: int =
         On `device`; its head is changed, its body is not.
     corpus : Corpus
         The recordings. The regularisation is the one with the lowest log-loss on the validation
-        recordings; without these the middle one.
+        recordings, at its best temperature; without these the middle one.
     device : torch.device
         Where the network is.
     seed : int
         Of the solver.
+    memory : str or Path, optional
+        Folder where features are kept, by network and tiles; what lies there is not embedded again.
+    progress : callable, optional
+        Gets an iterator, its length and a title, and gives the iterator back.
 
     Returns
     -------
-    dict
-        `strength` (inverse regularisation) and `valid_loss` (None without validation recordings).
+    HeadFit
+        How it went.
 
     Raises
     ------
     InputError
-        If the head of the network is not one linear layer.
+        If the head of the network is not linear.
 
     Notes
     -----
@@ -76,35 +84,31 @@ def fit_head(network: TileNet, corpus: Corpus, device: torch.device, seed: int =
     Ananya Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
     Out-of-Distribution", 2022.
     """
-    from sklearn.linear_model import LogisticRegression
-
-    layer: Any = network.backbone.get_classifier()  # type: ignore[operator]
-    if not isinstance(layer, torch.nn.Linear):
-        raise InputError(
-            f"fit: the head must be one linear layer to be fitted first, got {type(layer).__name__}. "
-            "Pass head_first=False."
-        )
-    codes = corpus.targets.argmax(axis=1)
+    layers = _layers(network)
+    places = [*corpus.training.tolist(), *corpus.validation.tolist()]
+    embed = _embedder(network, device, memory)
     with steady_memory():
-        settle_norms(network, corpus, device, seed)
-        mine = list(_features(network, corpus, corpus.training, device))
-        held = list(_features(network, corpus, corpus.validation, device))
+        shown = places if progress is None else progress(iter(places), len(places), "embedding")
+        features = [embed(np.ascontiguousarray(corpus.strips.tiles(place))) for place in shown]
+    mine, held = features[: len(corpus.training)], features[len(corpus.training) :]
+    codes = corpus.targets.argmax(axis=1)
+    step = -(-sum(map(len, mine)) // _MOST_TILES)
+    mine = [f[::step] for f in mine]
+    n_tiles = [len(f) for f in mine]
     x = np.concatenate(mine)
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale = np.maximum(scale, 0.01 * scale.max())  # what hardly moves is no feature
-    y = np.repeat(codes[corpus.training], [len(f) for f in mine])
-    weight = _weights(corpus, [len(f) for f in mine])
-    found: list[tuple[float, float, Any]] = []
-    for strength in _STRENGTHS if held else _STRENGTHS[1:2]:
-        model = LogisticRegression(C=strength, max_iter=500, random_state=seed).fit((x - mean) / scale, y, weight)
-        loss = _log_loss(model, held, codes[corpus.validation], mean, scale) if held else float("nan")
-        found.append((loss, strength, model))
-    loss, strength, model = min(found, key=lambda one: one[0]) if held else found[0]
+    x = (x - mean) / scale
+    y, weight = np.repeat(codes[corpus.training], n_tiles), _weights(corpus, n_tiles)
+    held = [(f - mean) / scale for f in held]
+    model, validation = _choose(x, y, weight, held, codes[corpus.validation], seed)
+    loss = -np.average(model.predict_log_proba(x)[np.arange(len(y)), y], weights=weight)
     matrix, bias = _both_classes(model.coef_, model.intercept_)
     with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(matrix / scale))
-        layer.bias.copy_(torch.from_numpy(bias - (matrix / scale) @ mean))
-    return {"strength": strength, "valid_loss": loss if held else None}
+        for layer in layers:
+            layer.weight.copy_(torch.from_numpy(matrix / scale))
+            layer.bias.copy_(torch.from_numpy(bias - (matrix / scale) @ mean))
+    return HeadFit(model.C, float(loss), validation)
 
 
 def settle_norms(network: TileNet, corpus: Corpus, device: torch.device, seed: int, n_batches: int = 50) -> None:
@@ -145,11 +149,55 @@ def settle_norms(network: TileNet, corpus: Corpus, device: torch.device, seed: i
         norm.momentum = momentum
 
 
-def _features(
-    network: TileNet, corpus: Corpus, places: NDArray[np.int64], device: torch.device
-) -> Iterator[NDArray[np.float32]]:
-    for place in places:
-        yield embed_tiles(network, corpus.strips.tiles(int(place)), device)
+def _layers(network: TileNet) -> tuple[torch.nn.Linear, ...]:
+    """Give the head: one linear layer, or the two of a distilled network, whose features and answers are averaged."""
+    head: Any = network.backbone.get_classifier()  # type: ignore[operator]
+    layers = head if isinstance(head, tuple) else (head,)
+    if not all(isinstance(layer, torch.nn.Linear) for layer in layers):
+        raise InputError(
+            f"fit: the head must be linear to be fitted on its own, got {type(layers[0]).__name__}. "
+            "Pass finetune='all' and head_first=False, or choose another backbone."
+        )
+    return layers
+
+
+def _embedder(
+    network: TileNet, device: torch.device, memory: str | os.PathLike[str] | None
+) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """Give what embeds the tiles of a recording, and remembers."""
+    if memory is None:
+        return lambda tiles: embed_tiles(network, tiles, device)
+    from joblib import Memory
+
+    kept = Memory(memory, verbose=0).cache(_embed, ignore=["network", "device"])
+    heads = {f"backbone.{name}" for name, layer in network.backbone.named_modules() if layer in _layers(network)}
+    body = {k: v for k, v in network.state_dict().items() if k.rpartition(".")[0] not in heads}
+    digest = hashlib.sha256(" ".join(type(module).__name__ for module in network.modules()).encode())
+    for name, value in [*body.items(), ("table", network.table)]:
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return lambda tiles: kept(tiles, digest.hexdigest(), network, device)
+
+
+def _embed(tiles: NDArray[np.uint8], body: str, network: TileNet, device: torch.device) -> NDArray[np.float32]:
+    return embed_tiles(network, tiles, device)
+
+
+def _choose(
+    x: NDArray, y: NDArray, weight: NDArray, held: list[NDArray], codes: NDArray, seed: int
+) -> tuple[Any, NDArray[np.float32]]:
+    """Fit with every regularisation; the best, and what it says of the validation recordings."""
+    from sklearn.linear_model import LogisticRegression
+
+    found = []
+    for strength in _STRENGTHS if held else _STRENGTHS[2:3]:
+        model = LogisticRegression(C=strength, max_iter=500, random_state=seed).fit(x, y, weight)
+        if not held:
+            return model, np.zeros((0, 0), np.float32)
+        rows = np.stack([pool(model.predict_log_proba(f)) for f in held])
+        # fit softens or sharpens the answers by these recordings in the end, so it does here
+        loss = log_loss(to_proba(rows, fit_temperature(rows, codes)), codes)
+        found.append((loss, strength, model, rows))
+    return min(found, key=lambda one: one[:2])[2:]
 
 
 def _weights(corpus: Corpus, n_tiles: list[int]) -> NDArray[np.float64]:
@@ -163,14 +211,6 @@ def _weights(corpus: Corpus, n_tiles: list[int]) -> NDArray[np.float64]:
         groups_of.setdefault(key[0], set()).add(key)
     each = np.repeat([1 / (tiles_of[key] * len(groups_of[key[0]])) for key in keys], n_tiles)
     return each * len(each) / each.sum()
-
-
-def _log_loss(model: Any, held: list[NDArray[np.float32]], codes: NDArray, mean: NDArray, scale: NDArray) -> float:
-    """Log-loss over recordings of the mean log-probability of their tiles."""
-    rows = np.stack([model.predict_log_proba((f - mean) / scale).mean(axis=0) for f in held])
-    rows = rows - np.logaddexp.reduce(rows, axis=1, keepdims=True)
-    columns = {code: n for n, code in enumerate(model.classes_)}
-    return float(-np.mean([row[columns[code]] for row, code in zip(rows, codes, strict=True)]))
 
 
 def _both_classes(matrix: NDArray, bias: NDArray) -> tuple[NDArray, NDArray]:

@@ -1,13 +1,13 @@
 """From tile logits to an answer for the recording, with how sure it is."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cqt2img.backbone import steady_memory
+from cqt2img.backbone import TileNet, steady_memory
 from cqt2img.dataset import tile_batches
 from cqt2img.source import make_table
 from cqt2img.spec import TileSpec
@@ -58,10 +58,39 @@ def tile_log_proba(
     ndarray of float32, shape (n_tiles, n_classes)
         Natural logarithms; every row of their exponentials adds up to 1.
     """
-    network.eval()
+    logits = _read(network.eval(), tiles, device, batch_size)
+    return torch.log_softmax(logits, dim=1).numpy()
+
+
+def embed_tiles(
+    network: TileNet, tiles: NDArray[np.uint8], device: torch.device, batch_size: int = 32
+) -> NDArray[np.float32]:
+    """Give what the body of a network has to say of tiles, before the head turns it into names.
+
+    Parameters
+    ----------
+    network : TileNet
+        What `build_network` gives, on `device`.
+    tiles : ndarray of uint8, shape (n_tiles, height, width)
+        Levels.
+    device : torch.device
+        Where the network is.
+    batch_size : int
+        Tiles at a time.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_tiles, n_features)
+        Features.
+    """
+    return _read(network.eval().embed, tiles, device, batch_size).numpy()
+
+
+def _read(
+    network: Callable[[torch.Tensor], torch.Tensor], tiles: NDArray[np.uint8], device: torch.device, batch_size: int
+) -> torch.Tensor:
     with torch.inference_mode():
-        logits = [network(batch.to(device)).float().cpu() for batch in tile_batches(tiles, batch_size)]
-        return torch.log_softmax(torch.cat(logits), dim=1).numpy()
+        return torch.cat([network(batch.to(device)).float().cpu() for batch in tile_batches(tiles, batch_size)])
 
 
 def pool(log_proba: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -204,6 +233,37 @@ def listen(
         for tiles, info in pictures:
             rows = None if tiles is None else tile_log_proba(network, tiles, device, batch_size)
             yield Heard(info, rows, None if rows is None else pool(rows))
+
+
+def embed(
+    network: TileNet,
+    pictures: Iterable[tuple[NDArray[np.uint8] | None, dict[str, Any]]],
+    device: torch.device,
+    batch_size: int = 32,
+) -> Iterator[tuple[NDArray[np.float32] | None, dict[str, Any]]]:
+    """Give what the body of a network has to say of recordings, one after the other.
+
+    Parameters
+    ----------
+    network : TileNet
+        What `build_network` gives, on `device`.
+    pictures : iterable
+        What `attempt` gives for every recording.
+    device : torch.device
+        Where the network is.
+    batch_size : int
+        Tiles at a time.
+
+    Yields
+    ------
+    features : ndarray of float32, shape (n_features,), or None
+        The mean over the tiles; None for a recording that could not be read.
+    info : dict
+        Its `status`, `reason` and `message`.
+    """
+    with steady_memory():
+        for tiles, info in pictures:
+            yield None if tiles is None else embed_tiles(network, tiles, device, batch_size).mean(axis=0), info
 
 
 def recording_answers(

@@ -48,6 +48,9 @@ class Recipe:
         What is drawn equally often: every class, or every group within it, too.
     workers : int
         Processes that augment tiles; 0 does it in this one.
+    finetune : {"all", "head"}
+        "all": every layer. "head": the body stays as it is, and logistic regression fits the head to it;
+        of all above only the seed has a say.
 
     Raises
     ------
@@ -70,6 +73,7 @@ class Recipe:
     accumulate: int = 1
     balance: str = "class"
     workers: int = 0
+    finetune: str = "all"
 
     def __post_init__(self) -> None:
         for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("accumulate", 1), ("workers", 0),
@@ -80,6 +84,7 @@ class Recipe:
                 name = "random_state" if name == "seed" else name
                 raise InputError(f"fit: {name} must be a whole number from {low}, got {value!r}. Choose another.")
         for name, rule, good in (
+            ("finetune", "be 'all' or 'head'", self.finetune in ("all", "head")),
             ("learning_rate", "be above 0", _finite(self.learning_rate) and self.learning_rate > 0),
             ("weight_decay", "be 0 or more", _finite(self.weight_decay) and self.weight_decay >= 0),
             ("augment", f"be one of {', '.join(STRENGTHS)}", self.augment in STRENGTHS),

@@ -1,16 +1,18 @@
 """What people look at: tables, plots with note names and seconds, one page that holds everything."""
 
 import base64
+import csv
 import html
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cqt2img.disk import write_whole
 from cqt2img.errors import InputError
@@ -18,10 +20,11 @@ from cqt2img.evaluate import Evaluation
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
-_INK, _GREY = "#222222", "#b8b8b8"
+_INK, _GREY, _BLUE = "#222222", "#b8b8b8", "#3b6ea5"
 
 
 def check_table_name(path: Path) -> None:
@@ -189,7 +192,7 @@ def plot_scores(names: Sequence[str], scores: Sequence[Evaluation]) -> "Figure":
     axes = figure.add_subplot()
     for row, one in enumerate(scores):
         low, high = one.accuracy_interval_groups or one.accuracy_interval
-        axes.barh(row, one.accuracy, color=_GREY if row == 0 else "#3b6ea5", height=0.6)
+        axes.barh(row, one.accuracy, color=_GREY if row == 0 else _BLUE, height=0.6)
         axes.plot([low, high], [row, row], color=_INK, linewidth=2)
         axes.text(1.02, row, f"{one.accuracy:.0%}", va="center", fontsize=12, color=_INK)
     axes.axvline(scores[0].chance, color="#c0392b", linestyle="--", linewidth=1)
@@ -200,6 +203,87 @@ def plot_scores(names: Sequence[str], scores: Sequence[Evaluation]) -> "Figure":
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def plot_history(history: Sequence[Mapping[str, Any]] | str | os.PathLike[str]) -> "Figure":
+    """Draw how training went: the loss and the validation accuracy of every epoch.
+
+    Parameters
+    ----------
+    history : sequence of dict, or path
+        `history_` of a fitted `Classifier`, or the `history.csv` of a checkpoint, also while it grows.
+
+    Returns
+    -------
+    matplotlib Figure
+        Left the loss in nats, right the validation recordings named right in percent; one panel only
+        where no recordings were held out. Rings mark the epoch that is kept: the lowest validation loss.
+
+    Raises
+    ------
+    InputError
+        If it is something else, cannot be read, or has no epoch yet.
+
+    Notes
+    -----
+    The two losses are not of one kind: training is measured on single tiles, altered, mixed and with
+    softened labels as `fit` was told, and can stay above the validation, which is of whole recordings.
+    """
+    from matplotlib.figure import Figure
+
+    epochs, loss, held, accuracy = _read_history(history).T
+    is_held = bool(np.isfinite(held).any())
+    figure = Figure(figsize=(9 if is_held else 4.8, 3.6), layout="constrained")
+    left, *others = figure.subplots(1, 1 + is_held, squeeze=False)[0]
+    _draw_curve(left, epochs, loss, "#8a8a8a", "training, tile by tile")
+    left.set_ylabel("loss (lower is better)")
+    if is_held:
+        right, best = others[0], int(np.nanargmin(held))
+        _draw_curve(left, epochs, held, _BLUE, "validation, per recording")
+        _draw_curve(right, epochs, 100 * accuracy, _BLUE)
+        right.set(ylabel="recordings named right in %", ylim=(-3, 103))
+        for axes, curve in ((left, held), (right, 100 * accuracy)):
+            ring = {"s": 90, "facecolor": "none", "edgecolor": _INK, "linewidth": 1.5, "zorder": 3, "clip_on": False}
+            axes.scatter(epochs[best], curve[best], label=f"kept: epoch {epochs[best]:.0f}", **ring)
+        right.set_title(f"{accuracy[best]:.0%} of the validation recordings at epoch {epochs[best]:.0f}", fontsize=10)
+    left.set_ylim(bottom=0)
+    left.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _draw_curve(
+    axes: "Axes", epochs: NDArray[np.float64], curve: NDArray[np.float64], colour: str, label: str = ""
+) -> None:
+    """Draw one value per epoch, with whole epochs below."""
+    from matplotlib.ticker import MaxNLocator
+
+    marker = "o" if len(epochs) <= 40 else ""
+    axes.plot(epochs, curve, color=colour, marker=marker, markersize=4, linewidth=1.6, label=label or None)
+    axes.set(xlabel="epoch", xlim=(epochs.min() - 0.5, epochs.max() + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _read_history(history: Any) -> NDArray[np.float64]:
+    """Give one row per epoch, NaN where nothing was measured."""
+    shown, rows = type(history).__name__, history
+    rule = "plot_history: history must be the history_ of a fitted Classifier or the path of its history.csv"
+    try:
+        if isinstance(history, str | os.PathLike):
+            shown = repr(os.fspath(history))
+            with open(history, newline="", encoding="utf-8") as file:
+                rows = [{name: value or None for name, value in row.items()} for row in csv.DictReader(file)]
+        held = [[row.get("valid_loss"), row.get("valid_accuracy")] for row in rows]
+        curves = np.array([[row["epoch"], row["loss"], *two] for row, two in zip(rows, held, strict=True)], float)
+    except (AttributeError, LookupError, OSError, TypeError, ValueError, csv.Error) as err:
+        raise InputError(f"{rule}, got {shown}. Pass model.history_.") from err
+    if not len(curves):
+        raise InputError("plot_history: history must have one epoch or more, got none. Fit, or wait for the first.")
+    if not np.isfinite(curves[:, :2]).all():
+        raise InputError(f"{rule}, got {shown}. Pass model.history_.")
+    return curves
 
 
 def to_png(figure: "Figure", dpi: int = 110) -> bytes:

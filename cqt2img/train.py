@@ -1,6 +1,7 @@
 """Fine-tuning: tiles in, the best epoch on validation recordings out; stopped, it goes on where it was."""
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 
 from cqt2img.backbone import TileNet, steady_memory
 from cqt2img.checkpoint import Checkpoint
-from cqt2img.dataset import Corpus, TrainingTiles
+from cqt2img.corpus import Corpus
+from cqt2img.dataset import TrainingTiles
 from cqt2img.errors import Cqt2imgError
-from cqt2img.head import fit_head
+from cqt2img.head import fit_head, settle_norms
+from cqt2img.jobs import Progress
 from cqt2img.predict import log_loss, pool, tile_log_proba, to_proba
 from cqt2img.recipe import Recipe
 from cqt2img.watch import Watch
@@ -57,7 +60,7 @@ def train(
     checkpoint: Path | None = None,
     resume: bool = False,
 ) -> Trained:
-    """Fine-tune a network, and keep the epoch that is best on validation recordings.
+    """Fine-tune all layers of a network, and keep the epoch that is best on validation recordings.
 
     Parameters
     ----------
@@ -104,8 +107,51 @@ def train(
         if state is not None:
             course.restore(state)
         elif recipe.head_first:
-            course.head(fit_head(course.plain, corpus, course.accelerator.device, recipe.seed))
+            course.head_first()
         return course.run(keep)
+
+
+def train_head(
+    network: TileNet,
+    corpus: Corpus,
+    recipe: Recipe,
+    watch: Watch,
+    memory: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Fit the head of a network alone; every tile goes through its body once.
+
+    Parameters
+    ----------
+    network : TileNet
+        What `build_network` gives, where it is to run; its head is changed.
+    corpus : Corpus
+        The recordings.
+    recipe : Recipe
+        Its seed counts.
+    watch : Watch
+        Gets told how it went, as one epoch.
+    memory, progress
+        As for `fit_head`.
+
+    Returns
+    -------
+    Trained
+        The network, and a history of one epoch.
+
+    Raises
+    ------
+    InputError
+        If the head of the network is not linear.
+    """
+    start = time.perf_counter()
+    fitted = fit_head(network, corpus, network.table.device, recipe.seed, memory, progress)
+    if not np.isfinite(fitted.loss):
+        raise TrainingError(f"fit: the network must give finite numbers, got a loss of {fitted.loss}. {_ADVICE}")
+    entry = {"epoch": 1, "loss": fitted.loss, **_scores(fitted.validation, corpus.targets[corpus.validation]),
+             "learning_rate": 0.0, "seconds": round(time.perf_counter() - start, 3)}  # fmt: skip
+    watch.epoch(entry)
+    return Trained({k: v.cpu() for k, v in network.state_dict().items()}, [entry], fitted.validation)
 
 
 def is_first_process() -> bool:
@@ -159,10 +205,12 @@ class _Course:
 
         return ModelEmaV3(self.plain, decay=self.recipe.ema, use_warmup=True, warmup_power=2 / 3)
 
-    def head(self, facts: dict[str, Any]) -> None:
-        """Start from a head that was fitted first."""
-        log.info("fit: the head alone has a validation log-loss of %s", facts["valid_loss"])
+    def head_first(self) -> None:
+        """Fit the head to the body as it is, once the batch norms of the body know tiles."""
+        device, seed = self.accelerator.device, self.recipe.seed
+        settle_norms(self.plain, self.corpus, device, seed)
         self.settled = 1000
+        fit_head(self.plain, self.corpus, device, seed)
         if self.average is not None:
             self.average.set(self.plain)
 

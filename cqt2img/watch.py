@@ -1,12 +1,17 @@
-"""Who looks on while a network is trained: a progress bar, a table."""
+"""Who looks on while a network is trained: a progress bar, a table, TensorBoard."""
 
 import csv
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from cqt2img.disk import room
 from cqt2img.jobs import make_bar
+
+log = logging.getLogger(__name__)
+_FLUSH_SECONDS = 10  # a kill costs the curves no more, and two minutes by default
 
 
 class Watch:
@@ -133,6 +138,63 @@ class _CsvLog(Watch):
             table.writerows([*rows, entry])
 
 
+class _BoardLog(Watch):
+    """The loss of every step and the history of every epoch, as curves in TensorBoard.
+
+    Steps and epochs are two runs, each with its own count, in the folders `step` and `epoch`: one
+    count for both could not say whether the epoch that ends with the last step of a checkpoint is done.
+
+    Parameters
+    ----------
+    stack : ExitStack
+        Closes the files at its end.
+    folder : Path
+        Where the runs go; points of an earlier run that come again, or later, are hidden.
+    """
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        self.stack, self.folder = stack, folder
+        self.writer: Any = None
+        self.runs: dict[str, Any] = {}
+        self.n = 0
+
+    def begin(self, n_epochs: int, n_steps: int, done: int) -> None:
+        """Go on from the last step, if TensorBoard is there."""
+        self.n = done
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as err:
+            log.info(
+                "fit: history.csv is the only log, for TensorBoard is missing (%s). "
+                "Get it with pip install 'cqt2img[tensorboard]'.", err,
+            )  # fmt: skip
+        else:
+            self.writer = SummaryWriter
+
+    def step(self, loss: float) -> None:
+        """Add a point to the loss."""
+        self.n += 1
+        self._add("step", {"loss": loss}, self.n)
+
+    def epoch(self, entry: dict[str, Any]) -> None:
+        """Add a point to every curve of the history."""
+        self._add("epoch", {k: v for k, v in entry.items() if k != "epoch" and v is not None}, entry["epoch"])
+
+    def _add(self, run: str, values: dict[str, float], n: int) -> None:
+        if self.writer is None:
+            return
+        with room("fit", self.folder):
+            if run not in self.runs:
+                self.runs[run] = self.writer(str(self.folder / run), purge_step=n, flush_secs=_FLUSH_SECONDS)
+                self.stack.callback(self._close, run)
+            for name, value in values.items():
+                self.runs[run].add_scalar(f"{run}/{name}", value, n)
+
+    def _close(self, run: str) -> None:
+        with room("fit", self.folder):
+            self.runs[run].close()
+
+
 @contextmanager
 def look_on(visible: bool, folder: Path | None = None) -> Iterator[Watch]:
     """Set up who looks on.
@@ -142,7 +204,8 @@ def look_on(visible: bool, folder: Path | None = None) -> Iterator[Watch]:
     visible : bool
         Whether to show a progress bar, where somebody can see it.
     folder : Path, optional
-        Where to keep `history.csv`.
+        Where to keep `history.csv` and, below `tensorboard`, what TensorBoard shows. Where TensorBoard
+        is not installed, an info line of the log says how to get it, and there is the table alone.
 
     Yields
     ------
@@ -152,5 +215,5 @@ def look_on(visible: bool, folder: Path | None = None) -> Iterator[Watch]:
     with ExitStack() as stack:
         watches: list[Watch] = [_Bar(stack, visible)]
         if folder is not None:
-            watches.append(_CsvLog(folder / "history.csv"))
+            watches += [_CsvLog(folder / "history.csv"), _BoardLog(stack, folder / "tensorboard")]
         yield _Watches(watches)

@@ -13,8 +13,10 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict, cross_val_score
 from sklearn.utils import estimator_checks
 
-from cqt2img.classifier import Classifier
+from cqt2img.backbone import build_network
+from cqt2img.classifier import Classifier, load
 from cqt2img.errors import AudioError, InputError
+from cqt2img.predict import embed_tiles
 from cqt2img.rendering import open_tiles, render
 from cqt2img.source import list_recordings
 from cqt2img.train import TrainingError
@@ -31,7 +33,7 @@ CHECKS = [
     "check_set_params",
     "check_valid_tag_types",
 ]
-METHODS = ["predict", "predict_proba", "predict_tiles", "identify", "answers", "score", "evaluate", "save"]
+METHODS = ["predict", "predict_proba", "embed", "predict_tiles", "identify", "answers", "score", "evaluate", "save"]
 BAD = ["silent", "too_short", "non_finite", "truncated", "empty_file", "unsupported_or_corrupt"]
 
 
@@ -514,6 +516,88 @@ def test_every_recording_is_bad(model, bad_folder):
         model.evaluate(X, ["Low"] * len(BAD))
 
 
+def test_embeddings_are_what_the_head_gets(model, paths, bad_folder):
+    model.set_params(on_error="skip")
+    bad = [bad_folder / "silent.wav", bad_folder / "truncated.wav"]
+    features = model.embed([bad[0], *paths, bad[1]])
+    assert features.dtype == np.float32
+    assert np.isnan(features[[0, -1]]).all()
+    assert np.isfinite(features[1:-1]).all()
+    assert model.embed(bad).shape == (2, features.shape[1])
+    head = model.network_.backbone.get_classifier()
+    with torch.no_grad():
+        logits = head(torch.from_numpy(features[1:-1])).numpy()  # of the mean is the mean of the logits
+    assert model.classes_[logits.argmax(axis=1)].tolist() == model.predict(paths).tolist()
+
+
+def test_alike_players_lie_near_each_other(model, tile_folder):
+    features = model.embed(tile_folder)
+    labels = np.array(list_recordings(tile_folder)["label"].tolist())
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    near = features @ features.T - 2 * np.eye(len(features))
+    assert (labels[near.argmax(axis=1)] == labels).mean() > 0.8
+
+
+def body(model):
+    """Weights and statistics of a network below its head."""
+    head = {id(v) for v in model.network_.backbone.get_classifier().parameters()}
+    return {k: v for k, v in model.network_.state_dict(keep_vars=True).items() if id(v) not in head}
+
+
+def test_head_alone(options, tile_folder, tmp_path):
+    start = build_network("test_resnet", 3, options["spec"])
+    torch.save(start.backbone.state_dict(), tmp_path / "start.pth")
+    words = {**options, "weights": tmp_path / "start.pth", "finetune": "head"}
+    model = Classifier(**words).fit(tile_folder)
+    assert all(torch.equal(v, start.state_dict()[k]) for k, v in body(model).items())
+    assert [sorted(entry) for entry in model.history_] == [
+        ["epoch", "learning_rate", "loss", "seconds", "valid_accuracy", "valid_loss"]
+    ]
+    assert model.score(tile_folder) > 0.8
+    again = Classifier(**words).fit(tile_folder)
+    assert all(torch.equal(a, b) for a, b in zip(again.network_.parameters(), model.network_.parameters(), strict=True))
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(load(tmp_path / "model").embed(tile_folder), model.embed(tile_folder))
+
+
+def test_head_alone_goes_on_from_a_fine_tuned_model(options, tile_folder, saved):
+    model = Classifier(**{**options, "weights": saved, "finetune": "head"}).fit(tile_folder)
+    whole = load(saved)
+    assert all(torch.equal(v, whole.network_.state_dict()[k]) for k, v in body(model).items())
+
+
+@pytest.mark.parametrize("words", [{"memory": "features"}, {"checkpoint": "state"}])
+def test_features_are_kept_from_fit_to_fit(options, tile_folder, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    how = {"memory": words.get("memory"), "finetune": "head"}
+    fit = {k: v for k, v in words.items() if k == "checkpoint"}
+    calls = []
+    real = embed_tiles
+    monkeypatch.setattr("cqt2img.head.embed_tiles", lambda *args: calls.append(1) or real(*args))
+    first = Classifier(**{**options, **how}).fit(tile_folder, **fit)
+    n = len(calls)
+    assert n == len(list_recordings(tile_folder))
+    again = Classifier(**{**options, **how}).fit(tile_folder, **fit, resume=bool(fit))
+    assert len(calls) == n
+    assert torch.equal(first.network_.backbone.get_classifier().weight, again.network_.backbone.get_classifier().weight)
+    if fit:
+        assert (tmp_path / "state" / "history.csv").is_file()
+    other = {**options, **how, "random_state": 1}  # another random start is another body
+    Classifier(**other).fit(tile_folder, **fit)
+    assert len(calls) == 2 * n
+
+
+@pytest.mark.parametrize("finetune", ["all", "head"])
+def test_resume_wants_a_folder(options, tile_folder, finetune):
+    with refused(InputError, "fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=."):
+        Classifier(**{**options, "finetune": finetune}).fit(tile_folder, resume=True)
+
+
+def test_finetune_is_one_of_two(options, tile_folder):
+    with refused(InputError, "fit: finetune must be 'all' or 'head', got 'tail'. Choose another."):
+        Classifier(**{**options, "finetune": "tail"}).fit(tile_folder)
+
+
 def test_missing_file_is_one_row(model, paths, tmp_path):
     found = model.identify([paths[0], tmp_path / "gone.wav", tmp_path / "gone.npy"])
     assert found["reason"].tolist() == ["", "vanished", "vanished"]
@@ -529,6 +613,13 @@ def test_predict_raises_where_it_is_asked_to(model, paths, bad_folder):
     for method in (model.predict, model.predict_proba):
         with refused(AudioError, message):
             method([paths[0], path])
+    with refused(
+        AudioError,
+        message.replace("predict: X", "embed: X").replace(
+            "Use identify for one row each, or on_error='skip'.", "Mend or remove it, or pass on_error='skip'."
+        ),
+    ):
+        model.embed([paths[0], path])
 
 
 def test_predict_counts_what_is_bad(model, paths, bad_folder):

@@ -8,7 +8,7 @@ from conftest import make_cqt, refused
 from cqt2img import checkpoint as checkpoint_module
 from cqt2img.backbone import build_network
 from cqt2img.checkpoint import BEST, LAST
-from cqt2img.dataset import Corpus, load_strips
+from cqt2img.corpus import Corpus, load_strips
 from cqt2img.errors import Cqt2imgError, InputError
 from cqt2img.labels import one_hot
 from cqt2img.predict import pool, tile_log_proba
