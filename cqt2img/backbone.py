@@ -35,12 +35,15 @@ class TileNet(nn.Module):
         Says the colour map and the range in dB.
     blueprint : Blueprint
         Of the backbone: 3 channels paint the tile, 1 gives the level itself.
+    is_pretrained : bool
+        Whether its weights know something already.
     """
 
     table: torch.Tensor
 
-    def __init__(self, backbone: nn.Module, spec: TileSpec, blueprint: Blueprint) -> None:
+    def __init__(self, backbone: nn.Module, spec: TileSpec, blueprint: Blueprint, is_pretrained: bool = False) -> None:
         super().__init__()
+        self.is_pretrained = is_pretrained
         self.backbone = backbone
         self.audio = blueprint.audio
         self.margin = blueprint.size[1] - spec.width, blueprint.size[0] - spec.height
@@ -123,7 +126,8 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
     import_tqdm()  # before timm does
     blueprint = draw_blueprint(str(name), in_chans, spec.size)
     network: Any
-    if weights is None or str(weights).lower() == "none":
+    at_random = weights is None or str(weights).lower() == "none"
+    if at_random:
         network = create(blueprint, "random", num_classes=n_classes)
     elif str(weights) == "imagenet":
         if blueprint.audio is not None:
@@ -143,7 +147,7 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
             if head.bias is not None:
                 nn.init.zeros_(head.bias)
     # as tiles are painted; one layout for training, saving and opening gives the same numbers to the bit
-    return TileNet(network, spec, blueprint).to(memory_format=torch.channels_last)
+    return TileNet(network, spec, blueprint, not at_random).to(memory_format=torch.channels_last)
 
 
 def find_device(device: str | None) -> torch.device:

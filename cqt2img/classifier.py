@@ -55,16 +55,17 @@ class Classifier(Listener):
         1 or more. With validation recordings the best epoch is kept.
     batch_size : int
         Tiles in a step, 1 or more.
-    learning_rate : float
-        Highest rate of AdamW, above 0.
+    learning_rate : float, optional
+        Highest rate of AdamW, above 0. By default 1e-3 for backbones with batch norms, 1e-4 for others.
     weight_decay : float
         Of AdamW, 0 or more.
     label_smoothing : float
         Part of a one-hot target shared among all classes, 0 to below 1.
     augment : {"album", "none"}
         "album": every training tile goes through another equaliser, room, level and hiss.
-    layer_decay : float
-        What the learning rate is multiplied by from one layer to the one below it, above 0 to 1.
+    layer_decay : float, optional
+        What the learning rate is multiplied by from one layer to the one below it, above 0 to 1. By
+        default 1, but 0.75 for pretrained backbones without batch norms.
     head_first : bool
         Whether the head is fitted to the pretrained features before all layers train.
     mixup : float
@@ -141,11 +142,11 @@ class Classifier(Listener):
         finetune: str = "all",
         epochs: int = 12,
         batch_size: int = 32,
-        learning_rate: float = 1e-3,
+        learning_rate: float | None = None,
         weight_decay: float = 0.05,
         label_smoothing: float = 0.1,
         augment: str = "album",
-        layer_decay: float = 1.0,
+        layer_decay: float | None = None,
         head_first: bool = False,
         mixup: float = 0.0,
         ema: float = 0.0,

@@ -93,11 +93,14 @@ def fit_command(
     finetune: Annotated[str, typer.Option(help="all: every layer. head: the last alone, in seconds.")] = "all",
     epochs: Annotated[int, typer.Option(min=1)] = 12,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
-    learning_rate: float = 1e-3,
+    learning_rate: Annotated[float | None, typer.Option(help="By default what suits the backbone.")] = None,
     in_chans: Annotated[int, typer.Option(help="3: painted tiles. 1: levels.")] = 3,
     augment: Annotated[str, typer.Option(help="album or none.")] = "album",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, to keep off the GPU.")] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("-p", "--param", help="Any other argument of Classifier: mixup=0.3.")
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder for the state of the training.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint, if there is one.")] = False,
     seed: Seed = 0,
@@ -117,7 +120,7 @@ def fit_command(
         backbone, weights=weights, spec=preset, in_chans=in_chans, finetune=finetune, epochs=epochs,
         batch_size=batch_size, learning_rate=learning_rate, augment=augment, precision=precision, device=device,
         n_jobs=jobs, on_error="skip" if skip_bad else "raise", random_state=seed, verbose=not quiet,
-    )  # fmt: skip
+    ).set_params(**_arguments(param or []))  # fmt: skip
     table = _labelled(source, labels, group_by)
     try:
         model.fit(table, group_by=group_by, validation=validation, checkpoint=checkpoint, resume=resume)
@@ -234,6 +237,25 @@ def main() -> None:
     except (Cqt2imgError, OSError) as err:  # the last: a full disk, a folder that may not be written
         typer.echo(f"cqt2img: {err}", err=True)
         sys.exit(1)
+
+
+def _arguments(pairs: list[str]) -> dict[str, Any]:
+    """Give arguments of `Classifier` that were written as NAME=VALUE."""
+    from ast import literal_eval
+
+    from cqt2img.classifier import Classifier
+
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or name not in Classifier().get_params():
+            names = ", ".join(Classifier().get_params())
+            raise InputError(f"fit: --param must be NAME=VALUE, got {pair!r}. Choose a name of {names}.")
+        try:
+            found[name] = literal_eval(value)
+        except (SyntaxError, ValueError):  # a word
+            found[name] = value
+    return found
 
 
 def _only(sources: list[Path]) -> Any:

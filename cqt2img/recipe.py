@@ -1,11 +1,13 @@
-"""How a backbone is fine-tuned: every number of it, and what is made of them."""
+"""How a backbone is fine-tuned: every number of it, and what suits which backbone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cqt2img.augment import STRENGTHS
+from cqt2img.backbone import TileNet
 from cqt2img.errors import InputError
 
 _PRECISIONS = ("auto", "fp32", "bf16")
@@ -21,8 +23,8 @@ class Recipe:
         1 or more.
     batch_size : int
         Tiles in a step, over all processes.
-    learning_rate : float
-        Highest rate of AdamW; a linear warm-up, then a cosine.
+    learning_rate : float, optional
+        Highest rate of AdamW; a linear warm-up, then a cosine. None is what `suit` says.
     weight_decay : float
         Of AdamW; norms and biases are spared.
     augment : str
@@ -31,8 +33,9 @@ class Recipe:
         "auto" is bf16 on a GPU that has it, else fp32.
     seed : int
         Of every draw, 0 or more.
-    layer_decay : float
-        What the learning rate is multiplied by from one layer to the one below it, above 0 to 1.
+    layer_decay : float, optional
+        What the learning rate is multiplied by from one layer to the one below it, above 0 to 1. None is what
+        `suit` says.
     head_first : bool
         Whether the head is fitted to the features of the body as it is, before all layers train.
     mixup : float
@@ -60,12 +63,12 @@ class Recipe:
 
     epochs: int = 12
     batch_size: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None
     weight_decay: float = 0.05
     augment: str = "album"
     precision: str = "auto"
     seed: int = 0
-    layer_decay: float = 1.0
+    layer_decay: float | None = None
     head_first: bool = False
     mixup: float = 0.0
     ema: float = 0.0
@@ -85,11 +88,11 @@ class Recipe:
                 raise InputError(f"fit: {name} must be a whole number from {low}, got {value!r}. Choose another.")
         for name, rule, good in (
             ("finetune", "be 'all' or 'head'", self.finetune in ("all", "head")),
-            ("learning_rate", "be above 0", _finite(self.learning_rate) and self.learning_rate > 0),
+            ("learning_rate", "be above 0", _is_rate(self.learning_rate)),
             ("weight_decay", "be 0 or more", _finite(self.weight_decay) and self.weight_decay >= 0),
             ("augment", f"be one of {', '.join(STRENGTHS)}", self.augment in STRENGTHS),
             ("precision", f"be one of {', '.join(_PRECISIONS)}", self.precision in _PRECISIONS),
-            ("layer_decay", "be above 0, to 1", _finite(self.layer_decay) and 0 < self.layer_decay <= 1),
+            ("layer_decay", "be above 0, to 1", _is_rate(self.layer_decay) and (self.layer_decay or 0) <= 1),
             ("mixup", "be 0 or more", _finite(self.mixup) and self.mixup >= 0),
             ("ema", "be from 0 to below 1", _finite(self.ema) and 0 <= self.ema < 1),
             ("balance", "be 'class' or 'group'", self.balance in ("class", "group")),
@@ -114,6 +117,40 @@ def check_parts(**parts: Any) -> None:
     for name, part in parts.items():
         if not isinstance(part, (int, float, np.number)) or not 0 <= part < 1:
             raise InputError(f"fit: {name} must be a number from 0 to below 1, got {part!r}. Choose another.")
+
+
+def suit(recipe: Recipe, network: TileNet) -> Recipe:
+    """Fill in what a recipe leaves to the backbone.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Perhaps without learning rate or layer decay.
+    network : TileNet
+        What `build_network` gives.
+
+    Returns
+    -------
+    Recipe
+        With both. Backbones with batch norms: 1e-3 and no decay, as measured with MobileNetV2 in
+        `benchmarks/RESULTS.md`. Others, such as transformers and ConvNeXt: 1e-4, and where they are
+        pretrained a decay of 0.75 from layer to layer, after the paper below.
+
+    References
+    ----------
+    Kaiming He et al., "Masked Autoencoders Are Scalable Vision Learners", 2022, table 9.
+    """
+    has_norms = any(isinstance(module, _BatchNorm) for module in network.modules())
+    rate, decay = (1e-3, 1.0) if has_norms else (1e-4, 0.75 if network.is_pretrained else 1.0)
+    return replace(
+        recipe,
+        learning_rate=rate if recipe.learning_rate is None else recipe.learning_rate,
+        layer_decay=decay if recipe.layer_decay is None else recipe.layer_decay,
+    )
+
+
+def _is_rate(value: Any) -> bool:
+    return value is None or (_finite(value) and value > 0)
 
 
 def _finite(value: Any) -> bool:

@@ -21,7 +21,7 @@ from cqt2img.errors import Cqt2imgError
 from cqt2img.head import fit_head, settle_norms
 from cqt2img.jobs import Progress
 from cqt2img.predict import log_loss, pool, tile_log_proba, to_proba
-from cqt2img.recipe import Recipe
+from cqt2img.recipe import Recipe, suit
 from cqt2img.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ def train(
     Kevin Clark et al., "ELECTRA: Pre-training Text Encoders as Discriminators Rather Than
     Generators", 2020, for the decay of the learning rate from layer to layer.
     """
+    recipe = suit(recipe, network)
     with torch.random.fork_rng(), steady_memory():
         torch.manual_seed(recipe.seed)
         course = _Course(network, corpus, recipe, device, watch or Watch())
@@ -174,6 +175,7 @@ class _Course:
         from timm.optim import create_optimizer_v2
         from timm.scheduler import CosineLRScheduler
 
+        assert recipe.learning_rate is not None and recipe.layer_decay is not None  # noqa: PT018
         self.corpus, self.recipe = corpus, recipe
         self.accelerator = _accelerator(recipe.precision, device)
         self.watch = watch if self.accelerator.is_main_process else Watch()

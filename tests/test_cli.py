@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import RATE, make_wave
+from conftest import RATE, make_wave, refused
 from typer.testing import CliRunner
 
 import cqt2img
 from cqt2img import cli
 from cqt2img.classifier import load
+from cqt2img.errors import InputError
 from cqt2img.rendering import open_tiles
 from cqt2img.source import list_recordings
 
@@ -234,6 +235,22 @@ def test_fit_a_folder_of_recordings_with_options(folder, spec_file, tmp_path):
     params = load(tmp_path / "model").get_params()
     given = ("batch_size", "learning_rate", "random_state", "in_chans")
     assert [params[name] for name in given] == [5, 0.01, 3, 1]
+
+
+def test_fit_with_any_argument_of_classifier(folder, spec_file, tmp_path):
+    words = ["--preset", spec_file, "-p", "mixup=0.3", "--param", "balance=group", "-p", "patience=2", "-p", "ema=.9"]
+    assert run("fit", folder, "-o", tmp_path / "model", *FIT, *words)[0] == 0
+    params = load(tmp_path / "model").get_params()
+    assert [params[name] for name in ("mixup", "balance", "patience", "ema")] == [0.3, "group", 2, 0.9]
+
+
+@pytest.mark.parametrize("pair", ["mixup", "mixture=0.3", "=3"])
+def test_arguments_have_names(folder, tmp_path, pair):
+    names = ", ".join(cqt2img.Classifier().get_params())
+    assert "mixup" in names
+    with refused(InputError, f"fit: --param must be NAME=VALUE, got {pair!r}. Choose a name of {names}."):
+        run("fit", folder, "-o", tmp_path / "model", *FIT, "-p", pair)
+    assert not (tmp_path / "model").exists()
 
 
 def test_fit_a_csv_by_a_column(folder, spec_file, tmp_path):

@@ -12,8 +12,9 @@ from cqt2img.corpus import Corpus, load_strips
 from cqt2img.errors import Cqt2imgError, InputError
 from cqt2img.labels import one_hot
 from cqt2img.predict import pool, tile_log_proba
-from cqt2img.recipe import Recipe
+from cqt2img.recipe import Recipe, suit
 from cqt2img.source import list_recordings
+from cqt2img.spec import TileSpec
 from cqt2img.train import TrainingError, _mix, _settle_norms, train
 from cqt2img.watch import Watch, look_on
 
@@ -208,11 +209,39 @@ def test_recipe_refuses(name, bad, rule):
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "weight_decay"])
-@pytest.mark.parametrize("bad", ["fast", None, float("inf")])
+@pytest.mark.parametrize("bad", ["fast", [], float("inf")])
 def test_rates_are_numbers(name, bad):
     rule = {"learning_rate": "be above 0", "weight_decay": "be 0 or more"}[name]
     with refused(InputError, f"fit: {name} must {rule}, got {bad!r}. Choose another."):
         recipe(**{name: bad})
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "rates"),
+    [
+        ("test_resnet", False, (1e-3, 1.0)),
+        ("test_resnet", True, (1e-3, 1.0)),
+        ("test_vit", False, (1e-4, 1.0)),
+        ("test_vit", True, (1e-4, 0.75)),
+        ("test_convnext", True, (1e-4, 0.75)),
+        ("ast_tiny", True, (1e-4, 0.75)),
+    ],
+)
+def test_rates_suit_the_backbone(name, pretrained, rates):
+    network = build_network(name, 3, TileSpec.preset("fast"))
+    assert not network.is_pretrained
+    network.is_pretrained = pretrained
+    found = suit(Recipe(), network)
+    assert (found.learning_rate, found.layer_decay) == rates
+    asked = suit(Recipe(learning_rate=0.5, layer_decay=0.25), network)
+    assert (asked.learning_rate, asked.layer_decay) == (0.5, 0.25)
+
+
+def test_weights_from_a_file_are_known_to_be_pretrained(tmp_path):
+    spec = TileSpec.preset("fast")
+    torch.save(build_network("test_resnet", 3, spec).backbone.state_dict(), tmp_path / "w.pth")
+    assert build_network("test_resnet", 2, spec, tmp_path / "w.pth").is_pretrained
+    assert not build_network("test_resnet", 2, spec, "none").is_pretrained
 
 
 def test_recipe_takes_numpy_numbers():
