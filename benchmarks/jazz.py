@@ -1,10 +1,11 @@
 """Ten jazz pianists: what holds on albums that training never met, and what a random split of tiles promises.
 
-    python benchmarks/jazz.py SHARED AUDIO WORK [--preset fast] [--epochs 8] [--only pretrained random loose]
+    python benchmarks/jazz.py SHARED AUDIO WORK ROW [ROW ...] [--seed 0]
 
 SHARED holds `data/jazz/metadata.csv`, `data/make_audio.py` and `weights/`; AUDIO is where its recordings are, or are
-made; WORK gets tiles, models and `results.jsonl`. The epoch is chosen on validation albums; the test albums are looked
-at once, at the end.
+made; WORK gets tiles, models, answers and `results.jsonl`. ROW is one of `ROWS` below, or `loose`, the random split of
+tiles. The epoch is chosen on validation albums; the test albums are looked at once a row, at the end. Minutes are of
+the processor, so run it with OMP_NUM_THREADS=1.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,9 +27,23 @@ from cqt2img.corpus import load_strips
 from cqt2img.evaluate import Evaluation
 from cqt2img.recipe import Recipe
 from cqt2img.source import list_recordings
+from cqt2img.spec import TileSpec
 from cqt2img.watch import Watch
 
-BACKBONE = "mobilenetv2_100"
+MOBILE = "mobilenetv2_100"
+# name: backbone, file of weights, and what departs from the defaults of Classifier
+ROWS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
+    "baseline": (MOBILE, MOBILE, {"epochs": 8, "learning_rate": 1e-3}),  # the plain recipe, of before there was another
+    "default": (MOBILE, MOBILE, {"epochs": 8}),
+    "head": (MOBILE, MOBILE, {"finetune": "head"}),
+    "random": (MOBILE, None, {"epochs": 25}),
+    "efficientat": ("efficientat_mn04", "mobilenetv3_large_040_audioset", {"in_chans": 1, "epochs": 8}),
+    "yamnet": ("yamnet", "mobilenetv1_100", {"in_chans": 1, "epochs": 8}),
+    "resnet18": ("resnet18", None, {"epochs": 8}),
+    "efficientnet_b0": ("efficientnet_b0", None, {"epochs": 8}),
+    "convnext_atto": ("convnext_atto", None, {"epochs": 8}),
+    "ast_tiny": ("ast_tiny", None, {"epochs": 8}),
+}
 
 
 def main() -> None:
@@ -35,51 +51,50 @@ def main() -> None:
     parser.add_argument("shared", type=Path)
     parser.add_argument("audio", type=Path)
     parser.add_argument("work", type=Path)
+    parser.add_argument("rows", nargs="+", choices=[*ROWS, "loose"])
     parser.add_argument("--preset", default="fast")
-    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--only", nargs="+", default=["pretrained", "random", "loose"])
     a = parser.parse_args()
     if not (a.audio / "recordings.csv").is_file():
         make = [sys.executable, a.shared / "data/make_audio.py", a.shared / "data/jazz/metadata.csv", a.audio]
         subprocess.run([str(word) for word in make], check=True)
     tiles = render(a.audio / "recordings.csv", a.work / f"tiles-{a.preset}", a.preset, n_jobs=2)
     table = list_recordings(tiles)
-    weights = a.shared / "weights" / f"{BACKBONE}.safetensors"
-    for name in a.only:
-        start = time.perf_counter()
-        scores, facts = loose(table, tiles.spec, weights, a) if name == "loose" else strict(table, name, weights, a)
-        row = {"name": name, "preset": a.preset, "spec": tiles.spec.key, "epochs": a.epochs, "seed": a.seed,
-               "learning_rate": a.learning_rate, "minutes": (time.perf_counter() - start) / 60,
-               "threads": torch.get_num_threads(), **facts, **scores.to_dict()}  # fmt: skip
+    for name in a.rows:
+        start = time.process_time()
+        scores, facts = loose(table, tiles.spec, a) if name == "loose" else strict(table, name, a)
+        row = {"name": name, "preset": a.preset, "spec": tiles.spec.key, "seed": a.seed,
+               "minutes": (time.process_time() - start) / 60, **facts, **scores.to_dict()}  # fmt: skip
         print(name, f"{row['minutes']:.1f} min\n{scores}", flush=True)
         with (a.work / "results.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 
-def strict(table: pd.DataFrame, name: str, weights: Path, a: argparse.Namespace) -> tuple[Evaluation, dict]:
+def strict(table: pd.DataFrame, name: str, a: argparse.Namespace) -> tuple[Evaluation, dict]:
     """Fit on training albums, choose on validation albums, score on test albums."""
     side = {split: table[table["split"] == split] for split in ("train", "valid", "test")}
-    start = weights if name == "pretrained" else None
-    model = Classifier(BACKBONE, weights=start, spec=a.preset, epochs=a.epochs, learning_rate=a.learning_rate,
-                       random_state=a.seed, verbose=False)  # fmt: skip
+    backbone, file, words = ROWS[name]
+    weights = None if file is None else a.shared / "weights" / f"{file}.safetensors"
+    model = Classifier(backbone, weights=weights, spec=a.preset, random_state=a.seed, verbose=False, **words)
     model.fit(side["train"], validation=side["valid"])
     model.save(a.work / f"model-{name}-{a.preset}-{a.seed}")
     model.identify(side["test"], top_k=10).to_csv(a.work / f"answers-{name}-{a.preset}-{a.seed}.csv", index=False)
-    return model.evaluate(side["test"]), {"temperature": model.temperature_, "history": model.history_}
+    facts = {"parameters": sum(p.numel() for p in model.network_.parameters()), "temperature": model.temperature_,
+             "history": model.history_}  # fmt: skip
+    return model.evaluate(side["test"]), facts
 
 
-def loose(table: pd.DataFrame, spec: object, weights: Path, a: argparse.Namespace) -> tuple[Evaluation, dict]:
+def loose(table: pd.DataFrame, spec: TileSpec, a: argparse.Namespace) -> tuple[Evaluation, dict]:
     """Split all tiles at random, three quarters for training, and change nothing about them."""
     strips, _ = load_strips(table, spec)
     torch.manual_seed(a.seed)
-    network = build_network(BACKBONE, table["label"].nunique(), spec, weights)
+    network = build_network(MOBILE, table["label"].nunique(), spec, a.shared / "weights" / f"{MOBILE}.safetensors")
     history: list[dict] = []
     watch = Watch()
     watch.epoch = history.append  # type: ignore[method-assign]
-    recipe = Recipe(a.epochs, 32, a.learning_rate, 0.05, "none", "auto", a.seed)
-    return score_tiles(strips, table, 0.25, network, recipe, watch), {"history": history}
+    return score_tiles(strips, table, 0.25, network, Recipe(8, augment="none", seed=a.seed), watch), {
+        "history": history
+    }
 
 
 if __name__ == "__main__":

@@ -91,8 +91,8 @@ def equalise(tile: NDArray[np.uint8], spec: TileSpec, rng: np.random.Generator) 
         curve = curve + rng.normal(0, 5) * np.exp(-0.5 * ((octave - rng.uniform(0, n_octaves)) / width) ** 2)
     if rng.random() < 0.4:  # an old disc or a lossy codec ends below the picture
         curve = curve - np.maximum(0, octave - rng.uniform(0.6, 1.0) * n_octaves) * 60
-    shifted = tile + (curve / spec.step_db)[:, None]
-    return np.where(tile > 0, np.clip(shifted, 0, 255), 0).astype(np.uint8)
+    shifted = tile + (curve / spec.step_db).astype(np.float32)[:, None]
+    return np.clip(shifted, 0, 255, out=shifted).astype(np.uint8) * (tile > 0)
 
 
 def add_room(tile: NDArray[np.uint8], spec: TileSpec, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -138,10 +138,17 @@ def add_hiss(tile: NDArray[np.uint8], spec: TileSpec, rng: np.random.Generator) 
         Levels, nowhere lower than they were.
     """
     octave_down = np.arange(spec.height) / spec.bins_per_octave
-    floor = rng.uniform(-70, -35) - rng.uniform(1, 5) * octave_down
-    noise = floor[:, None] + 5.6 * rng.standard_normal(tile.shape, dtype=np.float32)  # SD of noise power in dB
-    levels = (noise - spec.min_db) / spec.step_db
-    return np.clip(np.maximum(tile, levels), 0, 255).astype(np.uint8)
+    floor = (rng.uniform(-70, -35) - rng.uniform(1, 5) * octave_down - spec.min_db) / spec.step_db
+    start = int(rng.integers(3 * tile.size))
+    levels = _noise(tile.size)[start : start + tile.size].reshape(tile.shape) * np.float32(1 / spec.step_db)
+    levels += floor.astype(np.float32)[:, None]
+    return np.maximum(tile, np.clip(levels, 0, 255, out=levels).astype(np.uint8))
+
+
+@lru_cache(maxsize=4)
+def _noise(size: int) -> NDArray[np.float32]:
+    """Give noise in dB, from which tiles are cut anywhere: to draw it anew took longer than all other changes."""
+    return 5.6 * np.random.default_rng(0).standard_normal(4 * size, dtype=np.float32)  # SD of noise power in dB
 
 
 def _albumentations() -> Any:

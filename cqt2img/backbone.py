@@ -87,7 +87,7 @@ class TileNet(nn.Module):
         if self.audio is not None:
             levels = levels.flip(1).transpose(1, 2) if self.audio.time_first else levels.flip(1)
         # painted channels-last, permuted to (n, channels, height, width) without a copy
-        return self.table[levels.int()].permute(0, 3, 1, 2)
+        return nn.functional.embedding(levels.int(), self.table).permute(0, 3, 1, 2)
 
 
 def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None, in_chans: int = 3) -> TileNet:

@@ -110,9 +110,9 @@ def fit_command(
 ) -> None:
     """Fine-tune a backbone on recordings, labelled by their folders or a csv."""
     from cqt2img.classifier import Classifier
+    from cqt2img.engine import is_first_process
     from cqt2img.report import check_folder
     from cqt2img.store import check_model_name
-    from cqt2img.train import is_first_process
 
     check_model_name(out)
     check_folder(out.parent)

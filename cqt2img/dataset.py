@@ -27,7 +27,7 @@ class TrainingTiles(torch.utils.data.Dataset):
     """
 
     def __init__(self, corpus: Corpus, augment: str, balance: str, seed: int) -> None:
-        self.corpus, self.seed = corpus, seed
+        self.corpus, self.seed, self.strength = corpus, seed, augment
         self.augment = make_augment(augment, corpus.strips.spec)
         self.jitter = 0 if augment == "none" else corpus.strips.spec.width // 2
         codes, width = corpus.targets.argmax(axis=1), corpus.strips.spec.width
@@ -39,6 +39,13 @@ class TrainingTiles(torch.utils.data.Dataset):
             group = corpus.groups[recording] if balance == "group" else None
             self.shelves.setdefault(int(codes[recording]), {}).setdefault(group, []).append(n)
         self.set_epoch(0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what another process makes for itself: its classes come into being when albumentations does."""
+        return {**self.__dict__, "augment": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, augment=make_augment(state["strength"], state["corpus"].strips.spec))
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the tiles of an epoch.

@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from cqt2img.backbone import TileNet, steady_memory
 from cqt2img.checkpoint import Checkpoint
 from cqt2img.corpus import Corpus
 from cqt2img.dataset import TrainingTiles
+from cqt2img.disk import alone, room
+from cqt2img.engine import bf16_on_cpu, is_out_of_memory, make_accelerator
 from cqt2img.errors import Cqt2imgError
 from cqt2img.head import fit_head, settle_norms
 from cqt2img.jobs import Progress
@@ -100,10 +102,15 @@ def train(
     Generators", 2020, for the decay of the learning rate from layer to layer.
     """
     recipe = suit(recipe, network)
-    with torch.random.fork_rng(), steady_memory():
+    with torch.random.fork_rng(), steady_memory(), ExitStack() as stack:
         torch.manual_seed(recipe.seed)
         course = _Course(network, corpus, recipe, device, watch or Watch())
         keep = Checkpoint(checkpoint, asdict(recipe), corpus)
+        if checkpoint is not None and course.accelerator.is_main_process:
+            with room("fit", checkpoint):
+                checkpoint.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone(checkpoint))
+        stack.enter_context(bf16_on_cpu(course.plain, course.accelerator))
         state = keep.read(course.accelerator.device) if resume else None
         if state is not None:
             course.restore(state)
@@ -155,19 +162,6 @@ def train_head(
     return Trained({k: v.cpu() for k, v in network.state_dict().items()}, [entry], fitted.validation)
 
 
-def is_first_process() -> bool:
-    """Tell whether this process is the one that writes and speaks, where several train together.
-
-    Returns
-    -------
-    bool
-        True where there is one process only.
-    """
-    from accelerate import PartialState
-
-    return PartialState().is_main_process
-
-
 class _Course:
     """One training: what changes from step to step, and nothing else."""
 
@@ -177,7 +171,7 @@ class _Course:
 
         assert recipe.learning_rate is not None and recipe.layer_decay is not None  # noqa: PT018
         self.corpus, self.recipe = corpus, recipe
-        self.accelerator = _accelerator(recipe.precision, device)
+        self.accelerator = make_accelerator(recipe.precision, device)
         self.watch = watch if self.accelerator.is_main_process else Watch()
         self.data = TrainingTiles(corpus, recipe.augment, recipe.balance, recipe.seed)
         n_tiles, size = len(self.data), recipe.batch_size
@@ -185,6 +179,7 @@ class _Course:
         optimizer = create_optimizer_v2(
             network.backbone, opt="adamw", lr=recipe.learning_rate, weight_decay=recipe.weight_decay,
             filter_bias_and_bn=True, layer_decay=recipe.layer_decay if recipe.layer_decay < 1 else None,
+            fused=self.accelerator.device.type in ("cpu", "cuda"),
         )  # fmt: skip
         self.network, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.plain = self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
@@ -251,7 +246,7 @@ class _Course:
         try:
             loss = self._learn(levels, target)
         except (torch.OutOfMemoryError, RuntimeError) as err:
-            if self.n_parts > recipe.accumulate or not _is_out_of_memory(err):
+            if self.n_parts > recipe.accumulate or not is_out_of_memory(err):
                 raise
             self.n_parts *= 2
             log.warning(
@@ -344,18 +339,6 @@ class _Course:
             setattr(self, name, state[name])
 
 
-def _accelerator(precision: str, device: str | None) -> Any:
-    """Set Accelerate up; it keeps its precision in a state of the process, which a second fit must not meet."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state()
-    if precision == "auto":
-        gpu = device != "cpu" and torch.cuda.is_available()
-        precision = "bf16" if gpu and torch.cuda.is_bf16_supported() else "fp32"
-    return Accelerator(cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision)
-
-
 def _settle_norms(norms: list[tuple[Any, float | None]], n_steps: int) -> None:
     """Let batch norms average over all steps so far until their own memory is as long.
 
@@ -378,10 +361,6 @@ def _mix(
     other = torch.from_numpy(rng.permutation(len(levels))).to(levels.device)
     mixed = part * levels.float() + (1 - part) * levels[other].float()
     return mixed.round().to(levels.dtype), part * target + (1 - part) * target[other]
-
-
-def _is_out_of_memory(err: BaseException) -> bool:
-    return isinstance(err, torch.OutOfMemoryError) or "not enough memory" in str(err)
 
 
 def _validate(network: Any, corpus: Corpus, places: NDArray[np.int64], device: torch.device) -> NDArray[np.float32]:

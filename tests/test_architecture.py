@@ -45,6 +45,7 @@ ORDER = [
     "recipe",
     "watch",
     "checkpoint",
+    "engine",
     "train",
     "evaluate",
     "store",

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,12 @@ def test_draws_depend_on_seed_epoch_and_item_alone(strips, augment):
     assert other.items != one.items
     one.set_epoch(3)
     assert one.items != two.items
+
+
+def test_another_process_draws_the_same(strips):
+    here = training(strips, "album")
+    there = pickle.loads(pickle.dumps(here))
+    assert all(torch.equal(here[n][0], there[n][0]) for n in range(len(here)))
 
 
 def test_augmented_tiles_differ_and_the_recording_stays(strips):
