@@ -34,7 +34,8 @@ class Checkpoint:
 
     def __init__(self, folder: Path | None, recipe: dict[str, Any], corpus: Corpus) -> None:
         self.folder = folder
-        self.key = "" if folder is None else _key(recipe, corpus)
+        self.recipe = {k: v for k, v in recipe.items() if k not in _FREE}
+        self.key = "" if folder is None else _key(self.recipe, corpus)
         self.written = time.monotonic()
 
     def is_due(self) -> bool:
@@ -68,7 +69,9 @@ class Checkpoint:
             folder = self.folder
             with room("fit", folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                write_whole(folder / LAST, lambda part: torch.save({"key": self.key, **state}, part))
+                write_whole(
+                    folder / LAST, lambda part: torch.save({"key": self.key, "recipe": self.recipe, **state}, part)
+                )
                 if state["best"] is not None and state["step"] == 0 and not state["stale"]:
                     best = {k: v.contiguous() for k, v in state["best"]["state"].items()}
                     write_whole(folder / BEST, lambda part: save_file(best, part))
@@ -99,16 +102,20 @@ class Checkpoint:
             return None
         try:
             state = torch.load(path, map_location=device, weights_only=True)  # runs no code
-            key = state.pop("key")
+            key, recipe = state.pop("key"), state.pop("recipe")
         except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as err:
             cause = str(err).strip().splitlines()[0][:200] if str(err).strip() else type(err).__name__
             raise InputError(
                 f"fit: checkpoint must be undamaged, got {str(path)!r}: {cause}. Remove it to start anew."
             ) from err
         if key != self.key:
+            changed = [
+                f"{name}={recipe.get(name)!r}" for name, value in self.recipe.items() if recipe.get(name) != value
+            ]
             raise InputError(
-                f"fit: checkpoint must be of the same recordings and the same arguments, got another training in "
-                f"{str(self.folder)!r}. Choose another folder, or fit without resume."
+                f"fit: checkpoint must be of the same recordings and the same arguments, got "
+                f"{', '.join(changed) or 'other recordings'} in {str(self.folder)!r}. Choose another folder, or fit "
+                "without resume."
             )
         # what was best stays on the CPU
         if state["best"] is not None:
@@ -118,7 +125,7 @@ class Checkpoint:
 
 
 def _key(recipe: dict[str, Any], corpus: Corpus) -> str:
-    digest = hashlib.sha256(json.dumps({k: v for k, v in recipe.items() if k not in _FREE}, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
     arrays: list[NDArray[Any]] = [corpus.targets, corpus.training, corpus.validation, *corpus.strips.strips]
     for array in arrays:
         digest.update(array.tobytes())

@@ -21,6 +21,7 @@ from cqt2img.spec import TileSpec
 from cqt2img.store import load_model, save_model
 from cqt2img.train import Trained, train, train_head
 from cqt2img.watch import look_on
+from cqt2img.weights import about_saved
 
 _RECIPE = (
     "finetune", "epochs", "batch_size", "learning_rate", "weight_decay", "augment", "precision", "layer_decay",
@@ -113,7 +114,8 @@ class Classifier(Listener):
     history_ : list of dict
         Loss, validation accuracy and log-loss per recording, and seconds of every epoch.
     groups_ : ndarray of str
-        Groups that were trained on or chosen by. A score on them says nothing.
+        Groups that were trained on or chosen by, also by the model that `weights` names. A score on
+        them says nothing.
     fingerprints_ : list of str
         Of the pictures of their recordings, by which they are known under any name.
     skipped_ : list of dict
@@ -261,8 +263,10 @@ class Classifier(Listener):
         self.history_ = trained.history
         held_codes = corpus.targets[corpus.validation].argmax(axis=1)
         self.temperature_ = fit_temperature(trained.validation, held_codes) if len(held_codes) >= 2 else 1.0
-        self.groups_ = np.unique([str(group) for group in table["group"]])
-        self.fingerprints_ = sorted(set(table["fingerprint"]))
+        # what the weights were fine-tuned on before was met, too
+        met = about_saved(Path(self.weights)) if isinstance(self.weights, (str, os.PathLike)) else None
+        self.groups_ = np.unique([*map(str, table["group"]), *(met or {}).get("training_groups", [])])
+        self.fingerprints_ = sorted({*table["fingerprint"], *(met or {}).get("fingerprints", [])})
         return self
 
     def _train(

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,22 @@ class TileSet:
     recordings: "pd.DataFrame"
     tiles: "pd.DataFrame"
 
+    def select(self, rows: Any) -> "TileSet":
+        """Take some of the recordings, with their tiles; no file is touched.
+
+        Parameters
+        ----------
+        rows : Series or ndarray of bool, or list of index labels
+            Rows of `recordings`, as pandas takes them: `tiles.select(tiles.recordings["label"] == "Monk")`.
+
+        Returns
+        -------
+        TileSet
+            Of the same folder. `fit`, `predict` and `evaluate` take it.
+        """
+        recordings = self.recordings.loc[rows]
+        return replace(self, recordings=recordings, tiles=self.tiles[self.tiles["path"].isin(recordings["path"])])
+
     def show(self, n_recordings: int = 4, n_tiles: int = 3) -> "Figure":
         """Draw the first tiles of some recordings as a contact sheet, one recording a row.
 
@@ -86,15 +102,16 @@ class TileSet:
         if whole.empty:
             raise InputError("TileSet.show: it must hold tiles, got none. See the reasons in recordings['message'].")
         turn = whole.groupby(whole["label"].fillna("")).cumcount()
-        chosen = whole.loc[turn.sort_values(kind="stable").index[:n_recordings], ["path", "label", "n_tiles"]]
+        chosen = whole.loc[turn.sort_values(kind="stable").index[:n_recordings], ["path", "label", "n_tiles", "tiles"]]
         pictures: list[Any] = []
         titles: list[str] = []
         starts: list[float] = []
         n_columns = min(n_tiles, int(chosen["n_tiles"].max()))
-        for path, label in zip(chosen["path"], chosen["label"], strict=True):
+        for path, label, own in zip(chosen["path"], chosen["label"], chosen["tiles"], strict=True):
             rows = self.tiles[self.tiles["path"] == path].head(n_columns)
             pictures += [read_tile(self.path / name, self.spec)[0] for name in rows["tile"]]
-            title = f"{label} · {Path(path).name}" if isinstance(label, str) else Path(path).name
+            name = Path(path).name
+            title = " · ".join([label, *Path(own).parts[2:-1], name]) if isinstance(label, str) else name
             titles += [title.encode(errors="replace").decode(), *[""] * (len(rows) - 1)]
             starts += rows["start_seconds"].tolist()
             short = n_columns - len(rows)  # a shorter recording has empty places at its end

@@ -166,7 +166,7 @@ def plot_confusion(scores: Evaluation) -> "Figure":
     for row, column in np.argwhere(counts > 0):
         colour = "white" if shares[row, column] > 0.5 else _INK
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=9)
-    low, high = scores.accuracy_interval
+    low, high = scores.accuracy_interval_groups or scores.accuracy_interval
     axes.set_title(f"{scores.accuracy:.0%} right ({low:.0%} to {high:.0%}), chance {scores.chance:.0%}", fontsize=10)
     return figure
 

@@ -60,8 +60,8 @@ def list_recordings(
     import pandas as pd
 
     if hasattr(X, "recordings"):  # a TileSet
-        X = X.path
-    if isinstance(X, pd.DataFrame):
+        table = _from_frame(X.recordings, X.path, str(X.path), group_by)
+    elif isinstance(X, pd.DataFrame):
         table = _from_frame(X, Path(), "X", group_by)
     elif isinstance(X, (str, os.PathLike)):
         table = _from_path(Path(X), group_by)

@@ -47,7 +47,7 @@ def read_weights(path: Path, blueprint: Blueprint) -> dict[str, Any]:
     """
     if not path.exists():
         raise InputError(f"Classifier: weights must be 'imagenet', None or a file, got no file {str(path)!r}. {WAYS}")
-    about = _about_saved(path)
+    about = about_saved(path)
     state = _read(path / "model.safetensors" if path.is_dir() else path, blueprint.name)
     source = None
     if about is not None:
@@ -69,8 +69,19 @@ def read_weights(path: Path, blueprint: Blueprint) -> dict[str, Any]:
     return {"num_classes": n_classes, "pretrained": True, "pretrained_cfg_overlay": overlay}
 
 
-def _about_saved(path: Path) -> dict[str, Any] | None:
-    """Read what a saved model says of itself; None for any other file."""
+def about_saved(path: Path) -> dict[str, Any] | None:
+    """Read what a saved model says of itself.
+
+    Parameters
+    ----------
+    path : Path
+        The folder of a saved model, its file of weights, or another file.
+
+    Returns
+    -------
+    dict or None
+        What `model.json` holds; None for any other file.
+    """
     file = (path if path.is_dir() else path.parent) / "model.json"
     if not path.is_dir() and path.name != "model.safetensors":
         return None

@@ -343,6 +343,28 @@ def test_groups_of_training_are_remembered(model, folder):
 # scikit-learn's tools
 
 
+def test_what_the_weights_met_before_is_remembered(options, tile_folder, saved):
+    whole, table = load(saved), list_recordings(tile_folder)
+    later = table[table["group"].isin(table.groupby("label")["group"].last())]
+    model = Classifier(**{**options, "weights": saved, "epochs": 1, "validation_fraction": 0}).fit(later)
+    assert set(model.groups_) == set(whole.groups_) > set(later["group"])
+    assert model.fingerprints_ == whole.fingerprints_
+    assert set(model.evaluate(table).known_groups) == set(whole.groups_)
+
+
+def test_some_of_the_tiles(options, tile_folder):
+    tiles = open_tiles(tile_folder)
+    mine = tiles.select(tiles.recordings["label"] != "High")
+    assert set(mine.tiles["label"]) == {"Low", "Middle"}
+    assert len(mine.recordings) == 2 * len(tiles.recordings) // 3
+    model = Classifier(**options).fit(mine)
+    assert model.classes_.tolist() == ["Low", "Middle"]
+    assert model.skipped_ == []
+    few = tiles.select([3, 1])
+    np.testing.assert_array_equal(model.predict_proba(few), model.predict_proba(tiles)[[3, 1]])
+    assert list_recordings(few)["tiles"].notna().all()  # nothing is drawn again
+
+
 def test_grid_search_over_specs(options, small, paths):
     y = [path.split("/")[-3] for path in paths]
     groups = [path.rsplit("/", 1)[0] for path in paths]

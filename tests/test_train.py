@@ -332,15 +332,22 @@ def test_the_best_weights_lie_in_a_file_of_their_own(strips, tmp_path):
     assert all(torch.equal(v, best[k]) for k, v in trained.state.items())
 
 
-def test_a_checkpoint_of_another_training(strips, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"learning_rate": 1e-4}, "learning_rate=0.03"),
+        ({"seed": 1, "epochs": 3}, "epochs=2, seed=0"),
+        ({"sides": (np.arange(7), np.arange(8, 12))}, "other recordings"),
+    ],
+)
+def test_a_checkpoint_of_another_training(strips, tmp_path, change, told):
     run(strips, checkpoint=tmp_path, epochs=2)
     message = (
-        "fit: checkpoint must be of the same recordings and the same arguments, got another training in "
+        f"fit: checkpoint must be of the same recordings and the same arguments, got {told} in "
         f"{str(tmp_path)!r}. Choose another folder, or fit without resume."
     )
-    for change in ({"learning_rate": 1e-4}, {"seed": 1}, {"sides": (np.arange(7), np.arange(8, 12))}):
-        with refused(InputError, message):
-            run(strips, checkpoint=tmp_path, resume=True, **{"epochs": 2, **change})
+    with refused(InputError, message):
+        run(strips, checkpoint=tmp_path, resume=True, **{"epochs": 2, **change})
 
 
 def test_a_damaged_checkpoint(strips, tmp_path):
