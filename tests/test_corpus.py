@@ -1,23 +1,11 @@
 import numpy as np
 import pytest
-from conftest import make_cqt, refused
+from conftest import make_cqt, ramp, refused
 
 from cqt2img.corpus import list_sides, load_strips
 from cqt2img.errors import InputError
 from cqt2img.source import list_recordings
 from cqt2img.tile import cut_tiles
-
-
-def ramp(n_frames):
-    """A CQT in dB whose every column has a level of its own in all rows."""
-    return np.tile(np.linspace(-60, -1, n_frames), (60, 1))
-
-
-@pytest.fixture
-def strips(small):
-    """Five recordings of 20, 32, 70, 100 and 300 frames."""
-    found, _ = load_strips(list_recordings([ramp(n) for n in (20, 32, 70, 100, 300)]), small)
-    return found
 
 
 def test_strips_hold_what_was_cut(small):

@@ -4,22 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from cqt2img.corpus import Corpus, load_strips
+from cqt2img.corpus import Corpus
 from cqt2img.dataset import TrainingTiles, tile_batches
 from cqt2img.labels import one_hot
-from cqt2img.source import list_recordings
-
-
-def ramp(n_frames):
-    """A CQT in dB whose every column has a level of its own in all rows."""
-    return np.tile(np.linspace(-60, -1, n_frames), (60, 1))
-
-
-@pytest.fixture
-def strips(small):
-    """Five recordings of 20, 32, 70, 100 and 300 frames."""
-    found, _ = load_strips(list_recordings([ramp(n) for n in (20, 32, 70, 100, 300)]), small)
-    return found
 
 
 def n_tiles(strips):
