@@ -111,7 +111,7 @@ def fit_head(
     return HeadFit(model.C, float(loss), validation)
 
 
-def settle_norms(network: TileNet, corpus: Corpus, device: torch.device, seed: int, n_batches: int = 50) -> None:
+def settle_norms(network: TileNet, corpus: Corpus, device: torch.device, seed: int, n_batches: int = 20) -> None:
     """Let batch norms forget the pictures that the body comes from, and measure tiles.
 
     Parameters

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from cqt2img.synth import make_corpus
 
 TORCHRUN = ["torch.distributed.run", "--nproc_per_node", "2"]
-# --cpu would start one process, whatever --num_processes says; --device cpu keeps off the GPUs that --multi_gpu means
+# --cpu would start one process, whatever --num_processes says
 ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
 
@@ -19,9 +19,10 @@ ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2
 def fit(room, name, launch=()):
     """Losses and weights of one training, and what it wrote and said."""
     words = ["-m", "cqt2img", "fit", room / "recordings", "--backbone", "test_vit", "--weights", "none",
-             "--preset", "fast", "--epochs", "2", "--batch-size", "8", "--learning-rate", "3e-4", "--device", "cpu",
-             "--quiet", "--checkpoint", room / f"{name} checkpoint", "-o", room / name]  # fmt: skip
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(room / "no config")}
+             "--preset", "fast", "--epochs", "2", "--batch-size", "8", "--learning-rate", "3e-4", "--quiet",
+             "--checkpoint", room / f"{name} checkpoint", "-o", room / name]  # fmt: skip
+    # without a GPU, and without being told so: each of the two once trained a model of its own
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(room / "no config"), "CUDA_VISIBLE_DEVICES": ""}
     before = ["-m", *launch] if launch else []
     done = subprocess.run([sys.executable, *before, *words], check=True, capture_output=True, text=True, env=env)
     history = json.loads((room / name / "model.json").read_text(encoding="utf-8"))["history"]
