@@ -79,8 +79,9 @@ class Classifier(Listener):
         Parts in which a batch goes through the network, for want of memory.
     balance : {"group", "class"}
         What is drawn equally often: every class, or every group within it, too.
-    workers : int
-        Processes that augment tiles; 0 does it in this one.
+    workers : int, optional
+        Processes that augment tiles; 0 does it in this one. By default 0 on a CPU, where augmentation is a
+        fiftieth of a step, and up to 8 beside a GPU.
     validation_fraction : float
         Part of the recordings of each class, in whole groups, that is kept from training to choose
         the epoch and the temperature; 0 to below 1. Not used where `fit` gets `validation`.
@@ -155,7 +156,7 @@ class Classifier(Listener):
         patience: int | None = None,
         accumulate: int = 1,
         balance: str = "class",
-        workers: int = 0,
+        workers: int | None = None,
         validation_fraction: float = 0.2,
         memory: str | os.PathLike[str] | None = None,
         precision: str = "auto",

@@ -1,5 +1,6 @@
 """Where training runs: device, precision, processes, and what these cannot do."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
@@ -39,6 +40,28 @@ def make_accelerator(precision: str, device: str | None) -> Any:
         precision = "bf16" if where == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     # said in so many words: else several processes without a GPU would each train alone
     return Accelerator(cpu=where == "cpu", mixed_precision="no" if precision == "fp32" else precision)
+
+
+def choose_workers(workers: int | None, accelerator: Any) -> int:
+    """Choose how many processes augment tiles.
+
+    Parameters
+    ----------
+    workers : int, optional
+        As asked for.
+    accelerator : Accelerator
+        Knows the device, and how many processes share the cores of this machine.
+
+    Returns
+    -------
+    int
+        As asked for; else 0 on a CPU, where augmentation is a fiftieth of a step, and beside a GPU, which is
+        done with it much sooner, all cores but one, to 8.
+    """
+    if workers is not None:
+        return workers
+    n_cores = (os.cpu_count() or 1) // accelerator.num_processes
+    return 0 if accelerator.device.type == "cpu" else min(8, max(0, n_cores - 1))
 
 
 @contextmanager

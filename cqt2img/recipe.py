@@ -49,8 +49,9 @@ class Recipe:
         Parts in which a batch goes through the network, for want of memory.
     balance : {"group", "class"}
         What is drawn equally often: every class, or every group within it, too.
-    workers : int
-        Processes that augment tiles; 0 does it in this one.
+    workers : int, optional
+        Processes that augment tiles; 0 does it in this one. None is 0 on a CPU, where they do not pay, and
+        up to 8 beside a GPU.
     finetune : {"all", "head"}
         "all": every layer. "head": the body stays as it is, and logistic regression fits the head to it;
         of all above only the seed has a say.
@@ -75,7 +76,7 @@ class Recipe:
     patience: int | None = None
     accumulate: int = 1
     balance: str = "class"
-    workers: int = 0
+    workers: int | None = None
     finetune: str = "all"
 
     def __post_init__(self) -> None:
@@ -83,7 +84,7 @@ class Recipe:
                           ("patience", 1)):  # fmt: skip
             value = getattr(self, name)
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if not (name == "patience" and value is None) and (not whole or not low <= value < 2**32):
+            if not (name in ("patience", "workers") and value is None) and (not whole or not low <= value < 2**32):
                 name = "random_state" if name == "seed" else name
                 raise InputError(f"fit: {name} must be a whole number from {low}, got {value!r}. Choose another.")
         for name, rule, good in (

@@ -18,7 +18,7 @@ from cqt2img.checkpoint import Checkpoint
 from cqt2img.corpus import Corpus
 from cqt2img.dataset import TrainingTiles
 from cqt2img.disk import alone, room
-from cqt2img.engine import bf16_on_cpu, is_out_of_memory, make_accelerator
+from cqt2img.engine import bf16_on_cpu, choose_workers, is_out_of_memory, make_accelerator
 from cqt2img.errors import Cqt2imgError
 from cqt2img.head import fit_head, settle_norms
 from cqt2img.jobs import Progress
@@ -153,6 +153,7 @@ def train_head(
         If the head of the network is not linear.
     """
     start = time.perf_counter()
+    make_accelerator("fp32", network.table.device.type)  # of several processes, each fits the same, and one speaks
     fitted = fit_head(network, corpus, network.table.device, recipe.seed, memory, progress)
     if not np.isfinite(fitted.loss):
         raise TrainingError(f"fit: the network must give finite numbers, got a loss of {fitted.loss}. {_ADVICE}")
@@ -192,6 +193,7 @@ class _Course:
         self.norms = [(m, m.momentum) for m in modules if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
         self.average = self._average() if recipe.ema else None
         self.n_parts = recipe.accumulate
+        self.n_workers = choose_workers(recipe.workers, self.accelerator)
         self.settled = 0  # steps that batch norms have seen before the first
         self.epoch, self.step, self.total, self.stale = 0, 0, 0.0, 0
         self.history: list[dict[str, Any]] = []
@@ -232,7 +234,7 @@ class _Course:
         mine = slice(self.accelerator.process_index, None, n_processes)
         places = range(len(self.data))
         batches = [list(places[n * size : (n + 1) * size][mine]) for n in range(self.step, self.n_steps)]
-        loader = torch.utils.data.DataLoader(self.data, batch_sampler=batches, num_workers=self.recipe.workers)
+        loader = torch.utils.data.DataLoader(self.data, batch_sampler=batches, num_workers=self.n_workers)
         device = self.accelerator.device
         return ((levels.to(device), target.to(device)) for levels, target in loader)
 

@@ -5,7 +5,7 @@ import torch
 from conftest import refused
 
 from cqt2img.backbone import build_network
-from cqt2img.engine import bf16_on_cpu, is_first_process, is_out_of_memory, make_accelerator
+from cqt2img.engine import bf16_on_cpu, choose_workers, is_first_process, is_out_of_memory, make_accelerator
 from cqt2img.errors import InputError
 from cqt2img.spec import TileSpec
 
@@ -94,3 +94,21 @@ def test_one_process_is_the_first():
 )
 def test_out_of_memory(err, expected):
     assert is_out_of_memory(err) is expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "n_processes", "n_cores", "expected"),
+    [
+        (None, "cpu", 1, 64, 0),
+        (None, "cuda", 1, 64, 8),
+        (None, "cuda", 1, 4, 3),
+        (None, "cuda", 4, 16, 3),
+        (None, "cuda", 8, 4, 0),
+        (0, "cuda", 1, 64, 0),
+        (5, "cpu", 1, 2, 5),
+    ],
+)
+def test_workers_where_they_pay(monkeypatch, asked, device, n_processes, n_cores, expected):
+    monkeypatch.setattr("os.cpu_count", lambda: n_cores)
+    where = SimpleNamespace(device=torch.device(device), num_processes=n_processes)
+    assert choose_workers(asked, where) == expected
