@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,7 +97,7 @@ class Turns(Watch):
         self.ours: list[tuple[float, float]] = []  # seconds of the processor, and of the clock, a step
         self.theirs: list[tuple[float, float]] = []
 
-    def begin(self, *counts: int) -> None:
+    def begin(self, *counts: Any) -> None:
         """Start the clock."""
         self.bar.begin(*counts)
         self.start = time.process_time(), time.perf_counter()

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from cqt2img.drawing import plot_tiles
     from cqt2img.errors import AudioError, Cqt2imgError, InputError, MissingExtraError
     from cqt2img.evaluate import Evaluation
-    from cqt2img.rendering import TileSet, open_tiles, render
+    from cqt2img.rendering import render
     from cqt2img.report import plot_confusion, plot_history
     from cqt2img.spec import TileSpec
     from cqt2img.split import group_split
     from cqt2img.tile import colour_tiles, cut_tiles, read_tile, tiles_to_db
+    from cqt2img.tileset import TileSet, open_tiles
 
 _HOME = {
     "AudioError": "errors",
@@ -29,7 +30,7 @@ _HOME = {
     "Evaluation": "evaluate",
     "InputError": "errors",
     "MissingExtraError": "errors",
-    "TileSet": "rendering",
+    "TileSet": "tileset",
     "TileSpec": "spec",
     "colour_tiles": "tile",
     "compute_cqt": "cqt",
@@ -38,7 +39,7 @@ _HOME = {
     "list_backbones": "catalogue",
     "load": "classifier",
     "load_wave": "audio",
-    "open_tiles": "rendering",
+    "open_tiles": "tileset",
     "plot_confusion": "report",
     "plot_history": "report",
     "plot_tiles": "drawing",

@@ -1,6 +1,7 @@
 """The name of a backbone becomes a network that takes tiles."""
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cqt2img.blueprint import Blueprint, create, draw_blueprint
+from cqt2img.blueprint import WAYS, Blueprint, create, draw_blueprint
 from cqt2img.errors import InputError
 from cqt2img.jobs import import_tqdm
 from cqt2img.spec import TileSpec
@@ -124,6 +125,8 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
         file.
     """
     import_tqdm()  # before timm does
+    if not isinstance(weights, (str, os.PathLike, type(None))):
+        raise InputError(f"Classifier: weights must be 'imagenet', None or a file, got {weights!r}. {WAYS}")
     blueprint = draw_blueprint(str(name), in_chans, spec.size)
     network: Any
     at_random = weights is None or str(weights).lower() == "none"
@@ -137,7 +140,7 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
             )
         network = create(blueprint, "imagenet", num_classes=n_classes, pretrained=True)
     else:
-        network = create(blueprint, str(weights), **read_weights(Path(weights), blueprint))
+        network = create(blueprint, str(weights), **read_weights(Path(str(weights)), blueprint))
         network.pretrained_cfg["state_dict"] = None  # else it is carried along wherever the network goes
         network.reset_classifier(n_classes)
     heads = network.get_classifier()

@@ -16,6 +16,8 @@ from cqt2img.errors import InputError
 
 LAST, BEST = "last.pt", "best.safetensors"
 _EVERY_SECONDS = 60.0
+_NAMES = {"seed": "random_state"}
+_WORDS = {"network": "another backbone or other weights", "spec": "tiles of another spec"}
 _FREE = ("workers", "accumulate")  # words of a recipe that may change from one run to the next
 
 
@@ -29,12 +31,16 @@ class Checkpoint:
     recipe : dict
         Fields of the recipe.
     corpus : Corpus
-        The recordings. With the recipe they tell one training from another.
+        The recordings.
+    network : Module
+        As it is before the first step. The three tell one training from another.
     """
 
-    def __init__(self, folder: Path | None, recipe: dict[str, Any], corpus: Corpus) -> None:
+    def __init__(self, folder: Path | None, recipe: dict[str, Any], corpus: Corpus, network: torch.nn.Module) -> None:
         self.folder = folder
         self.recipe = {k: v for k, v in recipe.items() if k not in _FREE}
+        if folder is not None:
+            self.recipe |= {"spec": corpus.strips.spec.key, "network": _digest(network)}
         self.key = "" if folder is None else _key(self.recipe, corpus)
         self.written = time.monotonic()
 
@@ -102,15 +108,18 @@ class Checkpoint:
             return None
         try:
             state = torch.load(path, map_location=device, weights_only=True)  # runs no code
-            key, recipe = state.pop("key"), state.pop("recipe")
-        except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as err:
+            key, recipe, _ = state.pop("key"), state.pop("recipe"), state["best"]
+        except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError,
+                pickle.UnpicklingError) as err:  # fmt: skip
             cause = str(err).strip().splitlines()[0][:200] if str(err).strip() else type(err).__name__
             raise InputError(
                 f"fit: checkpoint must be undamaged, got {str(path)!r}: {cause}. Remove it to start anew."
             ) from err
         if key != self.key:
             changed = [
-                f"{name}={recipe.get(name)!r}" for name, value in self.recipe.items() if recipe.get(name) != value
+                _WORDS.get(name) or f"{_NAMES.get(name, name)}={recipe.get(name)!r}"
+                for name, value in self.recipe.items()
+                if recipe.get(name) != value
             ]
             raise InputError(
                 f"fit: checkpoint must be of the same recordings and the same arguments, got "
@@ -122,6 +131,13 @@ class Checkpoint:
             state["best"]["state"] = {k: v.cpu() for k, v in state["best"]["state"].items()}
             state["best"]["validation"] = state["best"]["validation"].cpu()
         return state
+
+
+def _digest(network: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _key(recipe: dict[str, Any], corpus: Corpus) -> str:

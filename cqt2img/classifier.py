@@ -12,16 +12,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from cqt2img.backbone import TileNet, build_network, find_device
 from cqt2img.corpus import Corpus, arrange, draw_sides, list_sides
+from cqt2img.disk import check_folder
 from cqt2img.errors import InputError
 from cqt2img.listener import Listener
 from cqt2img.predict import fit_temperature
 from cqt2img.recipe import Recipe, check_parts
-from cqt2img.rendering import spec_for
 from cqt2img.spec import TileSpec
 from cqt2img.store import load_model, save_model
+from cqt2img.tileset import spec_for
 from cqt2img.train import Trained, train, train_head
 from cqt2img.watch import look_on
-from cqt2img.weights import about_saved
+from cqt2img.weights import met_before
 
 _RECIPE = (
     "finetune", "epochs", "batch_size", "learning_rate", "weight_decay", "augment", "precision", "layer_decay",
@@ -247,12 +248,14 @@ class Classifier(Listener):
         if self.on_error not in ("raise", "skip"):
             raise InputError(f"fit: on_error must be 'raise' or 'skip', got {self.on_error!r}. Choose one.")
         check_parts(label_smoothing=self.label_smoothing, validation_fraction=self.validation_fraction)
+        self._check_folders(checkpoint, resume)
         table, wanted = list_sides(X, y, groups, group_by, validation)
         device = find_device(self.device)
         spec = spec_for(self.spec, X, "fit")
         with torch.random.fork_rng():  # the network comes first: weights that are missing should not cost an hour
             torch.manual_seed(self.random_state)
             network = build_network(self.backbone, len(wanted), spec, self.weights, self.in_chans)
+        groups_before, fingerprints_before = met_before(self.weights)
         strips, table, self.skipped_ = draw_sides(table, spec, self.on_error, self.n_jobs, self._bar())
         part = self.validation_fraction if validation is None else None
         corpus, self.classes_ = arrange(strips, table, wanted, part, self.label_smoothing, self.random_state)
@@ -264,18 +267,24 @@ class Classifier(Listener):
         self.history_ = trained.history
         held_codes = corpus.targets[corpus.validation].argmax(axis=1)
         self.temperature_ = fit_temperature(trained.validation, held_codes) if len(held_codes) >= 2 else 1.0
-        # what the weights were fine-tuned on before was met, too
-        met = about_saved(Path(self.weights)) if isinstance(self.weights, (str, os.PathLike)) else None
-        self.groups_ = np.unique([*map(str, table["group"]), *(met or {}).get("training_groups", [])])
-        self.fingerprints_ = sorted({*table["fingerprint"], *(met or {}).get("fingerprints", [])})
+        self.groups_ = np.unique([*map(str, table["group"]), *groups_before])
+        self.fingerprints_ = sorted({*table["fingerprint"], *fingerprints_before})
         return self
+
+    def _check_folders(self, checkpoint: Any, resume: bool) -> None:
+        """Refuse folders that cannot be written before any work is done."""
+        if resume and checkpoint is None:
+            raise InputError("fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=.")
+        for name, folder in (("checkpoint", checkpoint), ("memory", self.memory)):
+            if folder is not None and (not isinstance(folder, (str, os.PathLike)) or not str(folder)):
+                raise InputError(f"fit: {name} must be a folder, got {folder!r}. Give its path.")
+            if folder is not None:
+                check_folder(Path(folder))
 
     def _train(
         self, network: TileNet, corpus: Corpus, recipe: Recipe, checkpoint: Path | None, resume: bool
     ) -> Trained:
         """Train all layers, or the head alone, which keeps the features of tiles where the others keep their state."""
-        if resume and checkpoint is None:
-            raise InputError("fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=.")
         with look_on(self.verbose and recipe.finetune == "all", checkpoint) as watch:
             if recipe.finetune == "all":
                 return train(network, corpus, recipe, self.device, watch, checkpoint, resume)
@@ -300,6 +309,7 @@ class Classifier(Listener):
         params = {name: _plain(value) for name, value in self.get_params(deep=False).items()}
         params["spec"] = asdict(self.spec) if isinstance(self.spec, TileSpec) else self.spec and str(self.spec)
         params["weights"] = None if self.weights is None else str(self.weights)
+        params["backbone"], params["verbose"] = str(self.backbone), bool(self.verbose)
         params["memory"] = None if self.memory is None else str(self.memory)
         facts = {"temperature": self.temperature_, "training_groups": self.groups_.tolist(),
                  "fingerprints": self.fingerprints_, "history": self.history_, "skipped": self.skipped_,

@@ -110,12 +110,15 @@ def fit_command(
 ) -> None:
     """Fine-tune a backbone on recordings, labelled by their folders or a csv."""
     from cqt2img.classifier import Classifier
+    from cqt2img.disk import check_folder
     from cqt2img.engine import is_first_process
-    from cqt2img.report import check_folder
     from cqt2img.store import check_model_name
 
     check_model_name(out)
     check_folder(out.parent)
+    if checkpoint is not None and out.resolve() in (checkpoint.resolve(), *checkpoint.resolve().parents):
+        raise InputError(f"fit: --checkpoint must lie outside of the model {str(out)!r}, got {str(checkpoint)!r}. "
+                         "Choose another folder.")  # fmt: skip
     model = Classifier(
         backbone, weights=weights, spec=preset, in_chans=in_chans, finetune=finetune, epochs=epochs,
         batch_size=batch_size, learning_rate=learning_rate, augment=augment, precision=precision, device=device,
@@ -155,7 +158,8 @@ def predict_command(
 ) -> None:
     """Name the player of every clip: one row each, whether it can be read or not."""
     from cqt2img.classifier import load
-    from cqt2img.report import check_folder, check_table_name, write_audacity, write_table
+    from cqt2img.disk import check_folder
+    from cqt2img.report import check_table_name, write_audacity, write_table
 
     for table in (out, tiles):
         if table is not None:
@@ -192,7 +196,8 @@ def evaluate_command(
 ) -> None:
     """Score a model on recordings that training never met, with an interval, beside chance."""
     from cqt2img.classifier import load
-    from cqt2img.report import check_folder, plot_confusion, to_png
+    from cqt2img.disk import check_folder
+    from cqt2img.report import plot_confusion, to_png
 
     if out is not None:
         check_folder(out)

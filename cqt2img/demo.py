@@ -18,10 +18,11 @@ from cqt2img.errors import InputError
 from cqt2img.evaluate import Evaluation
 from cqt2img.jobs import progress_bar
 from cqt2img.recipe import Recipe
-from cqt2img.rendering import TileSet, render
+from cqt2img.rendering import render
 from cqt2img.report import plot_confusion, plot_scores, to_png, write_page, write_table
 from cqt2img.source import list_recordings
 from cqt2img.synth import make_corpus
+from cqt2img.tileset import TileSet
 from cqt2img.watch import look_on
 
 if TYPE_CHECKING:

@@ -36,6 +36,30 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         part.unlink(missing_ok=True)
 
 
+def check_folder(path: Path) -> None:
+    """Refuse a folder that cannot be made or written, before any work is done.
+
+    Parameters
+    ----------
+    path : Path
+        Where files are to go; need not be there yet.
+
+    Raises
+    ------
+    InputError
+        If it is a file, lies below one, or may not be written.
+    """
+    try:
+        nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+        good = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK) and "\0" not in str(path)
+    except (OSError, ValueError):  # a name that is too long, or that no file can have
+        good = False
+    if not good:
+        raise InputError(
+            f"check_folder: path must be a folder that can be written, got {str(path)!r}. Choose another place."
+        )
+
+
 @contextmanager
 def room(caller: str, folder: Path) -> Iterator[None]:
     """Say in one sentence that the disk is full, where something is written.
@@ -59,11 +83,13 @@ def room(caller: str, folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as err:
-        if err.errno not in _FULL:
+    except Exception as err:
+        # torch and safetensors have errors of their own for it
+        words = "No space left" in str(err) or ("inline_container" in str(err) and "unexpected pos" in str(err))
+        if getattr(err, "errno", None) not in _FULL and not words:
             raise
         raise InputError(
-            f"{caller}: the disk must have room, got a full one at {str(err.filename or folder)!r}. "
+            f"{caller}: the disk must have room, got a full one at {str(getattr(err, 'filename', None) or folder)!r}. "
             "Free some space and run again; what is finished stays."
         ) from err
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from cqt2img.backbone import TileNet, steady_memory
 from cqt2img.corpus import Corpus
 from cqt2img.dataset import TrainingTiles
+from cqt2img.disk import room
 from cqt2img.errors import InputError
 from cqt2img.jobs import Progress
 from cqt2img.predict import embed_tiles, fit_temperature, log_loss, pool, to_proba
@@ -96,6 +98,11 @@ def fit_head(
     mine = [f[::step] for f in mine]
     n_tiles = [len(f) for f in mine]
     x = np.concatenate(mine)
+    if not np.isfinite(x).all() or not x.std(axis=0).any():
+        raise InputError(
+            "fit: weights must give features that differ from tile to tile, got "
+            f"{'the same for all' if np.isfinite(x).all() else 'NaN'}. Choose other weights."
+        )
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale = np.maximum(scale, 0.01 * scale.max())  # what hardly moves is no feature
     x = (x - mean) / scale
@@ -175,7 +182,16 @@ def _embedder(
     digest = hashlib.sha256(" ".join(type(module).__name__ for module in network.modules()).encode())
     for name, value in [*body.items(), ("table", network.table)]:
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return lambda tiles: kept(tiles, digest.hexdigest(), network, device)
+
+    def recall(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with room("fit", Path(memory)):
+            features = kept(tiles, digest.hexdigest(), network, device)
+        whole = (
+            isinstance(features, np.ndarray) and features.dtype == np.float32 and features.shape[:1] == (len(tiles),)
+        )
+        return features if whole and features.ndim == 2 else embed_tiles(network, tiles, device)
+
+    return recall
 
 
 def _embed(tiles: NDArray[np.uint8], body: str, network: TileNet, device: torch.device) -> NDArray[np.float32]:

@@ -16,9 +16,9 @@ from cqt2img.jobs import Progress, progress_bar, run_jobs
 from cqt2img.labels import encode, refuse_unlabelled
 from cqt2img.predict import Heard, embed, embed_tiles, listen, recording_answers, tile_answers, to_proba
 from cqt2img.recording import attempt, refuse_bad
-from cqt2img.rendering import spec_for
 from cqt2img.source import list_recordings
 from cqt2img.spec import TileSpec
+from cqt2img.tileset import spec_for
 
 if TYPE_CHECKING:
     import pandas as pd

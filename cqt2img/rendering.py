@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,109 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cqt2img.disk import alone, room, write_whole
-from cqt2img.drawing import plot_tiles
 from cqt2img.errors import InputError
 from cqt2img.jobs import Progress, run_jobs
-from cqt2img.recording import QUALITY, RECORD_FILE, attempt
-from cqt2img.source import RECORDINGS_FILE, SPEC_FILE, TILES_FILE, list_recordings, make_table, read_csv, tile_folder
+from cqt2img.recording import RECORD_FILE, attempt
+from cqt2img.source import RECORDINGS_FILE, SPEC_FILE, TILES_FILE, list_recordings, make_table, read_csv
 from cqt2img.spec import TileSpec
-from cqt2img.tile import read_tile, write_tile
+from cqt2img.tile import write_tile
+from cqt2img.tileset import TileSet, as_spec, to_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 _TILE_COLUMNS = ["tile", "path", "label", "group", "index", "start_seconds", "valid_width"]
-_NUMBERS = {"seconds", *QUALITY, "n_tiles", "index", "start_seconds", "valid_width"}
 _Rendered = tuple[dict[str, Any], list[dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class TileSet:
-    """A folder of tiles and its manifest.
-
-    Parameters
-    ----------
-    path : Path
-        The folder.
-    spec : TileSpec
-        What its pixels mean.
-    recordings : DataFrame
-        One row per recording: `path`, `label`, `group`, `status`, `reason`, `message`, `seconds`,
-        `tuning_cents`, `n_tiles`, `tiles` (its folder, relative to `path`), and what the table
-        that was rendered held beside.
-    tiles : DataFrame
-        One row per tile: `tile` (file, relative to `path`), `path`, `label`, `group`, `index`,
-        `start_seconds`, `valid_width`.
-    """
-
-    path: Path
-    spec: TileSpec
-    recordings: "pd.DataFrame"
-    tiles: "pd.DataFrame"
-
-    def select(self, rows: Any) -> "TileSet":
-        """Take some of the recordings, with their tiles; no file is touched.
-
-        Parameters
-        ----------
-        rows : Series or ndarray of bool, or list of index labels
-            Rows of `recordings`, as pandas takes them: `tiles.select(tiles.recordings["label"] == "Monk")`.
-
-        Returns
-        -------
-        TileSet
-            Of the same folder. `fit`, `predict` and `evaluate` take it.
-        """
-        recordings = self.recordings.loc[rows]
-        return replace(self, recordings=recordings, tiles=self.tiles[self.tiles["path"].isin(recordings["path"])])
-
-    def show(self, n_recordings: int = 4, n_tiles: int = 3) -> "Figure":
-        """Draw the first tiles of some recordings as a contact sheet, one recording a row.
-
-        Parameters
-        ----------
-        n_recordings : int, default 4
-            How many recordings, 1 or more; of every label in turn.
-        n_tiles : int, default 3
-            How many tiles of each, 1 or more.
-
-        Returns
-        -------
-        matplotlib Figure
-            With a keyboard, note names, seconds and dB. A notebook shows it.
-
-        Raises
-        ------
-        InputError
-            If no recording could be rendered, or a number is below 1.
-        """
-        if min(n_recordings, n_tiles) < 1:
-            raise InputError(
-                f"TileSet.show: n_recordings and n_tiles must be 1 or more, got {n_recordings} and {n_tiles}. "
-                "Leave them out for a sheet of 4 recordings."
-            )
-        whole = self.recordings[self.recordings["n_tiles"] > 0]
-        if whole.empty:
-            raise InputError("TileSet.show: it must hold tiles, got none. See the reasons in recordings['message'].")
-        turn = whole.groupby(whole["label"].fillna("")).cumcount()
-        chosen = whole.loc[turn.sort_values(kind="stable").index[:n_recordings], ["path", "label", "n_tiles", "tiles"]]
-        pictures: list[Any] = []
-        titles: list[str] = []
-        starts: list[float] = []
-        n_columns = min(n_tiles, int(chosen["n_tiles"].max()))
-        for path, label, own in zip(chosen["path"], chosen["label"], chosen["tiles"], strict=True):
-            rows = self.tiles[self.tiles["path"] == path].head(n_columns)
-            pictures += [read_tile(self.path / name, self.spec)[0] for name in rows["tile"]]
-            name = Path(path).name
-            title = " · ".join([label, *Path(own).parts[2:-1], name]) if isinstance(label, str) else name
-            titles += [title.encode(errors="replace").decode(), *[""] * (len(rows) - 1)]
-            starts += rows["start_seconds"].tolist()
-            short = n_columns - len(rows)  # a shorter recording has empty places at its end
-            pictures += [None] * short
-            titles += [""] * short
-            starts += [0.0] * short
-        return plot_tiles(pictures, self.spec, titles, n_columns, starts)
 
 
 def render(
@@ -202,104 +111,10 @@ def _write_manifest(
                       for t in tiles]  # fmt: skip
     frames = [make_table(rows), make_table(tile_rows, columns=_TILE_COLUMNS)]
     for frame in frames:
-        _to_numbers(frame)
+        to_numbers(frame)
     for frame, name in zip(frames, (RECORDINGS_FILE, TILES_FILE), strict=True):
         write_whole(out / name, partial(frame.to_csv, index=False, errors="surrogateescape"))
     return frames
-
-
-def open_tiles(path: str | os.PathLike[str]) -> TileSet:
-    """Open a folder that `render` wrote.
-
-    Parameters
-    ----------
-    path : str or Path
-        The folder.
-
-    Returns
-    -------
-    TileSet
-        The folder and its manifest.
-
-    Raises
-    ------
-    InputError
-        If it is not such a folder.
-    """
-    path = Path(path)
-    missing = [n for n in (SPEC_FILE, RECORDINGS_FILE, TILES_FILE) if not (path / n).is_file()]
-    if missing:
-        raise InputError(
-            f"open_tiles: path must be a folder made by render, got {str(path)!r} without {missing[0]}. "
-            "Render the recordings first."
-        )
-    read = [read_csv(path / n) for n in (RECORDINGS_FILE, TILES_FILE)]
-    for table in read:  # all else is text, such as the label 007
-        _to_numbers(table)
-        table["label"] = table["label"].where(table["label"] != "", None)
-    return TileSet(path, TileSpec.preset(path / SPEC_FILE), *read)
-
-
-def as_spec(spec: TileSpec | str | os.PathLike[str]) -> TileSpec:
-    """Give the spec itself, or the one that a name or file stands for.
-
-    Parameters
-    ----------
-    spec : TileSpec, str or Path
-        A spec, a preset, or a JSON file.
-
-    Returns
-    -------
-    TileSpec
-        The spec.
-    """
-    return spec if isinstance(spec, TileSpec) else TileSpec.preset(str(spec))
-
-
-def spec_for(spec: TileSpec | str | os.PathLike[str] | None, X: Any, caller: str) -> TileSpec:
-    """Give the spec to use for these recordings, and refuse tiles of another one.
-
-    Parameters
-    ----------
-    spec : TileSpec, str, Path or None
-        What is wanted; None takes that of the tiles, or "piano" for recordings.
-    X : folder, table, TileSet, or sequence
-        Recordings, or tiles.
-    caller : str
-        Name of the function, for the message.
-
-    Returns
-    -------
-    TileSpec
-        The spec.
-
-    Raises
-    ------
-    InputError
-        If `X` are tiles of another spec.
-    """
-    folder = _tile_folder(X)
-    mark = Path(folder, SPEC_FILE) if isinstance(folder, (str, os.PathLike)) else None
-    found = TileSpec.preset(mark) if mark is not None and mark.is_file() else None
-    if spec is None:
-        return found or TileSpec.preset("piano")
-    wanted = as_spec(spec)
-    if found is not None and found.key != wanted.key:
-        raise InputError(
-            f"{caller}: X must hold tiles of spec {wanted.key}, got {str(folder)!r} of spec {found.key}. "
-            "Render the recordings again with this spec."
-        )
-    return wanted
-
-
-def _tile_folder(X: Any) -> Any:
-    """Give the folder of tiles that X stands for; a table that `list_recordings` made of one still knows it."""
-    if isinstance(X, TileSet):
-        return X.path
-    if hasattr(X, "columns") and {"item", "tiles"} <= set(X.columns):
-        first = next((Path(tiles) for tiles in X["tiles"] if isinstance(tiles, str)), Path())
-        return next((folder for folder in first.parents if (folder / SPEC_FILE).is_file()), None)
-    return tile_folder(Path(X)) if isinstance(X, (str, os.PathLike)) else X
 
 
 def _claim(out: Path, spec: TileSpec) -> None:
@@ -334,14 +149,6 @@ def _refuse_others(out: Path, paths: list[str]) -> None:
             f"render: X must hold all recordings of the tile folder {str(out)!r}, got none of {len(others)} such as "
             f"{others[0]!r}. Choose another folder, or give all recordings at once."
         )
-
-
-def _to_numbers(table: "pd.DataFrame") -> None:
-    """Make numbers of the columns that hold some, where there is none in any row, too."""
-    import pandas as pd
-
-    for name in _NUMBERS & set(table.columns):
-        table[name] = pd.to_numeric(table[name])
 
 
 def _folders(table: "pd.DataFrame") -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.disk import write_whole
+from cqt2img.disk import check_folder, write_whole
 from cqt2img.errors import InputError
 from cqt2img.evaluate import Evaluation
 
@@ -45,26 +45,6 @@ def check_table_name(path: Path) -> None:
             f"write_table: path must be a file that ends in {', '.join(TABLE_SUFFIXES)}, got {str(path)!r}. Rename it."
         )
     check_folder(path.parent)
-
-
-def check_folder(path: Path) -> None:
-    """Refuse a folder that cannot be made or written, before any work is done.
-
-    Parameters
-    ----------
-    path : Path
-        Where files are to go; need not be there yet.
-
-    Raises
-    ------
-    InputError
-        If it is a file, lies below one, or may not be written.
-    """
-    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(
-            f"check_folder: path must be a folder that can be written, got {str(path)!r}. Choose another place."
-        )
 
 
 def write_table(frame: "pd.DataFrame", path: Path) -> None:

@@ -105,7 +105,7 @@ def train(
     with torch.random.fork_rng(), steady_memory(), ExitStack() as stack:
         torch.manual_seed(recipe.seed)
         course = _Course(network, corpus, recipe, device, watch or Watch())
-        keep = Checkpoint(checkpoint, asdict(recipe), corpus)
+        keep = Checkpoint(checkpoint, asdict(recipe), corpus, course.plain)
         if checkpoint is not None and course.accelerator.is_main_process:
             with room("fit", checkpoint):
                 checkpoint.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,7 @@ class _Course:
 
     def run(self, keep: Checkpoint) -> Trained:
         """Take what steps are left."""
-        self.watch.begin(self.recipe.epochs, self.n_steps, self.epoch * self.n_steps + self.step)
+        self.watch.begin(self.recipe.epochs, self.n_steps, self.epoch * self.n_steps + self.step, self.history)
         while self.epoch < self.recipe.epochs and self.stale < (self.recipe.patience or self.recipe.epochs + 1):
             start = time.perf_counter()
             self.data.set_epoch(self.epoch)
@@ -339,6 +339,7 @@ class _Course:
             self.average.module.load_state_dict(state["average"])
         for name in self._COUNTS:
             setattr(self, name, state[name])
+        self.n_parts = max(self.n_parts, self.recipe.accumulate)
 
 
 def _settle_norms(norms: list[tuple[Any, float | None]], n_steps: int) -> None:

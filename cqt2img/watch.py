@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from cqt2img.disk import room
+from cqt2img.disk import room, write_whole
 from cqt2img.jobs import make_bar
 
 log = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ _FLUSH_SECONDS = 10  # a kill costs the curves no more, and two minutes by defau
 class Watch:
     """Gets told how training goes. This one does not listen; others derive from it."""
 
-    def begin(self, n_epochs: int, n_steps: int, done: int) -> None:
+    def begin(self, n_epochs: int, n_steps: int, done: int, history: Sequence[dict[str, Any]] = ()) -> None:
         """Hear how long it takes.
 
         Parameters
@@ -28,6 +28,8 @@ class Watch:
             Steps of an epoch.
         done : int
             Steps that were taken in an earlier run.
+        history : sequence of dict
+            What is known of the epochs of an earlier run.
         """
 
     def step(self, loss: float) -> None:
@@ -61,10 +63,10 @@ class _Watches(Watch):
     def __init__(self, watches: Sequence[Watch]) -> None:
         self.watches = watches
 
-    def begin(self, n_epochs: int, n_steps: int, done: int) -> None:
+    def begin(self, n_epochs: int, n_steps: int, done: int, history: Sequence[dict[str, Any]] = ()) -> None:
         """Tell all; the words are those of `Watch`."""
         for watch in self.watches:
-            watch.begin(n_epochs, n_steps, done)
+            watch.begin(n_epochs, n_steps, done, history)
 
     def step(self, loss: float) -> None:
         """Tell all."""
@@ -94,7 +96,7 @@ class _Bar(Watch):
         self.loss: float | None = None
         self.n_epochs = 0
 
-    def begin(self, n_epochs: int, n_steps: int, done: int) -> None:
+    def begin(self, n_epochs: int, n_steps: int, done: int, history: Sequence[dict[str, Any]] = ()) -> None:
         """Open the bar."""
         options = {} if self.visible else {"disable": True}
         self.n_epochs = n_epochs
@@ -119,23 +121,29 @@ class _CsvLog(Watch):
     Parameters
     ----------
     path : Path
-        The file; rows of an earlier run that are done again are replaced.
+        The file; it is written anew, whole, and never read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.rows: list[dict[str, Any]] = []
+
+    def begin(self, n_epochs: int, n_steps: int, done: int, history: Sequence[dict[str, Any]] = ()) -> None:
+        """Begin with the rows of an earlier run."""
+        self.rows = list(history)
 
     def epoch(self, entry: dict[str, Any]) -> None:
         """Add a row."""
-        rows = []
-        if entry["epoch"] > 1 and self.path.is_file():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < entry["epoch"]]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, list(entry))
+        self.rows.append(entry)
+        with room("fit", self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path, self._write)
+
+    def _write(self, part: Path) -> None:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, list(self.rows[0]))
             table.writeheader()
-            table.writerows([*rows, entry])
+            table.writerows(self.rows)
 
 
 class _BoardLog(Watch):
@@ -158,7 +166,7 @@ class _BoardLog(Watch):
         self.runs: dict[str, Any] = {}
         self.n = 0
 
-    def begin(self, n_epochs: int, n_steps: int, done: int) -> None:
+    def begin(self, n_epochs: int, n_steps: int, done: int, history: Sequence[dict[str, Any]] = ()) -> None:
         """Go on from the last step, if TensorBoard is there."""
         self.n = done
         try:

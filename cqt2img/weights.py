@@ -50,8 +50,9 @@ def read_weights(path: Path, blueprint: Blueprint) -> dict[str, Any]:
     about = about_saved(path)
     state = _read(path / "model.safetensors" if path.is_dir() else path, blueprint.name)
     source = None
-    if about is not None:
+    if all(name.startswith("backbone.") for name in state):  # a saved model's, or the best of a checkpoint
         state = {name.removeprefix("backbone."): value for name, value in state.items()}
+    if about is not None:
         source = _source_of(about, path, blueprint)
     target: Any = create(blueprint, "random", num_classes=2, device="meta")
     config = target.pretrained_cfg
@@ -67,6 +68,28 @@ def read_weights(path: Path, blueprint: Blueprint) -> dict[str, Any]:
         "custom_load": False,
     }
     return {"num_classes": n_classes, "pretrained": True, "pretrained_cfg_overlay": overlay}
+
+
+def met_before(weights: Any) -> tuple[list[str], list[str]]:
+    """Tell what a network has met before it is fine-tuned.
+
+    Parameters
+    ----------
+    weights : {"imagenet", None} or str or Path
+        As for `build_network`.
+
+    Returns
+    -------
+    groups, fingerprints : list of str
+        Of the recordings that a saved model was trained on; none for other weights.
+
+    Raises
+    ------
+    InputError
+        If the saved model is damaged.
+    """
+    about = None if str(weights).lower() in ("none", "imagenet") else about_saved(Path(weights))
+    return (about["training_groups"], about["fingerprints"]) if about else ([], [])
 
 
 def about_saved(path: Path) -> dict[str, Any] | None:

@@ -28,6 +28,7 @@ ORDER = [
     "drawing",
     "source",
     "recording",
+    "tileset",
     "rendering",
     "labels",
     "split",

@@ -16,8 +16,8 @@ import cqt2img
 from cqt2img import cli
 from cqt2img.classifier import load
 from cqt2img.errors import InputError
-from cqt2img.rendering import open_tiles
 from cqt2img.source import list_recordings
+from cqt2img.tileset import open_tiles
 
 FIT = ["--backbone", "test_resnet", "--weights", "none", "--epochs", "1", "--augment", "none", "--device", "cpu", "-q"]
 COMMANDS = ["render", "fit", "predict", "evaluate", "backbones", "demo"]
@@ -251,6 +251,17 @@ def test_arguments_have_names(folder, tmp_path, pair):
     with refused(InputError, f"fit: --param must be NAME=VALUE, got {pair!r}. Choose a name of {names}."):
         run("fit", folder, "-o", tmp_path / "model", *FIT, "-p", pair)
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("below", ["", "state"])
+def test_the_checkpoint_lies_outside_of_the_model(folder, tmp_path, below):
+    out, state = tmp_path / "model", tmp_path / "model" / below
+    message = (
+        f"fit: --checkpoint must lie outside of the model {str(out)!r}, got {str(state)!r}. Choose another folder."
+    )
+    with refused(InputError, message):
+        run("fit", folder, "-o", out, *FIT, "--checkpoint", state)
+    assert not out.exists()
 
 
 def test_fit_a_csv_by_a_column(folder, spec_file, tmp_path):

@@ -14,11 +14,13 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict,
 from sklearn.utils import estimator_checks
 
 from cqt2img.backbone import build_network
+from cqt2img.blueprint import WAYS
 from cqt2img.classifier import Classifier, load
 from cqt2img.errors import AudioError, InputError
 from cqt2img.predict import embed_tiles
-from cqt2img.rendering import open_tiles, render
+from cqt2img.rendering import render
 from cqt2img.source import list_recordings
+from cqt2img.tileset import open_tiles
 from cqt2img.train import TrainingError
 
 CHECKS = [
@@ -363,6 +365,98 @@ def test_some_of_the_tiles(options, tile_folder):
     few = tiles.select([3, 1])
     np.testing.assert_array_equal(model.predict_proba(few), model.predict_proba(tiles)[[3, 1]])
     assert list_recordings(few)["tiles"].notna().all()  # nothing is drawn again
+
+
+WAY = 'Give a mask of it, such as tiles.recordings["label"] == "Monk", or labels of its index.'
+
+
+def test_rows_that_are_not_of_the_recordings(tile_folder):
+    tiles = open_tiles(tile_folder)
+    n = len(tiles.recordings)
+    mask = tiles.tiles["label"] == "Low"
+    for bad, told in (
+        (mask, f"be a mask of recordings, which has {n} rows, got {len(mask)} of another table"),
+        (mask.to_numpy()[:3], f"be a mask of recordings, which has {n} rows, got 3 of another table"),
+        ((tiles.recordings["label"] == "Low").astype(int), "be of recordings, each once, got one of them twice"),
+        ([1, 1], "be of recordings, each once, got one of them twice"),
+        ([0, 99], "be of recordings, each once, got 99"),
+        (["Monk"], "be of recordings, each once, got 'Monk'"),
+        ("Monk", "be a mask or a list of rows, got str"),
+        (0, "be a mask or a list of rows, got int"),
+        (np.ones((n, 2), bool), "be a mask or a list of rows, got ndarray"),
+    ):
+        with refused(InputError, f"TileSet.select: rows must {told}. {WAY}"):
+            tiles.select(bad)
+    late = tiles.select(tiles.recordings["label"] == "Middle")
+    with refused(InputError, f"TileSet.select: rows must be of recordings, each once, got 0. {WAY}"):
+        late.select([0])
+    assert late.select(late.recordings["label"] == "Middle").recordings.equals(late.recordings)
+    assert len(tiles.select([]).recordings) == 0
+
+
+@pytest.mark.parametrize("word", ["none", "imagenet"])
+def test_a_folder_of_that_name_is_no_weights(options, tile_folder, tmp_path, monkeypatch, word):
+    (tmp_path / word).mkdir()
+    monkeypatch.chdir(tmp_path)
+    if word == "imagenet":
+        real = build_network
+        monkeypatch.setattr("cqt2img.classifier.build_network", lambda *a: real(*a[:3], None, *a[4:]))
+    model = Classifier(**{**options, "weights": word, "epochs": 1}).fit(tile_folder)
+    assert len(model.groups_) == 9
+
+
+@pytest.mark.parametrize("bad", [5, True, [1], {}])
+def test_weights_are_a_word_or_a_file(options, tile_folder, bad):
+    with refused(InputError, f"Classifier: weights must be 'imagenet', None or a file, got {bad!r}. {WAYS}"):
+        Classifier(**{**options, "weights": bad}).fit(tile_folder)
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "memory"])
+@pytest.mark.parametrize("bad", ["file", "file/below", "x" * 300, "a\0b", 5, ""])
+def test_folders_are_looked_at_before_anything_is_drawn(options, tile_folder, tmp_path, monkeypatch, name, bad):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cqt2img.classifier.list_sides", None)
+    words = {"memory": bad, "finetune": "head"} if name == "memory" else {}
+    if bad in (5, ""):
+        message = f"fit: {name} must be a folder, got {bad!r}. Give its path."
+    else:
+        message = f"check_folder: path must be a folder that can be written, got {bad!r}. Choose another place."
+    with refused(InputError, message):
+        Classifier(**{**options, **words}).fit(tile_folder, **({"checkpoint": bad} if name == "checkpoint" else {}))
+
+
+@pytest.mark.parametrize(("value", "told"), [(float("nan"), "NaN"), (0.0, "the same for all")])
+@pytest.mark.parametrize("words", [{"finetune": "head"}, {"head_first": True}])
+def test_a_body_that_hears_nothing(options, tile_folder, tmp_path, value, told, words):
+    network = build_network("test_resnet", 3, options["spec"])
+    state = {
+        k: torch.full_like(v, value) if v.is_floating_point() else v for k, v in network.backbone.state_dict().items()
+    }
+    torch.save(state, tmp_path / "w.pth")
+    message = f"fit: weights must give features that differ from tile to tile, got {told}. Choose other weights."
+    with refused(InputError, message):
+        Classifier(**{**options, "weights": tmp_path / "w.pth", **words}).fit(tile_folder)
+
+
+def test_a_memory_that_holds_something_else_is_not_trusted(options, tile_folder, tmp_path):
+    import joblib
+
+    words = {**options, "finetune": "head", "memory": tmp_path}
+    first = Classifier(**words).fit(tile_folder)
+    kept = sorted(tmp_path.rglob("output.pkl"))
+    assert len(kept) == 18
+    for n, path in enumerate(kept):
+        joblib.dump(["nonsense", np.zeros((7, 3), np.float32)][n % 2], path)
+    again = Classifier(**words).fit(tile_folder)
+    assert torch.equal(first.network_.backbone.get_classifier().weight, again.network_.backbone.get_classifier().weight)
+
+
+def test_the_best_weights_of_a_checkpoint_are_a_start(options, tile_folder, tmp_path):
+    model = Classifier(**options).fit(tile_folder, checkpoint=tmp_path / "state")
+    words = {**options, "weights": tmp_path / "state" / "best.safetensors", "finetune": "head"}
+    other = Classifier(**words).fit(tile_folder)
+    assert all(torch.equal(v, model.network_.state_dict()[k]) for k, v in body(other).items())
 
 
 def test_grid_search_over_specs(options, small, paths):

@@ -12,10 +12,11 @@ import soundfile
 from cqt2img import rendering
 from cqt2img.errors import AudioError, InputError
 from cqt2img.recording import QUALITY
-from cqt2img.rendering import as_spec, open_tiles, render, spec_for
+from cqt2img.rendering import render
 from cqt2img.source import list_recordings
 from cqt2img.spec import TileSpec
 from cqt2img.tile import read_tile
+from cqt2img.tileset import as_spec, open_tiles, spec_for
 
 SPEC = TileSpec(sample_rate=8000, f_min=55, n_bins=48, height=48, bins_per_octave=12, width=16)
 OTHER = TileSpec(sample_rate=8000, f_min=55, n_bins=48, height=48, bins_per_octave=12, width=8)

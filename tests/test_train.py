@@ -6,7 +6,7 @@ import torch
 from conftest import make_cqt, refused
 
 from cqt2img import checkpoint as checkpoint_module
-from cqt2img.backbone import build_network
+from cqt2img.backbone import TileNet, build_network
 from cqt2img.checkpoint import BEST, LAST
 from cqt2img.corpus import Corpus, load_strips
 from cqt2img.errors import Cqt2imgError, InputError
@@ -55,6 +55,19 @@ def make_network(strips, name="test_resnet"):
         return build_network(name, 2, strips.spec)
 
 
+def stopped(strips, folder, **words):
+    """Train one epoch of three, and stop."""
+
+    class Stopper(Seen):
+        def step(self, loss):
+            super().step(loss)
+            if len(self.losses) == 6:  # an epoch has four steps
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(strips, watch=Stopper(), checkpoint=folder, epochs=3, batch_size=4, **words)
+
+
 def make_corpus(strips, sides=SIDES, codes=CODES):
     return Corpus(strips, one_hot(codes, 2), np.arange(12) // 4, *sides)
 
@@ -94,7 +107,7 @@ def test_history_has_one_entry_per_epoch(strips):
     assert [entry["epoch"] for entry in seen.entries] == [1, 2, 3]
     names = ["epoch", "loss", "valid_accuracy", "valid_loss", "learning_rate", "seconds"]
     assert all(list(entry) == names for entry in seen.entries)
-    n_epochs, n_steps, done = seen.begun
+    n_epochs, n_steps, done, _ = seen.begun
     assert (n_epochs, done) == (3, 0)
     assert len(seen.losses) == 3 * n_steps
     assert np.mean(seen.losses[:n_steps]) == pytest.approx(trained.history[0]["loss"])
@@ -336,7 +349,7 @@ def test_the_best_weights_lie_in_a_file_of_their_own(strips, tmp_path):
     ("change", "told"),
     [
         ({"learning_rate": 1e-4}, "learning_rate=0.03"),
-        ({"seed": 1, "epochs": 3}, "epochs=2, seed=0"),
+        ({"seed": 1, "epochs": 3}, "epochs=2, random_state=0"),
         ({"sides": (np.arange(7), np.arange(8, 12))}, "other recordings"),
     ],
 )
@@ -348,6 +361,36 @@ def test_a_checkpoint_of_another_training(strips, tmp_path, change, told):
     )
     with refused(InputError, message):
         run(strips, checkpoint=tmp_path, resume=True, **{"epochs": 2, **change})
+
+
+def test_a_checkpoint_of_another_network(strips, tmp_path):
+    run(strips, checkpoint=tmp_path, epochs=2)
+    message = (
+        "fit: checkpoint must be of the same recordings and the same arguments, got another backbone or other weights "
+        f"in {str(tmp_path)!r}. Choose another folder, or fit without resume."
+    )
+    for name in ("test_vit", "test_efficientnet"):
+        with refused(InputError, message):
+            run(strips, name=name, checkpoint=tmp_path, resume=True, epochs=2)
+
+
+def test_parts_of_a_batch_may_be_smaller_after_a_stop(strips, tmp_path, monkeypatch):
+    stopped(strips, tmp_path)
+    sizes = []
+    real = TileNet.forward
+    monkeypatch.setattr(TileNet, "forward", lambda net, x: sizes.append((net.training, len(x))) or real(net, x))
+    run(strips, checkpoint=tmp_path, resume=True, epochs=3, batch_size=4, accumulate=2)
+    assert {n for training, n in sizes if training} == {2}
+
+
+@pytest.mark.parametrize("text", ["", "epoch;loss\n1;2\n", "\ufeffepoch,note\n1.0,mine\n"])
+def test_the_table_of_the_history_is_not_read(strips, tmp_path, text):
+    stopped(strips, tmp_path)
+    (tmp_path / "history.csv").write_text(text, encoding="utf-8")
+    with look_on(False, tmp_path) as watch:
+        run(strips, checkpoint=tmp_path, resume=True, epochs=3, batch_size=4, watch=watch)
+    lines = (tmp_path / "history.csv").read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[0] for line in lines] == ["epoch", "1", "2", "3"]
 
 
 def test_a_damaged_checkpoint(strips, tmp_path):

@@ -30,7 +30,7 @@ def test_the_history_grows_in_a_table(tmp_path):
             watch.epoch(entry(n))
             assert len(table(tmp_path / "ck")) == n
     with look_on(False, tmp_path / "ck") as watch:  # resumed in the second epoch, which is done again
-        watch.begin(3, 10, 15)
+        watch.begin(3, 10, 15, [entry(1)])
         watch.epoch(entry(2, loss=0.1))
         watch.epoch(entry(3, loss=0.05))
     assert table(tmp_path / "ck") == [("1", "0.5"), ("2", "0.1"), ("3", "0.05")]
@@ -61,11 +61,11 @@ def curves(folder):
     return found
 
 
-def look(folder, losses, entries, done=0, n_steps=2):
+def look(folder, losses, entries, done=0, n_steps=2, history=()):
     """Train as `train` would tell it: `losses` of steps, and an entry whenever an epoch is full."""
     entries = iter(entries)
     with look_on(False, folder) as watch:
-        watch.begin(3, n_steps, done)
+        watch.begin(3, n_steps, done, history)
         for n, loss in enumerate(losses, start=done + 1):
             watch.step(loss)
             if n % n_steps == 0:
@@ -98,7 +98,7 @@ def test_no_point_of_a_resumed_training_comes_twice(tmp_path, clock, lost):
     if lost:
         for file in (tmp_path / "tensorboard").rglob("events*"):
             file.write_bytes(file.read_bytes()[:-lost])
-    look(tmp_path, [0.5, 0.25, 0.125], [entry(2, loss=0.125), entry(3, loss=0.0625)], done=3)
+    look(tmp_path, [0.5, 0.25, 0.125], [entry(2, loss=0.125), entry(3, loss=0.0625)], done=3, history=[entry(1)])
     found = curves(tmp_path / "tensorboard")
     assert found["step/loss"] == [(1, 9.0), (2, 8.0), (3, 7.0), (4, 0.5), (5, 0.25), (6, 0.125)]
     assert found["epoch/loss"] == [(1, 0.5), (2, 0.125), (3, 0.0625)]
