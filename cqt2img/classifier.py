@@ -256,12 +256,13 @@ class Classifier(Listener):
             torch.manual_seed(self.random_state)
             network = build_network(self.backbone, len(wanted), spec, self.weights, self.in_chans)
         groups_before, fingerprints_before = met_before(self.weights)
-        strips, table, self.skipped_ = draw_sides(table, spec, self.on_error, self.n_jobs, self._bar())
+        strips, table, skipped = draw_sides(table, spec, self.on_error, self.n_jobs, self._bar())
         part = self.validation_fraction if validation is None else None
-        corpus, self.classes_ = arrange(strips, table, wanted, part, self.label_smoothing, self.random_state)
+        corpus, classes = arrange(strips, table, wanted, part, self.label_smoothing, self.random_state)
         trained = self._train(network, corpus, recipe, None if checkpoint is None else Path(checkpoint), resume)
         network.load_state_dict(trained.state)
-        self.network_ = network.to(device)
+        self.network_ = network.to(device)  # from here on nothing can fail: a stop leaves the model of before
+        self.classes_, self.skipped_ = classes, skipped
         self.architecture_ = {"backbone": str(self.backbone), "in_chans": int(self.in_chans)}
         self.spec_ = spec
         self.history_ = trained.history

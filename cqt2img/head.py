@@ -74,7 +74,7 @@ def fit_head(
     Raises
     ------
     InputError
-        If the head of the network is not linear.
+        If the head of the network is not linear, or all tiles are the same to its body.
 
     Notes
     -----
@@ -98,12 +98,13 @@ def fit_head(
     mine = [f[::step] for f in mine]
     n_tiles = [len(f) for f in mine]
     x = np.concatenate(mine)
-    if not np.isfinite(x).all() or not x.std(axis=0).any():
+    finite = all(np.isfinite(f).all() for f in features)
+    if not finite or not np.ptp(x, axis=0).any():
         raise InputError(
             "fit: weights must give features that differ from tile to tile, got "
-            f"{'the same for all' if np.isfinite(x).all() else 'NaN'}. Choose other weights."
+            f"{'the same for all' if finite else 'NaN'}. Choose other weights."
         )
-    mean, scale = x.mean(axis=0), x.std(axis=0)
+    mean, scale = (f(x, axis=0, dtype=np.float64).astype(np.float32) for f in (np.mean, np.std))
     scale = np.maximum(scale, 0.01 * scale.max())  # what hardly moves is no feature
     x = (x - mean) / scale
     y, weight = np.repeat(codes[corpus.training], n_tiles), _weights(corpus, n_tiles)
@@ -186,10 +187,8 @@ def _embedder(
     def recall(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
         with room("fit", Path(memory)):
             features = kept(tiles, digest.hexdigest(), network, device)
-        whole = (
-            isinstance(features, np.ndarray) and features.dtype == np.float32 and features.shape[:1] == (len(tiles),)
-        )
-        return features if whole and features.ndim == 2 else embed_tiles(network, tiles, device)
+        whole = isinstance(features, np.ndarray) and features.dtype == np.float32 and features.ndim == 2
+        return features if whole and len(features) == len(tiles) else embed_tiles(network, tiles, device)
 
     return recall
 

@@ -174,6 +174,16 @@ def test_failed_refit_leaves_no_mixture(options, bad_folder):
     assert model.skipped_ == []
 
 
+def test_a_refit_that_goes_astray_leaves_the_model_of_before(options):
+    model = Classifier(**options).fit(lines(), Y)
+    before = model.predict_proba(lines())
+    model.set_params(learning_rate=1e30)
+    with pytest.raises(TrainingError):
+        model.fit(lines(), ["left", "right"] * 6)
+    assert model.classes_.tolist() == ["high", "low"]
+    np.testing.assert_array_equal(model.predict_proba(lines()), before)
+
+
 @pytest.mark.parametrize("names", [["b", "a"], ["Über", "Ångström"], [7, 3], [np.int64(1), np.int64(0)], [True, False]])
 def test_labels_of_any_kind_in_any_order(options, names):
     y = [names[n % 2] for n in range(12)]
