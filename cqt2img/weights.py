@@ -89,7 +89,12 @@ def met_before(weights: Any) -> tuple[list[str], list[str]]:
         If the saved model is damaged.
     """
     about = None if str(weights).lower() in ("none", "imagenet") else about_saved(Path(weights))
-    return (about["training_groups"], about["fingerprints"]) if about else ([], [])
+    try:
+        return (about["training_groups"], about["fingerprints"]) if about else ([], [])
+    except KeyError as err:
+        raise InputError(
+            f"Classifier: weights must be an undamaged model, got {str(weights)!r}. Copy it again."
+        ) from err
 
 
 def about_saved(path: Path) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from test_spectrogram_transformer import check_ramp, ramp
 from cqt2img.backbone import build_network
 from cqt2img.errors import InputError
 from cqt2img.store import save_model
+from cqt2img.weights import met_before
 
 WAYS = (
     "Connect to the network once so that timm can fetch them, give a local file of weights, "
@@ -157,3 +158,19 @@ def test_a_file_named_like_that_of_a_saved_model(tmp_path, small):
     assert torch.equal(
         mine["layer1.0.conv1.weight"], load_file(tmp_path / "model.safetensors")["layer1.0.conv1.weight"]
     )
+
+
+@pytest.mark.parametrize("word", [None, "none", "imagenet", "None"])
+def test_words_have_met_nobody(word):
+    assert met_before(word) == ([], [])
+
+
+def test_a_saved_model_tells_whom_it_met(tmp_path):
+    about = {"made_by": "cqt2img", "training_groups": ["a/1"], "fingerprints": ["f"]}
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    assert met_before(tmp_path) == (["a/1"], ["f"])
+    del about["fingerprints"]
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    message = f"Classifier: weights must be an undamaged model, got {str(tmp_path)!r}. Copy it again."
+    with refused(InputError, message):
+        met_before(tmp_path)
