@@ -95,16 +95,16 @@ class TileSet:
         if whole.empty:
             raise InputError("TileSet.show: it must hold tiles, got none. See the reasons in recordings['message'].")
         turn = whole.groupby(whole["label"].fillna("")).cumcount()
-        chosen = whole.loc[turn.sort_values(kind="stable").index[:n_recordings], ["path", "label", "n_tiles", "tiles"]]
+        chosen = whole.loc[turn.sort_values(kind="stable").index[:n_recordings], ["path", "label", "n_tiles"]]
         pictures: list[Any] = []
         titles: list[str] = []
         starts: list[float] = []
         n_columns = min(n_tiles, int(chosen["n_tiles"].max()))
-        for path, label, own in zip(chosen["path"], chosen["label"], chosen["tiles"], strict=True):
+        for path, label in zip(chosen["path"], chosen["label"], strict=True):
             rows = self.tiles[self.tiles["path"] == path].head(n_columns)
             pictures += [read_tile(self.path / name, self.spec)[0] for name in rows["tile"]]
-            name = Path(path).name
-            title = " · ".join([label, *Path(own).parts[2:-1], name]) if isinstance(label, str) else name
+            words = [label if isinstance(label, str) else "", Path(path).parent.name, Path(path).name]
+            title = " · ".join(word for word in dict.fromkeys(words) if word)
             titles += [title.encode(errors="replace").decode(), *[""] * (len(rows) - 1)]
             starts += rows["start_seconds"].tolist()
             short = n_columns - len(rows)  # a shorter recording has empty places at its end
