@@ -187,6 +187,7 @@ def interrupt(folder, n_jobs, seconds, times):
         while not (folder / "2.begun").exists():
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.01)
+        time.sleep(0.15)  # the script may still be printing what the first two gave; Ctrl-C there is its own affair
         for _ in range(times):
             os.killpg(process.pid, signal.SIGINT)
             time.sleep(0.3)
