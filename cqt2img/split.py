@@ -191,24 +191,14 @@ class GroupFolds:
             raise InputError(f"GroupFolds: groups must have one entry per recording, got {len(keys)} for "
                              f"{len(labels)}. Count them.")  # fmt: skip
         self._check(labels, keys)
-        for training, test in self._deal(labels, keys):
-            lost = set(labels.tolist()) - set(labels[training].tolist())
-            if lost:
-                raise InputError(f"GroupFolds: every class must be left in training, got none of {min(lost)!r} "
-                                 "without one fold. Take other groups, or more folds.")  # fmt: skip
-            yield training, test
-
-    def _deal(self, labels: NDArray, keys: NDArray) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
-
         for repeat in range(self.n_repeats):
             seed = int(np.random.SeedSequence([self.random_state, repeat]).generate_state(1)[0])
-            folds = LeaveOneGroupOut()
-            if self.n_splits is not None:
-                folds = StratifiedGroupKFold(self.n_splits, shuffle=True, random_state=seed)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="The least populated class")  # `_check` has named it
-                yield from folds.split(labels, labels, keys)
+            for training, test in deal(labels, keys, self.n_splits, seed):
+                lost = set(labels.tolist()) - set(labels[training].tolist())
+                if lost:
+                    raise InputError(f"GroupFolds: every class must be left in training, got none of {min(lost)!r} "
+                                     "without one fold. Take other groups, or more folds.")  # fmt: skip
+                yield training, test
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Count the splits.
@@ -248,6 +238,37 @@ class GroupFolds:
             log.warning(
                 "GroupFolds: not in every one of %d folds, for want of groups: %s", self.n_splits, ", ".join(few)
             )
+
+
+def deal(
+    y: NDArray, groups: NDArray, n_splits: int | None, random_state: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Deal out whole groups to folds, as even as classes allow.
+
+    Parameters
+    ----------
+    y : ndarray, shape (n_recordings,)
+        Labels.
+    groups : ndarray, shape (n_recordings,)
+        What is kept whole.
+    n_splits : int or None
+        Folds; None leaves one group out at a time.
+    random_state : int
+        Seed.
+
+    Yields
+    ------
+    training, test : ndarray of int64
+        Places in `y`; a class may miss from either.
+    """
+    from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
+
+    folds = LeaveOneGroupOut()
+    if n_splits is not None:
+        folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=random_state)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")  # `GroupFolds` names it
+        yield from folds.split(y, y, groups)
 
 
 def _is_missing(value: Any) -> bool:
