@@ -1,7 +1,5 @@
 import re
-import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,15 +12,12 @@ from cqt2img.evaluate import evaluate_proba
 from cqt2img.report import (
     check_folder,
     check_table_name,
-    plot_confusion,
-    plot_history,
-    plot_scores,
     to_png,
     write_audacity,
     write_page,
+    write_scores,
     write_table,
 )
-from cqt2img.watch import look_on
 
 FRAME = pd.DataFrame(
     {
@@ -40,32 +35,8 @@ READ = {
 
 
 @pytest.fixture
-def scores():
-    proba = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], np.float32)
-    return evaluate_proba(proba, np.array([0, 1, 1, 1]), ["Evans", "Monk"])
-
-
-@pytest.fixture
 def tiles(small):
     return np.random.default_rng(0).integers(0, 256, (4, *small.size), dtype=np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def _no_pyplot_state():
-    """What draws leaves no open figure and no changed setting behind."""
-    import matplotlib as mpl
-    from matplotlib import _pylab_helpers
-
-    before, figures = dict(mpl.rcParams), len(_pylab_helpers.Gcf.figs)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    assert dict(mpl.rcParams) == before
-    assert len(_pylab_helpers.Gcf.figs) == figures
-
-
-def texts(axes):
-    return [text.get_text() for text in axes.texts]
 
 
 def refusal(path):
@@ -200,164 +171,7 @@ def test_label_track_of_names_that_are_not_unicode(tmp_path):
     assert b"\tAndr\xe9 " in file.read_bytes()
 
 
-# plots
-
-
-def test_plot_confusion(scores):
-    figure = plot_confusion(scores)
-    axes = figure.axes[0]
-    assert texts(axes) == ["1", "1", "2"]  # zeros are left out
-    assert [t.get_text() for t in axes.get_xticklabels()] == ["Evans", "Monk"]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("was named", "played")
-    np.testing.assert_allclose(axes.images[0].get_array(), [[1, 0], [1 / 3, 2 / 3]])
-    assert axes.get_title().startswith("75% right (")
-    assert axes.get_title().endswith("), chance 50%")
-    to_png(figure)
-
-
-def test_plot_confusion_of_a_player_who_never_plays(scores):
-    figure = plot_confusion(replace(scores, classes=("A", "B"), confusion=((0, 0), (1, 3))))
-    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), [[0, 0], [0.25, 0.75]])
-    to_png(figure)
-
-
-def test_names_that_a_plot_could_take_for_formulas(scores):
-    to_png(plot_confusion(replace(scores, classes=("$x_", "a$b$"))))
-
-
-def test_plot_scores(scores):
-    figure = plot_scores(["loose", "strict"], [scores, replace(scores, accuracy=0.5)])
-    axes = figure.axes[0]
-    assert [bar.get_width() for bar in axes.patches] == [0.75, 0.5]
-    assert {"75%", "50%", " chance"} <= set(texts(axes))
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["loose", "strict"]
-    to_png(figure)
-
-
-def entry(epoch, loss, valid_loss=None, valid_accuracy=None):
-    return {"epoch": epoch, "loss": loss, "valid_accuracy": valid_accuracy, "valid_loss": valid_loss,
-            "learning_rate": 1e-3, "seconds": 2.0}  # fmt: skip
-
-
-HISTORY = [entry(1, 2.0, 1.5, 0.25), entry(2, 1.0, 0.75, 0.75), entry(3, 0.5, 1.25, 1.0)]
-
-
-def points(axes):
-    return [[[float(value) for value in axis] for axis in line.get_data()] for line in axes.lines]
-
-
-def rings(axes):
-    return [tuple(map(float, place)) for ring in axes.collections for place in ring.get_offsets()]
-
-
-def whole_epochs(figure):
-    """Epochs below the left panel, as they are drawn."""
-    to_png(figure)
-    axes = figure.axes[0]
-    low, high = axes.get_xlim()
-    return [t.get_text() for x, t in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True) if low <= x <= high]
-
-
-def test_plot_history():
-    figure = plot_history(HISTORY)
-    left, right = figure.axes
-    assert points(left) == [[[1, 2, 3], [2.0, 1.0, 0.5]], [[1, 2, 3], [1.5, 0.75, 1.25]]]
-    assert points(right) == [[[1, 2, 3], [25, 75, 100]]]
-    # the second epoch has the lowest validation loss; the third has more recordings right
-    assert rings(left) == [(2, 0.75)]
-    assert rings(right) == [(2, 75)]
-    legend = [text.get_text() for text in left.get_legend().get_texts()]
-    assert legend == ["training, tile by tile", "validation, per recording", "kept: epoch 2"]
-    assert right.get_title() == "75% of the validation recordings at epoch 2"
-    assert [axes.get_xlabel() for axes in figure.axes] == ["epoch", "epoch"]
-    assert (left.get_ylabel(), right.get_ylabel()) == ("loss (lower is better)", "recordings named right in %")
-    assert whole_epochs(figure) == ["1", "2", "3"]
-
-
-def test_of_two_epochs_that_are_as_good_the_first_is_kept():
-    figure = plot_history([entry(1, 2.0, 0.5, 0.5), entry(2, 1.0, 0.5, 1.0)])
-    assert [rings(axes) for axes in figure.axes] == [[(1, 0.5)], [(1, 50)]]
-
-
-def test_plot_history_of_one_epoch():
-    figure = plot_history(HISTORY[:1])
-    assert [points(axes) for axes in figure.axes] == [[[[1], [2.0]], [[1], [1.5]]], [[[1], [25]]]]
-    assert all(line.get_marker() == "o" for axes in figure.axes for line in axes.lines)  # else nothing is seen
-    assert whole_epochs(figure) == ["1"]
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_plot_history_without_validation(n):
-    figure = plot_history([entry(epoch, 1 / epoch) for epoch in range(1, n + 1)])
-    (axes,) = figure.axes
-    assert points(axes) == [[[*range(1, n + 1)], [1 / epoch for epoch in range(1, n + 1)]]]
-    assert rings(axes) == []
-    assert whole_epochs(figure) == [str(epoch) for epoch in range(1, n + 1)]
-
-
-def test_plot_history_of_a_model(model):
-    left, right = plot_history(model.history_).axes
-    assert points(left)[0] == [[e["epoch"] for e in model.history_], [e["loss"] for e in model.history_]]
-    best = min(model.history_, key=lambda e: e["valid_loss"])
-    assert rings(right) == [(best["epoch"], 100 * best["valid_accuracy"])]
-
-
-@pytest.mark.parametrize("kind", [str, Path])
-@pytest.mark.parametrize("history", [HISTORY, [entry(1, 2.0), entry(2, 1.0)]], ids=["validation", "none"])
-def test_plot_history_of_a_table(tmp_path, kind, history):
-    with look_on(False, tmp_path) as watch:
-        for one in history:
-            watch.epoch(one)
-    of_table, of_list = plot_history(kind(tmp_path / "history.csv")), plot_history(history)
-    assert [points(axes) for axes in of_table.axes] == [points(axes) for axes in of_list.axes]
-    assert to_png(of_table) == to_png(of_list)
-
-
-def test_plot_history_leaves_what_it_is_given():
-    history = [dict(one) for one in HISTORY]
-    plot_history(history)
-    assert history == HISTORY
-
-
-def test_history_of_nothing(tmp_path):
-    (tmp_path / "history.csv").write_text("epoch,loss\n")
-    message = "plot_history: history must have one epoch or more, got none. Fit, or wait for the first."
-    for history in ([], (), tmp_path / "history.csv"):
-        with refused(InputError, message):
-            plot_history(history)
-
-
-def not_a_history(shown):
-    rule = "plot_history: history must be the history_ of a fitted Classifier or the path of its history.csv"
-    return f"{rule}, got {shown}. Pass model.history_."
-
-
-@pytest.mark.parametrize(
-    ("history", "shown"),
-    [(7, "int"), (None, "NoneType"), (HISTORY[0], "dict"), (pd.DataFrame(HISTORY), "DataFrame"), ([1, 2], "list"),
-     ([{"epoch": 1}], "list"), ([{"epoch": 1, "loss": None}], "list"), ([{"epoch": 1, "loss": "low"}], "list"),
-     ([[1, 2]], "list"), (np.ones((2, 2)), "ndarray")],
-)  # fmt: skip
-def test_what_is_no_history(history, shown):
-    with refused(InputError, not_a_history(shown)):
-        plot_history(history)
-
-
-@pytest.mark.parametrize("text", [None, "path,label\na.wav,Evans\n", "epoch,loss\n1,low\n", "epoch,loss\n1\n"])
-def test_file_that_is_no_history(tmp_path, text):
-    path = tmp_path / "history.csv"
-    if text is not None:
-        path.write_text(text)
-    with refused(InputError, not_a_history(repr(str(path)))):
-        plot_history(path)
-
-
-def test_bytes_that_are_no_history(tmp_path):
-    path = tmp_path / "last.pt"
-    path.write_bytes(bytes(range(256)))
-    for place in (path, tmp_path):
-        with refused(InputError, not_a_history(repr(str(place)))):
-            plot_history(place)
+# pictures
 
 
 def test_to_png_is_a_picture(tiles, small):
@@ -370,13 +184,28 @@ def test_to_png_is_a_picture(tiles, small):
         assert image.size == (615, 135)
 
 
+def test_scores_as_tables_and_pictures(tmp_path):
+    proba = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], np.float32)
+    scores = evaluate_proba(proba, np.array([0, 1, 1]), ["Evans", "Monk"])
+    scores = replace(scores, tiles=tuple(np.log(proba[:, None])), tile_seconds=2.0)
+    write_scores(tmp_path / "new", scores)
+    tables = {"answers.csv", "classes.csv", "confusion.csv", "groups.csv", "evaluation.json"}
+    plots = {f"{name}.png" for name in ("classes", "confusion", "reliability", "risk-coverage", "seconds")}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == tables | plots
+    assert all((tmp_path / "new" / name).read_bytes().startswith(b"\x89PNG") for name in plots)
+    write_scores(tmp_path / "new", scores, replace(scores, proba=proba[:, ::-1]))
+    frame = pd.read_csv(tmp_path / "new" / "comparison.csv")
+    assert frame["first"].tolist() == ["Evans", "Monk", "Evans"]
+    assert frame["second"].tolist() == ["Monk", "Evans", "Monk"]
+
+
 # the page
 
 
-def test_page_holds_all_it_shows(tmp_path, scores):
+def test_page_holds_all_it_shows(tmp_path, tiles, small):
     import base64
 
-    picture = to_png(plot_confusion(scores), dpi=40)
+    picture = to_png(plot_tiles(tiles[:1], small, ["a"]), dpi=40)
     path = tmp_path / "page.html"
     write_page(path, "Who <is> it & why?", ["A paragraph.", "<h2>More</h2>", picture])
     text = path.read_text(encoding="utf-8")
