@@ -1,5 +1,6 @@
 """`Classifier`: fit on recordings of players, then say who plays."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,20 +11,25 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from cqt2img.backbone import TileNet, build_network, find_device
+from cqt2img.backbone import TileNet, build_network, find_device, steady_memory
 from cqt2img.corpus import Corpus, arrange, draw_sides, list_sides
 from cqt2img.disk import check_folder
 from cqt2img.errors import InputError
 from cqt2img.listener import Listener
-from cqt2img.predict import fit_temperature
+from cqt2img.predict import embed_tiles, fit_temperature
+from cqt2img.prototype import Gallery, describe, find_albums, fit_new_row, read_head, refuse_name, widen_head
 from cqt2img.recipe import Recipe, check_parts
+from cqt2img.recording import refuse_bad
+from cqt2img.source import list_recordings
 from cqt2img.spec import TileSpec
 from cqt2img.store import load_model, save_model
 from cqt2img.tileset import spec_for
 from cqt2img.train import Trained, train, train_head
+from cqt2img.unknown import Familiarity, choose
 from cqt2img.watch import look_on
 from cqt2img.weights import met_before
 
+log = logging.getLogger(__name__)
 _RECIPE = (
     "finetune", "epochs", "batch_size", "learning_rate", "weight_decay", "augment", "precision", "layer_decay",
     "head_first", "mixup", "ema", "patience", "accumulate", "balance", "workers",
@@ -122,6 +128,14 @@ class Classifier(Listener):
         Of the pictures of their recordings, by which they are known under any name.
     skipped_ : list of dict
         `path`, `reason` and `message` of training recordings that were left out.
+    gallery_ : Gallery
+        What the network has to say of its recordings, by which `predict` tells the unknown and `enroll`
+        adds a player. None in a model of an older version.
+    familiarity_ : Familiarity
+        How the unknown is told: `score`, `lost` and `auroc`, see `predict`.
+    enrolled_ : list of dict
+        What `enroll` added: `name`, `n_clips`, `n_albums`, and `right`, the part of the clips that was
+        named right when each album, or with one album each clip, was left out in turn.
 
     Examples
     --------
@@ -261,10 +275,14 @@ class Classifier(Listener):
         corpus, classes = arrange(strips, table, wanted, part, self.label_smoothing, self.random_state)
         trained = self._train(network, corpus, recipe, None if checkpoint is None else Path(checkpoint), resume)
         network.load_state_dict(trained.state)
-        self.network_ = network.to(device)  # from here on nothing can fail: a stop leaves the model of before
+        gallery = self._remember(network.to(device), corpus)
+        familiarity = choose(gallery, self.random_state)
+        self.network_ = network  # from here on nothing can fail: a stop leaves the model of before
         self.classes_, self.skipped_ = classes, skipped
         self.architecture_ = {"backbone": str(self.backbone), "in_chans": int(self.in_chans)}
         self.spec_ = spec
+        self.gallery_, self.familiarity_ = gallery, familiarity
+        self.enrolled_: list[dict[str, Any]] = []
         self.history_ = trained.history
         held_codes = corpus.targets[corpus.validation].argmax(axis=1)
         self.temperature_ = fit_temperature(trained.validation, held_codes) if len(held_codes) >= 2 else 1.0
@@ -293,6 +311,88 @@ class Classifier(Listener):
             network.to(find_device(self.device))
             return train_head(network, corpus, recipe, watch, memory, self._bar())
 
+    def _remember(self, network: TileNet, corpus: Corpus) -> Gallery:
+        """Let every recording go through the body once more, and keep what it has to say of it."""
+        places, bar = [*corpus.training.tolist(), *corpus.validation.tolist()], self._bar()
+        with steady_memory():
+            shown = iter(places) if bar is None else bar(iter(places), len(places), "remembering")
+            features = [
+                embed_tiles(network, corpus.strips.tiles(place), network.table.device).mean(axis=0) for place in shown
+            ]
+        held = np.arange(len(places)) >= len(corpus.training)
+        return Gallery(np.stack(features), corpus.targets[places].argmax(axis=1), held).thin()
+
+    def enroll(self, name: Any, X: Any, groups: Sequence[Any] | None = None) -> "Classifier":
+        """Add a player from a few clips, in seconds and without training the network.
+
+        Parameters
+        ----------
+        name : str, int, float or bool
+            Of the new player; of the same kind as the names in `classes_`.
+        X : folder, table, TileSet, or sequence of paths or CQT arrays
+            Clips of the new player; labels are not looked at.
+        groups : sequence, optional
+            One album (or session, or concert) per clip. By default what a table says, else the folder of
+            the clip.
+
+        Returns
+        -------
+        Classifier
+            Itself, with one class more.
+
+        Raises
+        ------
+        InputError
+            If the model knows the name, or was fitted by an older version or with a head that is not
+            linear, or training met a clip.
+        AudioError
+            If a clip cannot be read and `on_error` is "raise".
+
+        Notes
+        -----
+        Expect less than of a player who was there from the start: the body of the network stays as it is and
+        never learned what sets this one apart. Five half-minutes are a start; clips of two albums or more
+        are worth more than more clips of one, since with one the model may learn the record in place of the
+        player. The answers for the others change only where they lose a recording to the new one.
+        `enrolled_` and the log say how many clips are named right when they are left out. With one album that
+        is better than what to expect on another, and a warning says so.
+
+        References
+        ----------
+        Hang Qi, Matthew Brown and David G. Lowe, "Low-Shot Learning with Imprinted Weights", 2018.
+        """
+        check_is_fitted(self)
+        name = _plain(name)
+        refuse_name(name, self.classes_)
+        head, gallery = read_head(self.network_), self.gallery_
+        if head is None or gallery is None:
+            raise InputError("enroll: the model must remember its recordings and have a linear head, got an older or "
+                             "another one. Fit and save it again.")  # fmt: skip
+        table = list_recordings(X, groups=groups)
+        heard = list(self._listen(table, X, True))
+        if self.on_error == "raise":
+            refuse_bad("enroll", table["path"], [one.info for one in heard], "Leave it out, or pass on_error='skip'.")
+        good = [n for n, one in enumerate(heard) if one.features is not None]
+        prints = [heard[n].info["fingerprint"] for n in good]
+        met = [n for n, mark in zip(good, prints, strict=True) if mark in self.fingerprints_]
+        if met or not good:
+            got = f"{table['path'][met[0]]!r}, which training met" if met else "none that can be read"
+            raise InputError(f"enroll: X must hold new clips, got {got}. Give other clips.")
+        table, features = table.iloc[good], np.stack([one.features for one in heard if one.features is not None])
+        place = sum(known < name for known in self.classes_.tolist())
+        albums = find_albums(table)
+        row, bias, right = fit_new_row(head, gallery, features, albums)
+        widen_head(self.network_, place, row, bias)
+        self.classes_ = np.asarray([*self.classes_[:place].tolist(), name, *self.classes_[place:].tolist()])
+        self.gallery_ = gallery.enrol(place, features)
+        self.groups_ = np.unique([*self.groups_, *map(str, table["group"])])
+        self.fingerprints_ = sorted({*self.fingerprints_, *prints})
+        report = {"name": name, "n_clips": len(good), "n_albums": len(set(albums)),
+                  "right": None if right is None else float(right.mean())}  # fmt: skip
+        self.enrolled_ = [*self.enrolled_, report]
+        log.log(*describe(report))
+        return self
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a folder of safetensors and JSON.
 
@@ -314,8 +414,8 @@ class Classifier(Listener):
         params["memory"] = None if self.memory is None else str(self.memory)
         facts = {"temperature": self.temperature_, "training_groups": self.groups_.tolist(),
                  "fingerprints": self.fingerprints_, "history": self.history_, "skipped": self.skipped_,
-                 "params": params}  # fmt: skip
-        save_model(Path(path), self.network_, self.architecture_, self.spec_, self.classes_, facts)
+                 "params": params, "familiarity": asdict(self.familiarity_), "enrolled": self.enrolled_}  # fmt: skip
+        save_model(Path(path), self.network_, self.architecture_, self.spec_, self.classes_, facts, self.gallery_)
         self.network_.to(find_device(self.device))
 
     def __sklearn_tags__(self) -> Any:
@@ -362,5 +462,7 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     model.network_, model.classes_, model.spec_ = saved.network, saved.classes, saved.spec
     for name in ("architecture", "temperature", "history", "fingerprints", "skipped"):
         setattr(model, f"{name}_", saved.facts[name])
+    model.gallery_, model.enrolled_ = saved.gallery, saved.facts.get("enrolled", [])
+    model.familiarity_ = Familiarity(**saved.facts.get("familiarity", {}))
     model.groups_ = np.asarray(saved.facts["training_groups"], dtype=str)
     return model

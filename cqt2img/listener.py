@@ -15,10 +15,12 @@ from cqt2img.evaluate import Evaluation, evaluate_proba
 from cqt2img.jobs import Progress, progress_bar, run_jobs
 from cqt2img.labels import encode, refuse_unlabelled
 from cqt2img.predict import Heard, embed, embed_tiles, listen, recording_answers, tile_answers, to_proba
+from cqt2img.prototype import Gallery, Head, read_head
 from cqt2img.recording import attempt, refuse_bad
 from cqt2img.source import list_recordings
 from cqt2img.spec import TileSpec
 from cqt2img.tileset import spec_for
+from cqt2img.unknown import Familiarity, refuse_unready, word_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,8 +41,10 @@ class Listener(ClassifierMixin, BaseEstimator):
     temperature_: float
     groups_: NDArray[Any]
     fingerprints_: list[str]
+    gallery_: Gallery | None
+    familiarity_: Familiarity
 
-    def identify(self, X: Any, top_k: int = 3) -> "pd.DataFrame":
+    def identify(self, X: Any, top_k: int = 3, unknown: bool = False) -> "pd.DataFrame":
         """Name the player of every recording, with one row for each, whatever its state.
 
         Parameters
@@ -49,41 +53,71 @@ class Listener(ClassifierMixin, BaseEstimator):
             The recordings, as for `fit`.
         top_k : int
             How many names to list, 1 or more.
+        unknown : bool
+            Whether to tell, too, if the player may be none of those the model knows.
 
         Returns
         -------
         DataFrame
             `path`, `label`, `probability`, `label_2`, `probability_2` and so on, `status` ("ok"
-            or "error"), `reason`, `message`. No label where the status is "error".
+            or "error"), `reason`, `message`. No label where the status is "error". With `unknown`,
+            before the status, `known` and `is_unknown`, see Notes.
 
         Raises
         ------
         InputError
-            If there is no recording, or `top_k` is below 1.
-        """
-        return self.answers(X, top_k)[0]
+            If there is no recording, `top_k` is below 1, or the model cannot tell the unknown.
 
-    def predict(self, X: Any) -> NDArray:
+        Notes
+        -----
+        `label` and `probability` always say who it is if it is one of the players that the model knows.
+        `known`, 0 to 1, is the part of recordings by these players, heard in `fit` but not trained on, that
+        sounded no more familiar than this one. `is_unknown` is true where that is below `familiarity_.lost`;
+        see `predict` for what to expect of it.
+        """
+        return self.answers(X, top_k, unknown)[0]
+
+    def predict(self, X: Any, unknown: bool | str = False) -> NDArray:
         """Name the player of every recording.
 
         Parameters
         ----------
         X : folder, table, TileSet, or sequence of paths or CQT arrays
             The recordings, as for `fit`.
+        unknown : bool or str
+            Whether an answer may be "unknown": none of the players that the model knows. A word takes
+            the place of "unknown".
 
         Returns
         -------
         ndarray, shape (n_recordings,)
-            Labels; None for a recording that could not be read where `on_error` is "skip".
+            Labels; None for a recording that could not be read where `on_error` is "skip". Of type
+            object where "unknown" stands among labels that are no text.
 
         Raises
         ------
         AudioError
             If a recording cannot be read and `on_error` is "raise".
+        InputError
+            If `unknown` is the name of a class, or the model cannot tell the unknown.
+
+        Notes
+        -----
+        Up to one in ten recordings of players that the model knows is called unknown, too: that is how the
+        line was drawn, on recordings that were kept from training. How many strangers are then found depends on how
+        well the model tells players apart: `familiarity_.auroc` says how often a recording of a known player
+        sounded more familiar than one of a player who was left out. At .5 that is chance, and most strangers
+        get a name; from .9 on, most are found. Where all layers were trained it flatters, since only the
+        head of the network had not met who was left out.
         """
-        proba = self.predict_proba(X)
+        check_is_fitted(self)
+        word = None if unknown is False else word_for(unknown, self.classes_)
+        proba, known = self._hear("predict", X, unknown is not False)
         bad = np.isnan(proba).any(axis=1)
         labels = self.classes_[np.where(bad, 0, proba.argmax(axis=1))]
+        if word is not None:
+            kind = labels.dtype if labels.dtype.kind == "U" else object
+            labels = np.where(known < self.familiarity_.lost, word, labels.astype(kind))
         if bad.any():
             labels = labels.astype(object)
             labels[bad] = None
@@ -108,17 +142,7 @@ class Listener(ClassifierMixin, BaseEstimator):
         AudioError
             If a recording cannot be read and `on_error` is "raise".
         """
-        check_is_fitted(self)
-        table = list_recordings(X)
-        proba = np.full((len(table), len(self.classes_)), np.nan, dtype=np.float32)
-        infos = []
-        for row, heard in enumerate(self._listen(table, X)):
-            infos.append(heard.info)
-            if heard.recording is not None:
-                proba[row] = to_proba(heard.recording, self.temperature_)
-        if self.on_error == "raise":
-            refuse_bad("predict", table["path"], infos, "Use identify for one row each, or on_error='skip'.")
-        return proba
+        return self._hear("predict", X)[0]
 
     def embed(self, X: Any) -> NDArray[np.float32]:
         """Give what the network hears in every recording, before it turns that into names.
@@ -172,7 +196,7 @@ class Listener(ClassifierMixin, BaseEstimator):
         """
         return self.answers(X, top_k)[1]
 
-    def answers(self, X: Any, top_k: int = 3) -> tuple["pd.DataFrame", "pd.DataFrame"]:
+    def answers(self, X: Any, top_k: int = 3, unknown: bool = False) -> tuple["pd.DataFrame", "pd.DataFrame"]:
         """Give what `identify` and `predict_tiles` give, and listen only once.
 
         Parameters
@@ -181,6 +205,8 @@ class Listener(ClassifierMixin, BaseEstimator):
             The recordings, as for `fit`.
         top_k : int
             How many names to list, 1 or more.
+        unknown : bool
+            As for `identify`.
 
         Returns
         -------
@@ -190,18 +216,23 @@ class Listener(ClassifierMixin, BaseEstimator):
         Raises
         ------
         InputError
-            If there is no recording, or `top_k` is below 1.
+            If there is no recording, `top_k` is below 1, or the model cannot tell the unknown.
         """
         check_is_fitted(self)
         if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1:
             raise InputError(f"identify: top_k must be 1 or more, got {top_k!r}. Choose a larger number.")
+        head = self._head_for(unknown)
         table = list_recordings(X)
-        heard = list(self._listen(table, X))
+        heard = list(self._listen(table, X, head is not None))
         paths, names, warmth = table["path"].tolist(), self.classes_, self.temperature_
-        return (
-            recording_answers(paths, heard, names, warmth, top_k),
-            tile_answers(paths, heard, names, warmth, self.spec_, top_k),
-        )
+        recordings = recording_answers(paths, heard, names, warmth, top_k)
+        if head is not None:
+            known = self._judge(heard, head)
+            place = recordings.columns.get_loc("status")
+            recordings.insert(place, "known", known.round(4))
+            strange = [None if np.isnan(part) else bool(part < self.familiarity_.lost) for part in known]
+            recordings.insert(place + 1, "is_unknown", strange)
+        return recordings, tile_answers(paths, heard, names, warmth, self.spec_, top_k)
 
     def score(self, X: Any, y: Sequence[Any] | None = None, sample_weight: Any = None) -> float:
         """Give the part of the recordings that are named right.
@@ -257,7 +288,7 @@ class Listener(ClassifierMixin, BaseEstimator):
         Returns
         -------
         Evaluation
-            Scores per recording; those that cannot be read are counted, not scored.
+            Scores per recording, with intervals over groups; what cannot be read is counted, not scored.
 
         Raises
         ------
@@ -272,17 +303,53 @@ class Listener(ClassifierMixin, BaseEstimator):
         good = [n for n, one in enumerate(heard) if one.recording is not None]
         proba = to_proba(np.reshape([heard[n].recording for n in good], (-1, len(self.classes_))), self.temperature_)
         names = np.array([str(group) for group in table["group"]])[good]
-        scores = evaluate_proba(proba, codes[good], self.classes_, names, len(heard) - len(good))
+        paths = [table["path"].iloc[n] for n in good]
+        scores = evaluate_proba(proba, codes[good], self.classes_, names, len(heard) - len(good), paths)
         # arrays have no name: only what they show can tell that training met them
         met = set(self.groups_.tolist()) - {path for path in table["path"] if path.startswith("array ")}
         same = {name for n, name in zip(good, names, strict=True) if heard[n].info["fingerprint"] in self.fingerprints_}
         known = sorted(str(name) for name in same | (met & set(names.tolist())))
-        return replace(scores, known_groups=tuple(known))
+        tiles = tuple(one.tiles for one in heard if one.tiles is not None)
+        return replace(scores, known_groups=tuple(known), tiles=tiles, tile_seconds=self.spec_.tile_seconds)
 
-    def _listen(self, table: "pd.DataFrame", X: Any) -> Iterator[Heard]:
+    def _listen(self, table: "pd.DataFrame", X: Any, with_features: bool = False) -> Iterator[Heard]:
         """Hear every recording of a table in turn."""
         device = find_device(self.device)
-        return listen(self.network_.to(device), self._pictures(table, X), device, self.batch_size)
+        return listen(self.network_.to(device), self._pictures(table, X), device, self.batch_size, with_features)
+
+    def _hear(self, caller: str, X: Any, unknown: bool = False) -> tuple[NDArray[np.float32], NDArray]:
+        """Give the probabilities of every recording, and how familiar it is; NaN where it cannot be read."""
+        check_is_fitted(self)
+        head = self._head_for(unknown)
+        table = list_recordings(X)
+        heard = list(self._listen(table, X, head is not None))
+        if self.on_error == "raise":
+            infos = [one.info for one in heard]
+            refuse_bad(caller, table["path"], infos, "Use identify for one row each, or on_error='skip'.")
+        proba = np.full((len(table), len(self.classes_)), np.nan, dtype=np.float32)
+        for row, one in enumerate(heard):
+            if one.recording is not None:
+                proba[row] = to_proba(one.recording, self.temperature_)
+        return proba, np.full(len(heard), np.nan) if head is None else self._judge(heard, head)
+
+    def _head_for(self, unknown: bool) -> Head | None:
+        """Give the head if the unknown is to be told, which must be possible; else None."""
+        if not unknown:
+            return None
+        head = read_head(self.network_)
+        refuse_unready(self.gallery_, head)
+        return head
+
+    def _judge(self, heard: Sequence[Heard], head: Head) -> NDArray[np.float64]:
+        """Say how familiar every recording is."""
+        assert self.gallery_ is not None
+        known = np.full(len(heard), np.nan)
+        good = [n for n, one in enumerate(heard) if one.features is not None]
+        if good:
+            known[good] = self.familiarity_.judge(
+                np.stack([one.features for one in heard if one.features is not None]), head, self.gallery_
+            )
+        return known
 
     def _pictures(self, table: "pd.DataFrame", X: Any) -> Iterator[Any]:
         """Draw every recording of a table in turn."""

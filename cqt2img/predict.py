@@ -30,11 +30,14 @@ class Heard(NamedTuple):
         Log-probabilities of its tiles.
     recording : ndarray of float32, shape (n_classes,), or None
         Their pool.
+    features : ndarray of float32, shape (n_features,), or None
+        Mean of what the body had to say of its tiles; None where nobody asked.
     """
 
     info: dict[str, Any]
     tiles: NDArray[np.float32] | None
     recording: NDArray[np.float32] | None
+    features: NDArray[np.float32] | None = None
 
 
 def tile_log_proba(
@@ -210,6 +213,7 @@ def listen(
     pictures: Iterable[tuple[NDArray[np.uint8] | None, dict[str, Any]]],
     device: torch.device,
     batch_size: int = 32,
+    with_features: bool = False,
 ) -> Iterator[Heard]:
     """Run the network over recordings, one after the other; one that cannot be read costs itself alone.
 
@@ -223,6 +227,8 @@ def listen(
         Where the network is.
     batch_size : int
         Tiles at a time.
+    with_features : bool
+        Whether to keep what the body has to say, too.
 
     Yields
     ------
@@ -231,8 +237,25 @@ def listen(
     """
     with steady_memory():
         for tiles, info in pictures:
-            rows = None if tiles is None else tile_log_proba(network, tiles, device, batch_size)
-            yield Heard(info, rows, None if rows is None else pool(rows))
+            if tiles is None:
+                yield Heard(info, None, None)
+                continue
+            rows, features = _hear(network, tiles, device, batch_size, with_features)
+            yield Heard(info, rows, pool(rows), features)
+
+
+def _hear(
+    network: Any, tiles: NDArray[np.uint8], device: torch.device, batch_size: int, with_features: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Give the log-probabilities of tiles, and the mean of their features if it is wanted."""
+    if not with_features:
+        return tile_log_proba(network, tiles, device, batch_size), None
+    features, head = embed_tiles(network, tiles, device, batch_size), network.backbone.get_classifier()
+    if not isinstance(head, torch.nn.Linear):
+        return tile_log_proba(network, tiles, device, batch_size), features.mean(axis=0)
+    with torch.inference_mode():  # the body is not asked twice
+        logits = head(torch.from_numpy(features).to(device)).float().cpu()
+    return torch.log_softmax(logits, dim=1).numpy(), features.mean(axis=0)
 
 
 def embed(

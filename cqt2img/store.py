@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from cqt2img.backbone import TileNet, build_network
 from cqt2img.errors import InputError
 from cqt2img.predict import tile_log_proba
+from cqt2img.prototype import Gallery
 from cqt2img.spec import TileSpec
 
 _FORMAT = 1
 _JSON, _WEIGHTS, _SELFTEST = "model.json", "model.safetensors", "selftest.safetensors"
+_GALLERY = "gallery.safetensors"  # not in models of before
 _LISTS = ("training_groups", "fingerprints", "history", "skipped")
 _FACTS = (*_LISTS, "temperature", "params")
 _TOLERANCE = 1e-3  # of a log-probability; other CPUs add up in another order
@@ -40,12 +42,15 @@ class SavedModel:
         The names.
     facts : dict
         Everything else that was saved, as JSON gives it.
+    gallery : Gallery or None
+        What the model remembers of its recordings; None in a model of before.
     """
 
     network: TileNet
     spec: TileSpec
     classes: NDArray
     facts: dict[str, Any]
+    gallery: Gallery | None
 
 
 def save_model(
@@ -55,6 +60,7 @@ def save_model(
     spec: TileSpec,
     classes: NDArray,
     facts: dict[str, Any],
+    gallery: Gallery | None,
 ) -> None:
     """Write a model folder, whole or not at all.
 
@@ -72,6 +78,8 @@ def save_model(
         The names.
     facts : dict
         What else to keep; must be fit for JSON.
+    gallery : Gallery or None
+        What the model remembers of its recordings.
 
     Raises
     ------
@@ -95,6 +103,9 @@ def save_model(
         if not np.isfinite(log_proba).all():
             raise InputError("save: the model must give finite numbers, got NaN. Fit it with a lower learning_rate.")
         save_file({"tiles": tiles, "log_proba": log_proba}, part / _SELFTEST)
+        if gallery is not None:
+            save_file(vars(gallery), part / _GALLERY)
+            facts = {**facts, "gallery_sha256": _digest(part / _GALLERY)}
         about = {
             "format": _FORMAT,
             "made_by": "cqt2img",
@@ -153,7 +164,7 @@ def check_model_name(folder: Path) -> None:
 def _is_model(folder: Path) -> bool:
     """Whether the folder is ours to replace: it holds a model of ours and nothing else."""
     try:
-        if {path.name for path in folder.iterdir()} - {_JSON, _WEIGHTS, _SELFTEST}:
+        if {path.name for path in folder.iterdir()} - {_JSON, _WEIGHTS, _SELFTEST, _GALLERY}:
             return False
         return json.loads((folder / _JSON).read_text(encoding="utf-8"))["made_by"] == "cqt2img"
     except (OSError, ValueError, KeyError, TypeError):
@@ -216,12 +227,26 @@ def load_model(folder: Path) -> SavedModel:
         raise InputError(
             f"load: path must be an undamaged model, got {str(folder)!r}: {str(err)[:200]}. Copy it again."
         ) from err
+    gallery = _load_gallery(folder, about)
     if not worst <= _TOLERANCE:
         raise InputError(
             f"load: path must be a model that passes its self-test, got {str(folder)!r}, which is off by {worst:.2g}. "
             f"Use the versions it was made with: {about.get('versions')}."
         )
-    return SavedModel(network, spec, classes, about)
+    return SavedModel(network, spec, classes, about, gallery)
+
+
+def _load_gallery(folder: Path, about: dict[str, Any]) -> Gallery | None:
+    """Read what the model remembers, which one of before does not."""
+    from safetensors.numpy import load_file
+
+    if "gallery_sha256" not in about:
+        return None
+    if not (folder / _GALLERY).is_file() or _digest(folder / _GALLERY) != about["gallery_sha256"]:
+        raise InputError(
+            f"load: path must be an undamaged model, got {str(folder)!r} with another gallery. Copy it again."
+        )
+    return Gallery(**load_file(folder / _GALLERY))
 
 
 def _check_facts(about: dict[str, Any]) -> None:

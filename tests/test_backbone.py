@@ -95,7 +95,7 @@ def test_backbone_by_name_learns_from_odd_tiles(odd, name, in_chans):
 def test_backbone_by_name_is_saved_and_opened(odd, name, tmp_path):
     network = build_network(name, 3, odd, in_chans=1).eval()
     about = {"backbone": name, "in_chans": 1}
-    save_model(tmp_path / "model", network, about, odd, np.array(["a", "b", "c"]), FACTS)
+    save_model(tmp_path / "model", network, about, odd, np.array(["a", "b", "c"]), FACTS, None)
     again = load_model(tmp_path / "model")
     with torch.no_grad():
         assert torch.equal(again.network.eval()(levels(odd)), network(levels(odd)))

@@ -118,8 +118,8 @@ def test_fit_gives_itself_and_names_that_end_in_an_underscore(classifier):
     assert classifier.fit(lines(), Y) is classifier
     made = set(vars(classifier)) - set(before)
     assert made == {
-        "architecture_", "classes_", "fingerprints_", "groups_", "history_", "network_", "skipped_", "spec_",
-        "temperature_",
+        "architecture_", "classes_", "enrolled_", "familiarity_", "fingerprints_", "gallery_", "groups_", "history_",
+        "network_", "skipped_", "spec_", "temperature_",
     }  # fmt: skip
     assert {name: getattr(classifier, name) for name in before} == before
     assert classifier.classes_.tolist() == ["high", "low"]

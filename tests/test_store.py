@@ -15,6 +15,7 @@ from cqt2img.rendering import render
 from cqt2img.spec import TileSpec
 
 FILES = ["model.json", "model.safetensors", "selftest.safetensors"]
+ALL = ["gallery.safetensors", *FILES]
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_weights_are_not_asked_for_again(options, tmp_path):
 
 
 def test_no_pickle(saved):
-    assert sorted(path.name for path in saved.iterdir()) == FILES
+    assert sorted(path.name for path in saved.iterdir()) == ALL
     for path in saved.iterdir():
         head = path.read_bytes()[:16]
         assert not head.startswith((b"\x80", b"PK"))  # a pickle, and the zip around one of torch
@@ -140,7 +141,7 @@ def test_new_folders_are_made(model, tmp_path):
 def test_older_model_is_replaced_as_a_whole(model, copy):
     model.temperature_ = 7.5
     model.save(copy)
-    assert sorted(path.name for path in copy.iterdir()) == FILES
+    assert sorted(path.name for path in copy.iterdir()) == ALL
     assert load(copy).temperature_ == 7.5
     assert [path.name for path in copy.parent.iterdir()] == ["model"]
 
@@ -206,7 +207,7 @@ def test_facts_that_somebody_changed(copy, name, value):
 def test_empty_folder_is_used(model, tmp_path):
     (tmp_path / "model").mkdir()
     model.save(tmp_path / "model")
-    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == FILES
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ALL
 
 
 def test_interrupted_saving_leaves_the_older_model(model, copy, monkeypatch, tile_folder):

@@ -35,7 +35,7 @@ def saved(tmp_path, name, spec, in_chans=3, change=None):
     network = build_network(name, len(NAMES), spec, in_chans=in_chans)
     if change is not None:
         change(network.backbone)
-    save_model(tmp_path / "model", network.eval(), {"backbone": name, "in_chans": in_chans}, spec, NAMES, FACTS)
+    save_model(tmp_path / "model", network.eval(), {"backbone": name, "in_chans": in_chans}, spec, NAMES, FACTS, None)
     return tmp_path / "model", network.backbone.state_dict()
 
 
