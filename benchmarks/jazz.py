@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from cqt2img import Classifier, render
-from cqt2img.audit import score_tiles
+from cqt2img.ladder import score_tiles
 from cqt2img.backbone import build_network
 from cqt2img.corpus import load_strips
 from cqt2img.evaluate import Evaluation

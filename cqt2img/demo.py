@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.audit import score_tiles
 from cqt2img.backbone import build_network
 from cqt2img.classifier import Classifier
 from cqt2img.corpus import Strips, load_strips
@@ -17,9 +16,11 @@ from cqt2img.drawing import plot_tiles
 from cqt2img.errors import InputError
 from cqt2img.evaluate import Evaluation
 from cqt2img.jobs import progress_bar
+from cqt2img.ladder import score_tiles
+from cqt2img.plots import plot_confusion, plot_scores
 from cqt2img.recipe import Recipe
 from cqt2img.rendering import render
-from cqt2img.report import plot_confusion, plot_scores, to_png, write_page, write_table
+from cqt2img.report import to_png, write_page, write_table
 from cqt2img.source import list_recordings
 from cqt2img.synth import make_corpus
 from cqt2img.tileset import TileSet
@@ -89,7 +90,7 @@ def run_demo(out: Path, seed: int, say: Callable[[str], Any], progress: bool) ->
     answers, by_tile = model.answers(table[is_test], top_k=2)
     played = table[is_test].set_index("path")["label"]
     single = float((by_tile["label"] == by_tile["path"].map(played)).mean())
-    low, high = library.accuracy_interval_groups or library.accuracy_interval
+    low, high = library.accuracy_interval
     say(f"   {single:.0%} of the tiles are right, and {library.accuracy:.0%} of the recordings (95 % interval")
     say(f"   {low:.0%} to {high:.0%} over albums).")
     model.save(out / "model")
@@ -178,7 +179,7 @@ def _said(label: str) -> str:
 def _score_table(names: list[str], scores: dict[str, Evaluation]) -> str:
     rows = ""
     for name, one in zip(names, scores.values(), strict=True):
-        low, high = one.accuracy_interval_groups or one.accuracy_interval
+        low, high = one.accuracy_interval
         rows += f"<tr><td>{name}</td><td>{one.accuracy:.3f}</td><td>{low:.3f} to {high:.3f}</td>"
         rows += f"<td>{one.macro_f1:.3f}</td><td>{one.chance:.2f}</td><td>{one.n_recordings}</td></tr>"
     head = "<tr><th></th><th>accuracy</th><th>95 % interval</th><th>macro F1</th><th>chance</th><th>samples</th></tr>"

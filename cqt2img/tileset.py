@@ -185,17 +185,21 @@ def as_spec(spec: TileSpec | str | os.PathLike[str]) -> TileSpec:
     return spec if isinstance(spec, TileSpec) else TileSpec.preset(str(spec))
 
 
-def spec_for(spec: TileSpec | str | os.PathLike[str] | None, X: Any, caller: str) -> TileSpec:
+def spec_for(
+    spec: TileSpec | str | os.PathLike[str] | None, X: Any, caller: str, default: str = "piano"
+) -> TileSpec:
     """Give the spec to use for these recordings, and refuse tiles of another one.
 
     Parameters
     ----------
     spec : TileSpec, str, Path or None
-        What is wanted; None takes that of the tiles, or "piano" for recordings.
+        What is wanted; None takes that of the tiles, or the default for recordings.
     X : folder, table, TileSet, or sequence
         Recordings, or tiles.
     caller : str
         Name of the function, for the message.
+    default : str
+        A preset.
 
     Returns
     -------
@@ -211,7 +215,7 @@ def spec_for(spec: TileSpec | str | os.PathLike[str] | None, X: Any, caller: str
     mark = Path(folder, SPEC_FILE) if isinstance(folder, (str, os.PathLike)) else None
     found = TileSpec.preset(mark) if mark is not None and mark.is_file() else None
     if spec is None:
-        return found or TileSpec.preset("piano")
+        return found or TileSpec.preset(default)
     wanted = as_spec(spec)
     if found is not None and found.key != wanted.key:
         raise InputError(
