@@ -2,13 +2,31 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from cqt2img.arguments import (
+    SOME_FAILED,
+    STOPPED,
+    GroupBy,
+    Jobs,
+    Labels,
+    Model,
+    Preset,
+    Quiet,
+    Seed,
+    Source,
+    Sources,
+    end_with,
+    labelled,
+    one_or_all,
+    parse_params,
+    show_version,
+    spare_sources,
+)
 from cqt2img.errors import Cqt2imgError, InputError
 
-_SOME_FAILED, _STOPPED = 3, 130
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -18,36 +36,9 @@ app = typer.Typer(
 )
 
 
-def _check_jobs(jobs: int) -> int:
-    if jobs == 0:
-        raise InputError("--jobs must be 1 or more, or -1 for every core, got 0. Choose another number.")
-    return jobs
-
-
-Sources = Annotated[list[Path], typer.Argument(help="Folders or files of recordings, a tile folder, or a csv.")]
-Source = Annotated[Path, typer.Argument(help="A folder of recordings, a tile folder, or a csv with path,label.")]
-Labels = Annotated[Path | None, typer.Option(help="A csv with the columns path,label for the recordings of SRC.")]
-GroupBy = Annotated[str | None, typer.Option(help="Column of the csv that names what was recorded together.")]
-Preset = Annotated[str | None, typer.Option(help="piano, jazz, orchestra, fast, or a JSON file.")]
-Jobs = Annotated[
-    int, typer.Option("-j", "--jobs", callback=_check_jobs, help="Processes that draw pictures; -1 for every core.")
-]
-Model = Annotated[Path, typer.Option("-m", "--model", help="A model folder made by fit.")]
-Seed = Annotated[int, typer.Option(min=0)]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")]
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"cqt2img {version('cqt2img')}")
-        raise typer.Exit
-
-
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     pass
 
@@ -72,12 +63,12 @@ def render_command(
         raise InputError(f"render: out must not hold its own sources, got {str(out)!r} with {str(within)!r} in it. "
                          "Choose another folder.")  # fmt: skip
     try:
-        found = render(_only(sources), out, preset or "piano", jobs, group_by, None if quiet else progress_bar)
+        found = render(one_or_all(sources), out, preset or "piano", jobs, group_by, None if quiet else progress_bar)
     except KeyboardInterrupt:
         typer.echo("cqt2img: stopped. Run the same command again; what is finished is not done again.", err=True)
-        raise typer.Exit(_STOPPED) from None
+        raise typer.Exit(STOPPED) from None
     typer.echo(f"{len(found.tiles)} tiles of {(found.recordings['status'] == 'ok').sum()} recordings in {out}")
-    _end(found.recordings)
+    end_with(found.recordings)
 
 
 @app.command("fit")
@@ -123,14 +114,14 @@ def fit_command(
         backbone, weights=weights, spec=preset, in_chans=in_chans, finetune=finetune, epochs=epochs,
         batch_size=batch_size, learning_rate=learning_rate, augment=augment, precision=precision, device=device,
         n_jobs=jobs, on_error="skip" if skip_bad else "raise", random_state=seed, verbose=not quiet,
-    ).set_params(**_arguments(param or []))  # fmt: skip
-    table = _labelled(source, labels, group_by)
+    ).set_params(**parse_params(param or []))  # fmt: skip
+    table = labelled(source, labels, group_by)
     try:
         model.fit(table, group_by=group_by, validation=validation, checkpoint=checkpoint, resume=resume)
     except KeyboardInterrupt:
         way = "Run the same command again with --resume" if checkpoint is not None else "With --checkpoint it can go on"
         typer.echo(f"cqt2img: stopped. {way}.", err=True)
-        raise typer.Exit(_STOPPED) from None
+        raise typer.Exit(STOPPED) from None
     if not is_first_process():
         return
     model.save(out)
@@ -142,7 +133,7 @@ def fit_command(
     for skipped in model.skipped_:
         typer.echo(f"left out: {skipped['message']}", err=True)
     if model.skipped_:
-        raise typer.Exit(_SOME_FAILED)
+        raise typer.Exit(SOME_FAILED)
 
 
 @app.command("predict")
@@ -153,6 +144,7 @@ def predict_command(
     top_k: Annotated[int, typer.Option(min=1, help="Names to list.")] = 3,
     tiles: Annotated[Path | None, typer.Option(help="Also write a table with one row per tile.")] = None,
     audacity: Annotated[Path | None, typer.Option(help="Also write label tracks into this folder.")] = None,
+    unknown: Annotated[bool, typer.Option("--unknown", help="Also say if it may be none of these.")] = False,
     jobs: Jobs = 1,
     quiet: Quiet = False,
 ) -> None:
@@ -164,14 +156,14 @@ def predict_command(
     for table in (out, tiles):
         if table is not None:
             check_table_name(table)
-            _spare(table, sources)
+            spare_sources(table, sources)
     if out is not None and tiles is not None and out.resolve() == tiles.resolve():
         raise InputError(f"predict: --out and --tiles must be two files, got {str(out)!r} twice. Rename one.")
     if audacity is not None:
         check_folder(audacity)
     classifier = load(model).set_params(n_jobs=jobs, verbose=not quiet)
-    clips = _only(sources)
-    answers, by_tile = classifier.answers(clips, top_k)
+    clips = one_or_all(sources)
+    answers, by_tile = classifier.answers(clips, top_k, unknown)
     if out is None:
         text = answers.drop(columns="message").to_string(index=False)
         typer.echo(text.encode(errors="backslashreplace").decode())  # names of files need not be UTF-8
@@ -181,7 +173,32 @@ def predict_command(
         write_table(by_tile, tiles)
     if audacity is not None:
         write_audacity(by_tile, audacity)
-    _end(answers)
+    end_with(answers)
+
+
+@app.command("enroll")
+def enroll_command(
+    name: Annotated[str, typer.Argument(help="Of the new player.")],
+    sources: Annotated[list[Path], typer.Argument(help="Clips of the new player, best in one folder per album.")],
+    model: Model,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the new model; may be that of the old one.")],
+    group_by: GroupBy = None,
+    jobs: Jobs = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Add a player to a model from a few clips, without training it again."""
+    from cqt2img.classifier import load
+    from cqt2img.disk import check_folder
+    from cqt2img.prototype import describe
+    from cqt2img.source import list_recordings
+    from cqt2img.store import check_model_name
+
+    check_model_name(out)
+    check_folder(out.parent)
+    classifier = load(model).set_params(n_jobs=jobs, verbose=not quiet)
+    classifier.enroll(name, list_recordings(one_or_all(sources), group_by=group_by)).save(out)
+    typer.echo(f"{describe(classifier.enrolled_[-1])[1]}.")
+    typer.echo(f"model of {len(classifier.classes_)} classes in {out}")
 
 
 @app.command("evaluate")
@@ -190,25 +207,55 @@ def evaluate_command(
     model: Model,
     labels: Labels = None,
     group_by: GroupBy = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the scores and a plot.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Another model, to compare with on the same recordings.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the scores, tables and plots.")] = None,
     jobs: Jobs = 1,
     quiet: Quiet = False,
 ) -> None:
-    """Score a model on recordings that training never met, with an interval, beside chance."""
+    """Score a model on recordings that training never met, with intervals over groups, beside chance."""
     from cqt2img.classifier import load
+    from cqt2img.comparison import compare
     from cqt2img.disk import check_folder
-    from cqt2img.report import plot_confusion, to_png
+    from cqt2img.report import write_scores
 
     if out is not None:
         check_folder(out)
-    classifier = load(model).set_params(n_jobs=jobs, verbose=not quiet)
-    scores = classifier.evaluate(_labelled(source, labels, group_by), group_by=group_by)
-    typer.echo(str(scores))
+    models = [load(path).set_params(n_jobs=jobs, verbose=not quiet) for path in (model, against) if path is not None]
+    both = [one.evaluate(labelled(source, labels, group_by), group_by=group_by) for one in models]
+    typer.echo("\n\n".join(str(scores) for scores in both))
+    if against is not None:
+        typer.echo(f"\n{model} against {against}\n{compare(*both)}")
     if out is not None:
-        scores.save(out)
-        (out / "confusion.png").write_bytes(to_png(plot_confusion(scores)))
-    if scores.n_failed:
-        raise typer.Exit(_SOME_FAILED)
+        write_scores(out, *both)
+    if both[0].n_failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command("audit")
+def audit_command(
+    source: Source,
+    model: Annotated[Path | None, typer.Option("-m", "--model", help="A fitted model, to be asked as well.")] = None,
+    labels: Labels = None,
+    group_by: GroupBy = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the page, a text and JSON.")] = None,
+    jobs: Jobs = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether a score on these recordings can be believed: leaks, copies, shortcuts, wrong labels."""
+    from cqt2img.auditing import audit
+    from cqt2img.classifier import load
+    from cqt2img.disk import check_folder
+
+    if out is not None:
+        check_folder(out)
+    asked = None if model is None else load(model).set_params(n_jobs=jobs, verbose=not quiet)
+    report = audit(labelled(source, labels, group_by), group_by=group_by, model=asked, n_jobs=jobs, verbose=not quiet)
+    typer.echo(str(report))
+    if out is not None:
+        report.save(out)
+        typer.echo(f"\nThe whole of it is in {out / 'index.html'}")
+    if report.n_failed:
+        raise typer.Exit(SOME_FAILED)
 
 
 @app.command("backbones")
@@ -242,58 +289,3 @@ def main() -> None:
     except (Cqt2imgError, OSError) as err:  # the last: a full disk, a folder that may not be written
         typer.echo(f"cqt2img: {err}", err=True)
         sys.exit(1)
-
-
-def _arguments(pairs: list[str]) -> dict[str, Any]:
-    """Give arguments of `Classifier` that were written as NAME=VALUE."""
-    from ast import literal_eval
-
-    from cqt2img.classifier import Classifier
-
-    found = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or name not in Classifier().get_params():
-            names = ", ".join(Classifier().get_params())
-            raise InputError(f"fit: --param must be NAME=VALUE, got {pair!r}. Choose a name of {names}.")
-        try:
-            found[name] = literal_eval(value)
-        except (SyntaxError, ValueError):  # a word
-            found[name] = value
-    return found
-
-
-def _only(sources: list[Path]) -> Any:
-    """Give one source itself, so that a tile folder or a csv is known as such."""
-    from cqt2img.source import tile_folder
-
-    return tile_folder(sources[0]) if len(sources) == 1 else [str(source) for source in sources]
-
-
-def _spare(target: Path, sources: list[Path]) -> None:
-    """Refuse to write a table over what it is made from, before any work is done."""
-    from cqt2img.source import RECORDINGS_FILE, SPEC_FILE
-
-    folder = target.resolve().parent
-    is_tiles = (folder / SPEC_FILE).is_file() and ((folder / RECORDINGS_FILE).is_file() or (folder / "tiles").is_dir())
-    if is_tiles or target.resolve() in [source.resolve() for source in sources]:
-        what = "in a folder of tiles" if is_tiles else "which is a source"
-        raise InputError(f"predict: a table must spare what is read, got {str(target)!r}, {what}. Choose another name.")
-
-
-def _labelled(source: Path, labels: Path | None, group_by: str | None) -> Any:
-    if labels is None:
-        return _only([source])
-    from cqt2img.source import join_labels
-
-    return join_labels(source, labels, group_by)
-
-
-def _end(table: Any) -> None:
-    """Name every recording that failed, and say so with the exit code."""
-    bad = table[table["status"] != "ok"]
-    for row in bad.itertuples():
-        typer.echo(f"{row.reason}: {row.message}", err=True)
-    if len(bad):
-        typer.echo(f"{len(bad)} of {len(table)} recordings could not be read", err=True)
-        raise typer.Exit(_SOME_FAILED)

@@ -21,6 +21,7 @@ ORDER = [
     "container",
     "meter",
     "audio",
+    "disturb",
     "spool",
     "transform",
     "cqt",
@@ -34,6 +35,8 @@ ORDER = [
     "split",
     "augment",
     "corpus",
+    "duplicates",
+    "sketch",
     "dataset",
     "spectrogram_transformer",
     "audioset",
@@ -48,14 +51,25 @@ ORDER = [
     "checkpoint",
     "engine",
     "train",
+    "interval",
     "evaluate",
+    "comparison",
+    "plots",
+    "report",
+    "prototype",
+    "unknown",
     "store",
     "listener",
     "classifier",
-    "audit",
-    "report",
+    "ladder",
+    "shortcuts",
+    "suspects",
+    "stability",
+    "findings",
+    "auditing",
     "synth",
     "demo",
+    "arguments",
     "cli",
 ]
 MODULES = sorted(p for p in PACKAGE.glob("*.py") if not p.stem.startswith("__"))
@@ -168,7 +182,7 @@ def public_functions():
     import importlib
 
     for module in ORDER:
-        if module in ("cli", "container", "synth"):  # words of a command line; helpers of one line each
+        if module in ("arguments", "cli", "container", "synth"):  # words of a command line; helpers of one line each
             continue
         home = importlib.import_module(f"cqt2img.{module}")
         for name, value in vars(home).items():

@@ -459,10 +459,42 @@ def test_evaluate(tile_folder, saved, tmp_path):
     scores = load(saved).evaluate(tile_folder)
     assert (code, out, err) == (0, f"{scores}\n", "")
     assert "WARNING: 9 of these groups were in training" in out
-    names = ["confusion.csv", "confusion.png", "evaluation.json"]
-    assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == names
+    tables = {"answers.csv", "classes.csv", "confusion.csv", "groups.csv", "evaluation.json"}
+    plots = {f"{name}.png" for name in ("classes", "confusion", "reliability", "risk-coverage", "seconds")}
+    assert {path.name for path in (tmp_path / "scores").iterdir()} == tables | plots
     assert json.loads((tmp_path / "scores" / "evaluation.json").read_text()) == scores.to_dict()
     assert (tmp_path / "scores" / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate_against_another_model(tile_folder, saved, tmp_path):
+    code, out, err = run("evaluate", tile_folder, "-m", saved, "--against", saved, "-o", tmp_path / "scores")
+    assert (code, err) == (0, "")
+    assert "difference +0.000  (95 % interval" in out
+    assert (tmp_path / "scores" / "comparison.csv").is_file()
+
+
+# audit
+
+
+def test_audit(folder, tmp_path):
+    code, out, err = run("audit", folder, "-o", tmp_path / "audit", "-q")
+    assert (code, err) == (0, "")
+    assert out.startswith("18 recordings in 9 groups, 3 classes\n\nNothing was found that would make a score")
+    assert "\n  groups held out  " in out
+    assert (tmp_path / "audit" / "index.html").is_file()
+    assert out.rstrip().endswith(f"The whole of it is in {tmp_path / 'audit' / 'index.html'}")
+
+
+def test_audit_of_a_model_and_a_bad_file(folder, saved, tmp_path):
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "all")
+    (tmp_path / "all" / "High" / "album 0" / "bad.wav").write_text("no sound")
+    code, out, _ = run("audit", tmp_path / "all", "-m", saved, "-q")
+    assert code == 3
+    assert "1 could not be read" in out
+    assert "The model was trained on 9 of the 9 groups" in out
+    assert "the model  " in out
 
 
 def test_evaluate_counts_what_cannot_be_read(clips, saved, tmp_path):
