@@ -21,10 +21,10 @@ import pandas as pd
 import torch
 
 from cqt2img import Classifier, render
-from cqt2img.ladder import score_tiles
 from cqt2img.backbone import build_network
 from cqt2img.corpus import load_strips
 from cqt2img.evaluate import Evaluation
+from cqt2img.ladder import score_tiles
 from cqt2img.recipe import Recipe
 from cqt2img.source import list_recordings
 from cqt2img.spec import TileSpec

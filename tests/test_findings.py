@@ -119,7 +119,13 @@ def test_changes_are_held_against_tiles_that_begin_elsewhere():
 
 
 def test_clues_names_suspects_and_the_rest():
-    clue = {"clue": "tuning", "held_out": "groups", "is_shortcut": True, "explanation": "From tuning alone …", "advice": "Vary it."}
+    clue = {
+        "clue": "tuning",
+        "held_out": "groups",
+        "is_shortcut": True,
+        "explanation": "From tuning alone …",
+        "advice": "Vary it.",
+    }
     other = {**clue, "clue": "level", "is_shortcut": False}
     channel, spectrum = {**clue, "clue": "channel"}, {**clue, "clue": "mean spectrum"}
     assert only(find.find_clues(pd.DataFrame([spectrum]))).severity == "warning"
