@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from cqt2img.errors import AudioError, Cqt2imgError, InputError, MissingExtraError
     from cqt2img.evaluate import Evaluation
     from cqt2img.findings import Finding
-    from cqt2img.plots import plot_confusion, plot_history, plot_reliability, plot_risk_coverage, plot_seconds
+    from cqt2img.plots import (
+        plot_confusion,
+        plot_history,
+        plot_reliability,
+        plot_risk_coverage,
+        plot_scores,
+        plot_seconds,
+    )
     from cqt2img.rendering import render
     from cqt2img.spec import TileSpec
     from cqt2img.split import GroupFolds, group_split, join_groups
@@ -56,6 +63,7 @@ _HOME = {
     "plot_history": "plots",
     "plot_reliability": "plots",
     "plot_risk_coverage": "plots",
+    "plot_scores": "plots",
     "plot_seconds": "plots",
     "plot_tiles": "drawing",
     "read_tile": "tile",
@@ -92,6 +100,7 @@ __all__ = [
     "plot_history",
     "plot_reliability",
     "plot_risk_coverage",
+    "plot_scores",
     "plot_seconds",
     "plot_tiles",
     "read_tile",

@@ -34,6 +34,7 @@ from cqt2img.tileset import spec_for
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,16 @@ class Audit:
         if self.scores is not None:
             rows.append(("the model", self.scores.accuracy, *self.scores.accuracy_interval))
         return rows
+
+    def show(self) -> "Figure":
+        """Draw the figures, beside chance.
+
+        Returns
+        -------
+        matplotlib Figure
+            In grey the rungs of the ladder that are not to be believed. A notebook shows it.
+        """
+        return plot_shares(self.figures(), 1 / len(self.classes), max(0, len(self.ladder) - 1))
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything as plain values.
@@ -288,7 +299,7 @@ def _write_page(report: Audit, path: Path) -> None:
                       f"<i>{html.escape(one.advice)}</i>{more}</div>")  # fmt: skip
     blocks += [
         "<h2>What can be told, and from what</h2>",
-        to_png(plot_shares(report.figures(), 1 / len(report.classes), max(0, len(report.ladder) - 1))),
+        to_png(report.show()),
         "The first bars are one small model, scored with ever more kept apart between training and test; what it loses "
         "from bar to bar it had from the recording, the piece or the album, and not from the player. The bars below "
         "are what one clue alone tells, with whole groups held out. Lines are 95 % intervals over groups.",

@@ -341,7 +341,7 @@ def find_duplicates(
     X : folder, table, TileSet, or sequence of paths or CQT arrays
         As for `list_recordings`.
     spec : TileSpec or str, optional
-        What a pixel means; by default that of the tiles, or "piano" for recordings.
+        What a pixel means; by default that of the tiles, or "fast" for recordings.
     n_jobs : int
         Processes that draw recordings, as joblib counts them.
     progress : callable, optional
@@ -358,7 +358,7 @@ def find_duplicates(
     Found are copies of another codec, level, tone, speed, tuning, room or noise, and parts of a take, not another
     performance of the same piece, whoever plays. A recording that cannot be read is named in the log and left out.
     """
-    spec = spec_for(spec, X, "find_duplicates")
+    spec = spec_for(spec, X, "find_duplicates", "fast")
     table = list_recordings(X)
     take = functools.partial(_take, spec=spec)
     jobs = ((item, spec, tiles, take) for item, tiles in zip(table["item"], table["tiles"], strict=True))

@@ -36,6 +36,9 @@ def test_a_clean_corpus_is_called_clean(report):
     assert [rung.held_out for rung in report.ladder] == ["tiles", "recordings", "albums"]
     assert len(report.duplicates) == len(report.suspects) == 0
     assert report.scores is report.stability is None
+    assert [text.get_text() for text in report.show().axes[0].get_yticklabels()] == [
+        name for name, *_ in report.figures()
+    ]
 
 
 def test_a_copy_under_another_name_is_found(table, tmp_path):

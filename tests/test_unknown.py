@@ -64,6 +64,14 @@ def test_known_is_the_part_of_the_held_out_that_is_no_more_familiar():
     np.testing.assert_allclose(found, [0.9, 0.5, 0.1, 0.0])
 
 
+def test_a_held_out_recording_is_no_more_familiar_than_itself():
+    """Else the most familiar of all, as the sure answers of a small network are, would be called unknown."""
+    gallery = clouds(3, 1.0)
+    head = Head(np.ones((3, 20)), np.arange(3.0))
+    found = Familiarity("energy").judge(gallery.features[gallery.held], head, gallery)
+    np.testing.assert_allclose(np.sort(found), np.arange(1, 31) / 30)
+
+
 @pytest.mark.parametrize("score", SCORES)
 def test_one_in_ten_of_the_known_is_lost(score):
     gallery = clouds(6, 1.0, n_each=600)
