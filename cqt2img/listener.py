@@ -107,7 +107,8 @@ class Listener(ClassifierMixin, BaseEstimator):
         line was drawn, on recordings that were kept from training, and a strange album can cost more. How many
         strangers are then found depends on how well the model tells players apart: `familiarity_.auroc`
         says how often a recording of a known player sounded more familiar than one of a player who was left
-        out. At .5 that is chance, and most strangers get a name; from .9 on, most are found. Of ten jazz pianists,
+        out, .5 being chance. It flatters: it rests on few recordings, and the body of a network that was trained
+        whole had met these players; try strangers of your own. Of ten jazz pianists,
         whom it names right in 4 of 10 half-minutes, it found 1 stranger in 6 and lost 1 of 8 it knew
         (`benchmarks/unknown.py`).
         """
