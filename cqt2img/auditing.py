@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 
 from cqt2img import findings as find
 from cqt2img.comparison import compare
@@ -199,7 +200,7 @@ def audit(
     Raises
     ------
     InputError
-        If a label is missing, or fewer than two classes can be read.
+        If a label is missing, or fewer than two classes have two recordings that can be read.
 
     Notes
     -----
@@ -212,6 +213,8 @@ def audit(
     Bob L. Sturm, "A Simple Method to Determine if a Music Information Retrieval System is a 'Horse'", 2014.
     """
     bar = progress_bar if verbose else None
+    if model is not None:
+        check_is_fitted(model)
     table = list_recordings(X, y, groups, group_by)
     refuse_unlabelled("audit", table["label"].tolist(), table["path"].tolist())
     spec = spec_for(None if model is None else model.spec_, X, "audit", "fast")
@@ -219,15 +222,17 @@ def audit(
     bad = [info["status"] != "ok" for info in infos]
     new = [name for name in ("seconds", *QUALITY) if name not in table]
     table = table.assign(**{name: [info.get(name) for info in infos] for name in new})
+    marks = [info["fingerprint"] for info in infos if info["status"] == "ok"]
     failed, table = table[bad], table[np.logical_not(bad)].reset_index(drop=True)
-    classes = sorted(set(table["label"].astype(str)))
-    if len(classes) < 2:
-        raise InputError(f"audit: X must hold two classes or more that can be read, got {len(classes)}. "
-                         "Add recordings of another player.")  # fmt: skip
+    n_each = table["label"].astype(str).value_counts()
+    classes = sorted(n_each.index)
+    if (n_each > 1).sum() < 2:
+        raise InputError("audit: X must hold two classes or more of two recordings that can be read, got "
+                         f"{(n_each > 1).sum()}. Add recordings.")  # fmt: skip
     sketches = sketch(strips)
     ladder = climb(sketches, table, _levels(table, group_by))
     measured: dict[str, Any] = {
-        "duplicates": match_takes([landmarks(strips.tiles(n), spec) for n in range(len(strips))]),
+        "duplicates": match_takes([landmarks(strips.tiles(n), spec) for n in range(len(strips))], marks),
         "clues": find_shortcuts(strips, table),
         "suspects": suspect_labels(sketches, table),
         "scores": None,

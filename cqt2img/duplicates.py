@@ -156,7 +156,10 @@ def _triplets(onsets: NDArray[np.float32]) -> _Triplets:
 
 
 def match_takes(
-    takes: Sequence[Landmarks], least: float = _LEAST_MATCH, progress: Progress | None = None
+    takes: Sequence[Landmarks],
+    fingerprints: Sequence[str] = (),
+    least: float = _LEAST_MATCH,
+    progress: Progress | None = None,
 ) -> "pd.DataFrame":
     """Find the pairs of recordings that hold the same take.
 
@@ -164,6 +167,8 @@ def match_takes(
     ----------
     takes : sequence of Landmarks
         What `landmarks` gives of each recording.
+    fingerprints : sequence of str, optional
+        What `attempt` says of each; equal pictures are one take, even if nothing happens in them.
     least : float
         Least `match` of a pair, 0 to 1; from 7 s downwards of common sound more is asked for, at 2 s .97.
     progress : callable, optional
@@ -201,6 +206,10 @@ def match_takes(
         pair = min(one, other), max(one, other)
         if found[0] > 0 and found[0] >= best.get(pair, found)[0]:
             best[pair] = found
+    alike: dict[str, list[int]] = {}
+    for place, mark in enumerate(fingerprints):
+        alike.setdefault(mark, []).append(place)
+    best |= {(a, b): (1.0, 0.0, 1.0, 0) for same in alike.values() for n, b in enumerate(same) for a in same[:n]}
     rows = sorted(((*pair, *found) for pair, found in best.items()), key=lambda row: -row[2])
     return make_table([dict(zip(_PAIR, row, strict=True)) for row in rows], _PAIR)
 
@@ -364,19 +373,16 @@ def find_duplicates(
     jobs = ((item, spec, tiles, take) for item, tiles in zip(table["item"], table["tiles"], strict=True))
     takes: list[Landmarks] = []
     paths: list[str] = []
-    alike: dict[str, list[int]] = {}
+    fingerprints: list[str] = []
     results = run_jobs(attempt, jobs, len(table), n_jobs, progress, "onsets")
     for path, (marks, info) in zip(table["path"], results, strict=True):
         if info["status"] != "ok":
             log.warning("find_duplicates: left out %s", info["message"])
             continue
-        alike.setdefault(info["fingerprint"], []).append(len(takes))
         takes.append(marks)
         paths.append(path)
-    equal = {(a, b): (1.0, 0.0, 1.0, 0) for same in alike.values() for i, b in enumerate(same) for a in same[:i]}
-    found = match_takes(takes, progress=progress).itertuples(index=False, name=None)
-    pairs = equal | {(a, b): words for a, b, *words in found if (a, b) not in equal}
-    rows = sorted(((*pair, *words) for pair, words in pairs.items()), key=lambda row: -row[2])
-    named = [(paths[a], paths[b], *words) for a, b, *words in rows]
+        fingerprints.append(info["fingerprint"])
+    found = match_takes(takes, fingerprints, progress=progress).itertuples(index=False, name=None)
+    named = [(paths[a], paths[b], *words) for a, b, *words in found]
     columns = ("path", "other path", *COLUMNS)
     return make_table([dict(zip(columns, row, strict=True)) for row in named], columns)

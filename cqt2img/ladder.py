@@ -1,5 +1,6 @@
 """The disjointness ladder: one small model, scored with ever more held out, shows what a score is made of."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -177,6 +178,9 @@ def _out_of_fold(features: NDArray, codes: NDArray, keys: NDArray, seed: int) ->
     """Give log-probabilities of every tile by a model that met nothing of its group."""
     log_proba = np.full((len(codes), codes.max() + 1), _LEAST, np.float32)
     for training, test in _folds(codes, keys, seed):
+        n_classes = len(np.unique(codes[training]))
+        if not 1 < n_classes < len(training):  # nothing to learn from: the answer is a guess
+            continue
         mean, scale = features[training].mean(axis=0), features[training].std(axis=0)
         scale = np.where(scale > 0, scale, 1)  # a row that is always silent says nothing
         model = _fit((features[training] - mean) / scale, codes[training])
@@ -195,4 +199,6 @@ def _fit(features: NDArray, codes: NDArray) -> Any:
 
     n_classes = len(np.unique(codes))
     even = np.full(n_classes, 1 / n_classes)
-    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=even).fit(features, codes)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Only one sample")  # of a class: it has no spread of its own
+        return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=even).fit(features, codes)

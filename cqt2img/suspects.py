@@ -173,7 +173,8 @@ def _outvoted(labels: NDArray, groups: NDArray) -> tuple[NDArray, NDArray[np.boo
 def _shelves(table: "pd.DataFrame") -> NDArray:
     """Give the folder and the album of each recording, whatever its label says."""
     folders = np.asarray([str(PurePath(str(path)).parent) for path in table["path"]], dtype=object)
-    albums = next((table[name].astype(str).to_numpy() for name in _ALBUMS if name in table), "")
+    named = next((name for name in _ALBUMS if name in table), None)
+    albums = np.asarray(["" if named is None else str(album) for album in table[named or "path"]], dtype=object)
     return (folders + "|" + albums).astype(str)
 
 

@@ -3,9 +3,11 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import refused
+from sklearn.exceptions import NotFittedError
 
 import cqt2img
 from cqt2img.errors import InputError
@@ -114,6 +116,25 @@ def test_labels_are_needed(table):
     )
     with refused(InputError, message):
         cqt2img.audit(pd.DataFrame({"path": table["path"]}), verbose=False)
-    message = "audit: X must hold two classes or more that can be read, got 1. Add recordings of another player."
-    with refused(InputError, message):
-        cqt2img.audit(table[:2], verbose=False)
+    for too_few, n in ((table[:2], 1), (table.groupby("label").head(1), 0)):
+        message = f"audit: X must hold two classes or more of two recordings that can be read, got {n}. Add recordings."
+        with refused(InputError, message):
+            cqt2img.audit(too_few, verbose=False)
+
+
+def test_the_model_must_be_fitted(table):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        cqt2img.audit(table, model=cqt2img.Classifier())
+
+
+def test_equal_pictures_are_one_take_even_if_nothing_happens_in_them():
+    report = cqt2img.audit([np.ones((96, 200))] * 4, y=["a", "b"] * 2, verbose=False)
+    assert report.findings[0].kind == "duplicate labels"
+    assert len(report.duplicates) == 6
+
+
+def test_little_is_better_than_nothing(table):
+    few = pd.concat([table.groupby("label").head(2), table[3:4]]).assign(album=[None, None, "x", "x", "y", "y", None])
+    report = cqt2img.audit(few, verbose=False)
+    assert report.n_recordings == 7
+    assert "small" in {one.kind for one in report.findings}
