@@ -118,8 +118,7 @@ class Classifier(Listener):
     architecture_ : dict
         Its `backbone` and `in_chans`, whatever `set_params` says later.
     temperature_ : float
-        Of the probabilities, fitted on validation recordings, with `finetune="head"` on training
-        recordings, too, each asked of a head that had not met its group; 1 without validation recordings.
+        Of the probabilities, fitted on validation recordings; 1 without them.
     history_ : list of dict
         Loss, validation accuracy and log-loss per recording, and seconds of every epoch.
     groups_ : ndarray of str
@@ -285,8 +284,8 @@ class Classifier(Listener):
         self.gallery_, self.familiarity_ = gallery, familiarity
         self.enrolled_: list[dict[str, Any]] = []
         self.history_ = trained.history
-        apart, codes = trained.apart or (trained.validation, corpus.targets[corpus.validation].argmax(axis=1))
-        self.temperature_ = fit_temperature(apart, codes) if len(codes) >= 2 else 1.0
+        held_codes = corpus.targets[corpus.validation].argmax(axis=1)
+        self.temperature_ = fit_temperature(trained.validation, held_codes) if len(held_codes) >= 2 else 1.0
         self.groups_ = np.unique([*map(str, table["group"]), *groups_before])
         self.fingerprints_ = sorted({*table["fingerprint"], *fingerprints_before})
         return self

@@ -17,7 +17,6 @@ from cqt2img.disk import room
 from cqt2img.errors import InputError
 from cqt2img.jobs import Progress
 from cqt2img.predict import embed_tiles, fit_temperature, log_loss, pool, to_proba
-from cqt2img.split import deal
 
 _STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the inverse regularisation
 _MOST_TILES = 100_000  # that the solver sees; of longer corpora every second, third and so on
@@ -34,14 +33,11 @@ class HeadFit(NamedTuple):
         Log-loss of the training tiles.
     validation : ndarray of float32, shape (n_validation, n_classes)
         Log-probabilities of the validation recordings.
-    apart : tuple of ndarray of float32, shape (n_recordings, n_classes), and ndarray of int64
-        Log-probabilities of all recordings by heads that had not met their groups, and who plays.
     """
 
     strength: float
     loss: float
     validation: NDArray[np.float32]
-    apart: tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 def fit_head(
@@ -112,7 +108,7 @@ def fit_head(
     scale = np.maximum(scale, 0.01 * scale.max())  # what hardly moves is no feature
     x = (x - mean) / scale
     y, weight = np.repeat(codes[corpus.training], n_tiles), _weights(corpus, n_tiles)
-    mine, held = ([(f - mean) / scale for f in some] for some in (mine, held))
+    held = [(f - mean) / scale for f in held]
     model, validation = _choose(x, y, weight, held, codes[corpus.validation], seed)
     loss = -np.average(model.predict_log_proba(x)[np.arange(len(y)), y], weights=weight)
     matrix, bias = _both_classes(model.coef_, model.intercept_)
@@ -120,11 +116,7 @@ def fit_head(
         for layer in layers:
             layer.weight.copy_(torch.from_numpy(matrix / scale))
             layer.bias.copy_(torch.from_numpy(bias - (matrix / scale) @ mean))
-    apart = validation, codes[corpus.validation]
-    if len(held):  # a temperature from a few validation albums alone is as likely to be theirs as the head's
-        others, known = _cross_fit(mine, weight, corpus, model)
-        apart = np.concatenate([others, apart[0]]), np.concatenate([known, apart[1]])
-    return HeadFit(model.C, float(loss), validation, apart)
+    return HeadFit(model.C, float(loss), validation)
 
 
 def settle_norms(network: TileNet, corpus: Corpus, device: torch.device, seed: int, n_batches: int = 20) -> None:
@@ -221,27 +213,6 @@ def _choose(
         loss = log_loss(to_proba(rows, fit_temperature(rows, codes)), codes)
         found.append((loss, strength, model, rows))
     return min(found, key=lambda one: one[:2])[2:]
-
-
-def _cross_fit(
-    mine: list[NDArray[np.float32]], weight: NDArray, corpus: Corpus, model: Any
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Ask of every training recording a head that was fitted without its group, and say who plays."""
-    from sklearn.base import clone
-
-    codes = corpus.targets.argmax(axis=1)[corpus.training]
-    groups = np.asarray([str(group) for group in corpus.groups[corpus.training]])
-    of_each = np.split(weight, np.cumsum([len(f) for f in mine])[:-1])
-    rows, places = [], []
-    n_splits = min(4, len(set(groups)), int(np.bincount(codes).max()))
-    for training, test in deal(codes, groups, n_splits, 0) if n_splits > 1 else ():
-        if len(set(codes[training])) < len(set(codes)):  # a class of one group
-            continue
-        x, y = np.concatenate([mine[n] for n in training]), np.repeat(codes[training], [len(mine[n]) for n in training])
-        other = clone(model).fit(x, y, np.concatenate([of_each[n] for n in training]))
-        rows += [pool(other.predict_log_proba(mine[n])) for n in test]
-        places += test.tolist()
-    return np.reshape(np.asarray(rows, np.float32), (-1, corpus.targets.shape[1])), codes[places]
 
 
 def _weights(corpus: Corpus, n_tiles: list[int]) -> NDArray[np.float64]:

@@ -42,14 +42,11 @@ class Trained:
         One entry per epoch.
     validation : ndarray of float32, shape (n_validation, n_classes)
         Log-probabilities of the validation recordings at the best epoch.
-    apart : tuple of ndarray of float32, shape (n_recordings, n_classes), and ndarray of int64, or None
-        The same, and who plays, of more recordings, where these were held out in turn.
     """
 
     state: dict[str, torch.Tensor]
     history: list[dict[str, Any]]
     validation: NDArray[np.float32]
-    apart: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None
 
 
 class TrainingError(Cqt2imgError, RuntimeError):
@@ -163,7 +160,7 @@ def train_head(
     entry = {"epoch": 1, "loss": fitted.loss, **_scores(fitted.validation, corpus.targets[corpus.validation]),
              "learning_rate": 0.0, "seconds": round(time.perf_counter() - start, 3)}  # fmt: skip
     watch.epoch(entry)
-    return Trained({k: v.cpu() for k, v in network.state_dict().items()}, [entry], fitted.validation, fitted.apart)
+    return Trained({k: v.cpu() for k, v in network.state_dict().items()}, [entry], fitted.validation)
 
 
 class _Course:

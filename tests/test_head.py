@@ -1,12 +1,8 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from conftest import refused
-from sklearn.linear_model import LogisticRegression
 
-from cqt2img import head
 from cqt2img.backbone import build_network
 from cqt2img.corpus import Corpus, load_strips
 from cqt2img.errors import InputError
@@ -67,35 +63,6 @@ def test_a_head_tells_players_apart_that_the_body_hears(corpus, name):
     mine = {id(p) for head in (heads if isinstance(heads, tuple) else (heads,)) for p in head.parameters()}
     moved = {k for k, v in network.state_dict().items() if not torch.equal(v, body[k])}
     assert moved == {k for k, v in network.named_parameters() if id(v) in mine}  # no norm has moved, either
-
-
-def test_every_recording_is_asked_of_a_head_that_had_not_met_its_group(corpus):
-    fitted = fit_head(make_network(corpus), corpus, CPU)
-    rows, codes = fitted.apart
-    own = corpus.targets.argmax(axis=1)
-    n = len(corpus.validation)
-    assert len(rows) == len(codes) == 18
-    assert sorted(codes) == sorted(own)
-    np.testing.assert_array_equal(rows[-n:], fitted.validation)
-    np.testing.assert_allclose(np.exp(rows).sum(axis=1), 1, atol=1e-4)
-    alone = Corpus(corpus.strips, corpus.targets, own, corpus.training, corpus.validation)  # a class has one group
-    assert len(fit_head(make_network(corpus), alone, CPU).apart[0]) == n
-
-
-def test_a_player_known_by_the_album_alone_does_not_make_the_head_sure():
-    """Features that tell the album and nothing else: right when the album was met, chance when it was not."""
-    rng = np.random.default_rng(0)
-    codes = np.arange(40) % 2
-    mine = [np.eye(40, dtype=np.float32)[[n]].repeat(3, axis=0) + 0.01 * rng.standard_normal((3, 40), np.float32)
-            for n in range(40)]  # fmt: skip
-    x, y = np.concatenate(mine), codes.repeat(3)
-    model = LogisticRegression(C=10.0).fit(x, y)
-    assert model.score(x, y) == 1
-    targets, places = np.eye(2, dtype=np.float32)[codes], np.arange(40)
-    side = SimpleNamespace(targets=targets, training=places, groups=places)
-    rows, known = head._cross_fit(mine, np.ones(len(y)), side, model)
-    assert (rows.argmax(axis=1) == known).mean() < 0.8
-    assert np.exp(rows).max() < 0.9
 
 
 def test_two_players(corpus):
