@@ -20,7 +20,7 @@ from cqt2img.errors import InputError
 from cqt2img.evaluate import Evaluation
 from cqt2img.findings import SEVERITIES, Finding
 from cqt2img.jobs import progress_bar
-from cqt2img.labels import refuse_unlabelled
+from cqt2img.labels import encode, refuse_unlabelled
 from cqt2img.ladder import Rung, climb
 from cqt2img.listener import Listener
 from cqt2img.plots import plot_shares
@@ -200,7 +200,7 @@ def audit(
     Raises
     ------
     InputError
-        If a label is missing, or fewer than two classes have two recordings that can be read.
+        If a label is missing or unknown to the model, or fewer than two classes have two recordings that can be read.
 
     Notes
     -----
@@ -217,6 +217,8 @@ def audit(
         check_is_fitted(model)
     table = list_recordings(X, y, groups, group_by)
     refuse_unlabelled("audit", table["label"].tolist(), table["path"].tolist())
+    if model is not None:
+        encode(table["label"].tolist(), model.classes_)  # a name that it does not know should not cost the whole audit
     spec = spec_for(None if model is None else model.spec_, X, "audit", "fast")
     strips, infos = load_strips(table, spec, n_jobs, bar)
     bad = [info["status"] != "ok" for info in infos]

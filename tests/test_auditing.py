@@ -127,6 +127,12 @@ def test_the_model_must_be_fitted(table):
         cqt2img.audit(table, model=cqt2img.Classifier())
 
 
+def test_a_name_that_the_model_does_not_know_is_said_before_any_work(model, table, monkeypatch):
+    monkeypatch.setattr("cqt2img.auditing.load_strips", None)
+    with pytest.raises(InputError, match="labels that the model knows, got ada-legato, bruno-staccato, clara-rubato"):
+        cqt2img.audit(table, model=model)
+
+
 def test_equal_pictures_are_one_take_even_if_nothing_happens_in_them():
     report = cqt2img.audit([np.ones((96, 200))] * 4, y=["a", "b"] * 2, verbose=False)
     assert report.findings[0].kind == "duplicate labels"
