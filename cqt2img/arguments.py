@@ -21,7 +21,8 @@ Sources = Annotated[list[Path], typer.Argument(help="Folders or files of recordi
 Source = Annotated[Path, typer.Argument(help="A folder of recordings, a tile folder, or a csv with path,label.")]
 Labels = Annotated[Path | None, typer.Option(help="A csv with the columns path,label for the recordings of SRC.")]
 GroupBy = Annotated[str | None, typer.Option(help="Column of the csv that names what was recorded together.")]
-Preset = Annotated[str | None, typer.Option(help="piano, jazz, orchestra, fast, or a JSON file.")]
+Backbone = Annotated[str | None, typer.Option(help="Of `cqt2img backbones`, or any of timm. By default notes.")]
+Preset = Annotated[str | None, typer.Option(help="notes, piano, jazz, orchestra, fast, or a JSON file.")]
 Jobs = Annotated[
     int, typer.Option("-j", "--jobs", callback=check_jobs, help="Processes that draw pictures; -1 for every core.")
 ]

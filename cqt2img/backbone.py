@@ -16,6 +16,7 @@ from torch import nn
 from cqt2img.blueprint import WAYS, Blueprint, create, draw_blueprint
 from cqt2img.errors import InputError
 from cqt2img.jobs import import_tqdm
+from cqt2img.notes import NOTES, refuse_coarse
 from cqt2img.spec import TileSpec
 from cqt2img.tile import palette
 from cqt2img.weights import read_weights
@@ -97,9 +98,9 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
     Parameters
     ----------
     name : str
-        A classification backbone of timm, such as "resnet18"; "hf_hub:..." asks the hub. "ast" and
-        its sizes are the Audio Spectrogram Transformer, see `make_transformer`; "yamnet",
-        "efficientat_mn04" and "audiomae" know sound, see `find_audio_net`.
+        A classification backbone of timm, such as "resnet18"; "hf_hub:..." asks the hub. "notes" reads
+        notes, see `NoteListener`. "ast" and its sizes are the Audio Spectrogram Transformer, see
+        `make_transformer`; "yamnet", "efficientat_mn04" and "audiomae" know sound, see `find_audio_net`.
     n_classes : int
         Names to choose from, 2 or more.
     spec : TileSpec
@@ -108,7 +109,7 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
         "imagenet": what timm has for the name, from the hub or its local cache. A path: a file
         of weights for the same backbone (its head may have another number of classes, or be
         missing), or the folder of a saved model, to go on from it. None, or the word "none":
-        random start.
+        random start. "notes" brings its own, and takes none of a file.
     in_chans : {3, 1}
         3: painted tiles. 1: levels; pretrained kernels are summed over the colours.
 
@@ -130,7 +131,14 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
     blueprint = draw_blueprint(str(name), in_chans, spec.size)
     network: Any
     at_random = weights is None or str(weights).lower() == "none"
-    if at_random:
+    if name == NOTES:
+        refuse_coarse(spec)
+        if not at_random and str(weights) != "imagenet":
+            raise InputError(
+                f"Classifier: weights must be left out for 'notes', which brings its own, got {str(weights)!r}. "
+                "Fit it anew, which takes seconds."
+            )
+    if at_random or name == NOTES:
         network = create(blueprint, "random", num_classes=n_classes)
     elif str(weights) == "imagenet":
         if blueprint.audio is not None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from cqt2img.audioset import AudioNet, audio_net_names, find_audio_net
 from cqt2img.errors import InputError
+from cqt2img.notes import NOTES, make_note_listener
 from cqt2img.spectrogram_transformer import covered, is_transformer, make_transformer
 
 WAYS = (
@@ -54,9 +55,9 @@ def draw_blueprint(name: str, in_chans: int, size: tuple[int, int]) -> Blueprint
     Parameters
     ----------
     name : str
-        A classification backbone of timm, "ast", "yamnet" and the like; see `build_network`.
+        A classification backbone of timm, "notes", "ast", "yamnet" and the like; see `build_network`.
     in_chans : {3, 1}
-        Channels.
+        Channels; "notes" takes levels, whatever is said here.
     size : tuple of int
         Height and width of a tile in pixels.
 
@@ -77,6 +78,8 @@ def draw_blueprint(name: str, in_chans: int, size: tuple[int, int]) -> Blueprint
     >>> draw_blueprint("ast_tiny_s10", 3, (96, 128)).size
     (96, 136)
     """
+    if name == NOTES:
+        return Blueprint(name, make_note_listener, {"in_chans": 1}, size, None)
     audio = find_audio_net(name)
     if in_chans not in (1, 3):
         raise InputError(f"Classifier: in_chans must be 1 or 3, got {in_chans!r}. Take 3 for painted tiles.")

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cqt2img.corpus import Corpus, arrange, draw_sides, list_sides
 from cqt2img.disk import check_folder
 from cqt2img.errors import InputError
 from cqt2img.listener import Listener
+from cqt2img.notes import NOTES, reads
 from cqt2img.predict import embed_tiles, fit_temperature
 from cqt2img.prototype import Gallery, describe, find_albums, fit_new_row, read_head, refuse_name, widen_head
 from cqt2img.recipe import Recipe, check_parts
@@ -37,7 +38,7 @@ _RECIPE = (
 
 
 class Classifier(Listener):
-    """Say who plays: a pretrained image network, fine-tuned on constant-Q pictures of recordings.
+    """Say who plays: a pretrained network, fine-tuned on constant-Q pictures of recordings.
 
     One sample is one recording. `X` is a folder (label = the folder below it, group = the folder
     below that), a csv file or data frame with the columns `path` and `label`, a folder of tiles,
@@ -46,19 +47,23 @@ class Classifier(Listener):
 
     Parameters
     ----------
-    backbone : str
-        A name of `list_backbones`, or any classification network of timm.
+    backbone : str, optional
+        A name of `list_backbones`, or any classification network of timm. By default "notes", which reads the
+        notes of a piano and learns from these alone, so that another record means nothing to it; on tiles
+        from which notes cannot be read, such as those of the presets "orchestra" and "fast", "resnet18".
     weights : {"imagenet", None} or str or Path
         Where fine-tuning starts: timm's pretrained weights, a local file, the
-        folder of a saved model, or at random.
+        folder of a saved model, or at random. "notes" brings its own.
     spec : TileSpec or str, optional
-        What a pixel means, or a preset. By default that of the tiles, or "piano" for recordings.
+        What a pixel means, or a preset. By default that of the tiles; for recordings "notes" where the
+        backbone is that, else "piano".
     in_chans : {3, 1}
-        3: the network sees the painted tile. 1: it sees the level.
+        3: the network sees the painted tile. 1: it sees the level, as "notes" always does.
     finetune : {"all", "head"}
         "all" trains every layer. "head" leaves the pretrained body as it is and fits the head to it by
         logistic regression: every tile goes through the network once, and of the arguments from here to
-        `workers` none has a say.
+        `workers` none has a say. The validation recordings choose the regularisation; then the head is fitted to
+        them, too. "notes" is always fitted so.
     epochs : int
         1 or more. With validation recordings the best epoch is kept.
     batch_size : int
@@ -152,7 +157,7 @@ class Classifier(Listener):
 
     def __init__(
         self,
-        backbone: str = "resnet18",
+        backbone: str | None = None,
         *,
         weights: Any = "imagenet",
         spec: Any = None,
@@ -265,21 +270,24 @@ class Classifier(Listener):
         self._check_folders(checkpoint, resume)
         table, wanted = list_sides(X, y, groups, group_by, validation)
         device = find_device(self.device)
-        spec = spec_for(self.spec, X, "fit")
+        spec = spec_for(self.spec, X, "fit", NOTES if self.backbone in (None, NOTES) else "piano")
+        backbone = (NOTES if reads(spec) else "resnet18") if self.backbone is None else str(self.backbone)
+        if backbone == NOTES:
+            recipe = replace(recipe, finetune="head")
         with torch.random.fork_rng():  # the network comes first: weights that are missing should not cost an hour
             torch.manual_seed(self.random_state)
-            network = build_network(self.backbone, len(wanted), spec, self.weights, self.in_chans)
+            network = build_network(backbone, len(wanted), spec, self.weights, self.in_chans)
         groups_before, fingerprints_before = met_before(self.weights)
         strips, table, skipped = draw_sides(table, spec, self.on_error, self.n_jobs, self._bar())
         part = self.validation_fraction if validation is None else None
         corpus, classes = arrange(strips, table, wanted, part, self.label_smoothing, self.random_state)
         trained = self._train(network, corpus, recipe, None if checkpoint is None else Path(checkpoint), resume)
         network.load_state_dict(trained.state)
-        gallery = self._remember(network.to(device), corpus)
+        gallery = self._remember(network.to(device), corpus, trained)
         familiarity = choose(gallery, self.random_state)
         self.network_ = network  # from here on nothing can fail: a stop leaves the model of before
         self.classes_, self.skipped_ = classes, skipped
-        self.architecture_ = {"backbone": str(self.backbone), "in_chans": int(self.in_chans)}
+        self.architecture_ = {"backbone": backbone, "in_chans": int(self.in_chans)}
         self.spec_ = spec
         self.gallery_, self.familiarity_ = gallery, familiarity
         self.enrolled_: list[dict[str, Any]] = []
@@ -311,14 +319,15 @@ class Classifier(Listener):
             network.to(find_device(self.device))
             return train_head(network, corpus, recipe, watch, memory, self._bar())
 
-    def _remember(self, network: TileNet, corpus: Corpus) -> Gallery:
-        """Let every recording go through the body once more, and keep what it has to say of it."""
+    def _remember(self, network: TileNet, corpus: Corpus, trained: Trained) -> Gallery:
+        """Keep what the body has to say of every recording, which goes through it once more if it moved."""
         places, bar = [*corpus.training.tolist(), *corpus.validation.tolist()], self._bar()
-        with steady_memory():
-            shown = iter(places) if bar is None else bar(iter(places), len(places), "remembering")
-            features = [
-                embed_tiles(network, corpus.strips.tiles(place), network.table.device).mean(axis=0) for place in shown
-            ]
+        features = trained.features
+        if features is None:
+            with steady_memory():
+                shown = iter(places) if bar is None else bar(iter(places), len(places), "remembering")
+                device = network.table.device
+                features = [embed_tiles(network, corpus.strips.tiles(place), device).mean(axis=0) for place in shown]
         held = np.arange(len(places)) >= len(corpus.training)
         return Gallery(np.stack(features), corpus.targets[places].argmax(axis=1), held).thin()
 
@@ -412,7 +421,7 @@ class Classifier(Listener):
         params = {name: _plain(value) for name, value in self.get_params(deep=False).items()}
         params["spec"] = asdict(self.spec) if isinstance(self.spec, TileSpec) else self.spec and str(self.spec)
         params["weights"] = None if self.weights is None else str(self.weights)
-        params["backbone"], params["verbose"] = str(self.backbone), bool(self.verbose)
+        params["backbone"], params["verbose"] = self.backbone and str(self.backbone), bool(self.verbose)
         params["memory"] = None if self.memory is None else str(self.memory)
         facts = {"temperature": self.temperature_, "training_groups": self.groups_.tolist(),
                  "fingerprints": self.fingerprints_, "history": self.history_, "skipped": self.skipped_,

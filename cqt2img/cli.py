@@ -9,6 +9,7 @@ import typer
 from cqt2img.arguments import (
     SOME_FAILED,
     STOPPED,
+    Backbone,
     GroupBy,
     Jobs,
     Labels,
@@ -78,7 +79,7 @@ def fit_command(
     labels: Labels = None,
     group_by: GroupBy = None,
     validation: Annotated[Path | None, typer.Option(help="Recordings to choose the epoch by, like SRC.")] = None,
-    backbone: Annotated[str, typer.Option(help="A network of `cqt2img backbones`, or any of timm.")] = "resnet18",
+    backbone: Backbone = None,
     weights: Annotated[str, typer.Option(help="imagenet, none, a file, or a saved model.")] = "imagenet",
     preset: Preset = None,
     finetune: Annotated[str, typer.Option(help="all: every layer. head: the last alone, in seconds.")] = "all",

@@ -16,6 +16,7 @@ from cqt2img.dataset import TrainingTiles
 from cqt2img.disk import room
 from cqt2img.errors import InputError
 from cqt2img.jobs import Progress
+from cqt2img.notes import NoteListener
 from cqt2img.predict import embed_tiles, fit_temperature, log_loss, pool, to_proba
 
 _STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the inverse regularisation
@@ -32,12 +33,15 @@ class HeadFit(NamedTuple):
     loss : float
         Log-loss of the training tiles.
     validation : ndarray of float32, shape (n_validation, n_classes)
-        Log-probabilities of the validation recordings.
+        Log-probabilities of the validation recordings, by a head that had not met them.
+    features : list of ndarray of float32, shape (n_features,)
+        Means over the tiles of the training and then the validation recordings.
     """
 
     strength: float
     loss: float
     validation: NDArray[np.float32]
+    features: list[NDArray[np.float32]]
 
 
 def fit_head(
@@ -47,6 +51,7 @@ def fit_head(
     seed: int = 0,
     memory: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    refit: bool = False,
 ) -> HeadFit:
     """Fit the head to the features of the body as it is, by logistic regression.
 
@@ -65,6 +70,8 @@ def fit_head(
         Folder where features are kept, by network and tiles; what lies there is not embedded again.
     progress : callable, optional
         Gets an iterator, its length and a title, and gives the iterator back.
+    refit : bool
+        Whether the head is fitted to the validation recordings, too, once these have chosen.
 
     Returns
     -------
@@ -92,12 +99,9 @@ def fit_head(
     with steady_memory():
         shown = places if progress is None else progress(iter(places), len(places), "embedding")
         features = [embed(np.ascontiguousarray(corpus.strips.tiles(place))) for place in shown]
-    mine, held = features[: len(corpus.training)], features[len(corpus.training) :]
-    codes = corpus.targets.argmax(axis=1)
-    step = -(-sum(map(len, mine)) // _MOST_TILES)
-    mine = [f[::step] for f in mine]
-    n_tiles = [len(f) for f in mine]
-    x = np.concatenate(mine)
+    n_mine, codes = len(corpus.training), corpus.targets.argmax(axis=1)
+    step = -(-sum(map(len, features[:n_mine])) // _MOST_TILES)
+    x = np.concatenate([f[::step] for f in features[:n_mine]])
     finite = all(np.isfinite(f).all() for f in features)
     if not finite or not np.ptp(x, axis=0).any():
         raise InputError(
@@ -105,18 +109,21 @@ def fit_head(
             f"{'the same for all' if finite else 'NaN'}. Choose other weights."
         )
     mean, scale = (f(x, axis=0, dtype=np.float64).astype(np.float32) for f in (np.mean, np.std))
-    scale = np.maximum(scale, 0.01 * scale.max())  # what hardly moves is no feature
-    x = (x - mean) / scale
-    y, weight = np.repeat(codes[corpus.training], n_tiles), _weights(corpus, n_tiles)
-    held = [(f - mean) / scale for f in held]
-    model, validation = _choose(x, y, weight, held, codes[corpus.validation], seed)
+    # what hardly moves is no feature; phrases are on one scale as they are (.54 right in place of .47 on jazz)
+    scale = np.maximum(scale, (1.0 if isinstance(network.backbone, NoteListener) else 0.01) * scale.max())
+    scaled = [(f - mean) / scale for f in features]
+    learnt = _Learnt(places, scaled, step, corpus)
+    model, validation = _choose(learnt.part(n_mine), scaled[n_mine:], codes[corpus.validation], seed)
+    x, y, weight = learnt.part(len(places) if refit else n_mine)
+    if refit and n_mine < len(places):
+        model = _regression(model.C, seed).fit(x, y, weight)
     loss = -np.average(model.predict_log_proba(x)[np.arange(len(y)), y], weights=weight)
     matrix, bias = _both_classes(model.coef_, model.intercept_)
     with torch.no_grad():
         for layer in layers:
             layer.weight.copy_(torch.from_numpy(matrix / scale))
             layer.bias.copy_(torch.from_numpy(bias - (matrix / scale) @ mean))
-    return HeadFit(model.C, float(loss), validation)
+    return HeadFit(model.C, float(loss), validation, [f.mean(axis=0) for f in features])
 
 
 def settle_norms(network: TileNet, corpus: Corpus, device: torch.device, seed: int, n_batches: int = 20) -> None:
@@ -197,15 +204,44 @@ def _embed(tiles: NDArray[np.uint8], body: str, network: TileNet, device: torch.
     return embed_tiles(network, tiles, device)
 
 
-def _choose(
-    x: NDArray, y: NDArray, weight: NDArray, held: list[NDArray], codes: NDArray, seed: int
-) -> tuple[Any, NDArray[np.float32]]:
-    """Fit with every regularisation; the best, and what it says of the validation recordings."""
+class _Learnt(NamedTuple):
+    """What a head can be fitted to: features of recordings, the training side first."""
+
+    places: list[int]
+    features: list[NDArray]
+    step: int
+    corpus: Corpus
+
+    def part(self, n: int) -> tuple[NDArray, NDArray, NDArray]:
+        """Give tiles, classes and weights of the first n recordings.
+
+        Classes count the same, groups within a class, and recordings by their tiles.
+        """
+        places, tiles = self.places[:n], [f[:: self.step] for f in self.features[:n]]
+        codes, n_tiles = self.corpus.targets.argmax(axis=1)[places], [len(t) for t in tiles]
+        keys = list(zip(codes.tolist(), [str(group) for group in self.corpus.groups[places]], strict=True))
+        tiles_of: dict[Any, int] = {}
+        groups_of: dict[int, set[Any]] = {}
+        for key, count in zip(keys, n_tiles, strict=True):
+            tiles_of[key] = tiles_of.get(key, 0) + count
+            groups_of.setdefault(key[0], set()).add(key)
+        each = np.repeat([1 / (tiles_of[key] * len(groups_of[key[0]])) for key in keys], n_tiles)
+        return np.concatenate(tiles), np.repeat(codes, n_tiles), each * len(each) / each.sum()
+
+
+def _regression(strength: float, seed: int) -> Any:
     from sklearn.linear_model import LogisticRegression
 
+    return LogisticRegression(C=strength, max_iter=500, random_state=seed)
+
+
+def _choose(
+    learnt: tuple[NDArray, NDArray, NDArray], held: list[NDArray], codes: NDArray, seed: int
+) -> tuple[Any, NDArray[np.float32]]:
+    """Fit with every regularisation; the best, and what it says of the validation recordings."""
     found = []
     for strength in _STRENGTHS if held else _STRENGTHS[2:3]:
-        model = LogisticRegression(C=strength, max_iter=500, random_state=seed).fit(x, y, weight)
+        model = _regression(strength, seed).fit(*learnt)
         if not held:
             return model, np.zeros((0, 0), np.float32)
         rows = np.stack([pool(model.predict_log_proba(f)) for f in held])
@@ -213,19 +249,6 @@ def _choose(
         loss = log_loss(to_proba(rows, fit_temperature(rows, codes)), codes)
         found.append((loss, strength, model, rows))
     return min(found, key=lambda one: one[:2])[2:]
-
-
-def _weights(corpus: Corpus, n_tiles: list[int]) -> NDArray[np.float64]:
-    """Weigh every tile so that classes count the same, groups within a class, and recordings by their tiles."""
-    codes = corpus.targets.argmax(axis=1)[corpus.training]
-    keys = list(zip(codes.tolist(), [str(group) for group in corpus.groups[corpus.training]], strict=True))
-    tiles_of: dict[Any, int] = {}
-    groups_of: dict[int, set[Any]] = {}
-    for key, n in zip(keys, n_tiles, strict=True):
-        tiles_of[key] = tiles_of.get(key, 0) + n
-        groups_of.setdefault(key[0], set()).add(key)
-    each = np.repeat([1 / (tiles_of[key] * len(groups_of[key[0]])) for key in keys], n_tiles)
-    return each * len(each) / each.sum()
 
 
 def _both_classes(matrix: NDArray, bias: NDArray) -> tuple[NDArray, NDArray]:

@@ -92,7 +92,7 @@ class TileSpec:
         Parameters
         ----------
         name : str or Path
-            "piano", "jazz", "orchestra", "fast", or the path of a JSON file.
+            "notes", "piano", "jazz", "orchestra", "fast", or the path of a JSON file.
 
         Returns
         -------
@@ -219,6 +219,7 @@ class TileSpec:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
+    "notes": {"width": 640},
     "piano": {},
     "jazz": {"hop_length": 384},
     "orchestra": {"bins_per_octave": 36, "n_bins": 288, "height": 288, "width": 384, "tuning": "keep"},

@@ -42,11 +42,14 @@ class Trained:
         One entry per epoch.
     validation : ndarray of float32, shape (n_validation, n_classes)
         Log-probabilities of the validation recordings at the best epoch.
+    features : list of ndarray of float32, shape (n_features,), optional
+        Means over the tiles of the training and then the validation recordings, where the body did not move.
     """
 
     state: dict[str, torch.Tensor]
     history: list[dict[str, Any]]
     validation: NDArray[np.float32]
+    features: list[NDArray[np.float32]] | None = None
 
 
 class TrainingError(Cqt2imgError, RuntimeError):
@@ -127,7 +130,7 @@ def train_head(
     memory: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Trained:
-    """Fit the head of a network alone; every tile goes through its body once.
+    """Fit the head of a network alone, in the end to all recordings; every tile goes through its body once.
 
     Parameters
     ----------
@@ -154,13 +157,14 @@ def train_head(
     """
     start = time.perf_counter()
     make_accelerator("fp32", network.table.device.type)  # of several processes, each fits the same, and one speaks
-    fitted = fit_head(network, corpus, network.table.device, recipe.seed, memory, progress)
+    fitted = fit_head(network, corpus, network.table.device, recipe.seed, memory, progress, refit=True)
     if not np.isfinite(fitted.loss):
         raise TrainingError(f"fit: the network must give finite numbers, got a loss of {fitted.loss}. {_ADVICE}")
     entry = {"epoch": 1, "loss": fitted.loss, **_scores(fitted.validation, corpus.targets[corpus.validation]),
              "learning_rate": 0.0, "seconds": round(time.perf_counter() - start, 3)}  # fmt: skip
     watch.epoch(entry)
-    return Trained({k: v.cpu() for k, v in network.state_dict().items()}, [entry], fitted.validation)
+    state = {k: v.cpu() for k, v in network.state_dict().items()}
+    return Trained(state, [entry], fitted.validation, fitted.features)
 
 
 class _Course:

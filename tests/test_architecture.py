@@ -38,6 +38,8 @@ ORDER = [
     "duplicates",
     "sketch",
     "dataset",
+    "phrases",
+    "notes",
     "spectrogram_transformer",
     "audioset",
     "blueprint",

@@ -26,8 +26,8 @@ def test_preset_fits_its_tile(name):
 
 
 def test_presets_are_named_and_differ():
-    assert set(PRESETS) == {"piano", "jazz", "orchestra", "fast"}
-    assert len({TileSpec.preset(name).key for name in PRESETS}) == 4
+    assert set(PRESETS) == {"notes", "piano", "jazz", "orchestra", "fast"}
+    assert len({TileSpec.preset(name).key for name in PRESETS}) == 5
     assert TileSpec.preset("orchestra").tuning == "keep"
     assert TileSpec() == TileSpec.preset("piano")
 
@@ -88,7 +88,7 @@ def test_spec_is_frozen():
 @pytest.mark.parametrize("name", ["violin", "no/such.json"])
 def test_preset_unknown(name):
     message = (
-        f"TileSpec.preset: name must be one of piano, jazz, orchestra, fast or a JSON file, got {name!r}. "
+        f"TileSpec.preset: name must be one of notes, piano, jazz, orchestra, fast or a JSON file, got {name!r}. "
         "Choose one, or write the file with TileSpec.to_json."
     )
     refuse(message, TileSpec.preset, name)
