@@ -29,8 +29,9 @@ def count(name: str, in_chans: int) -> tuple[float, float]:
     blueprint = draw_blueprint(name, in_chans, SPEC.size)
     network = create(blueprint, "random", num_classes=10, device="meta").eval()
     size = blueprint.options.get("img_size") or SPEC.size
+    body = getattr(network, "reader", network)  # what follows the reader of notes is no network
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, in_chans, *size, device="meta"))
+        body(torch.zeros(1, in_chans, *size, device="meta"))
     return sum(p.numel() for p in network.parameters()) / 1e6, counter.get_total_flops() / 2e9
 
 

@@ -154,8 +154,8 @@ def make(n: int, out: Path, fonts: list[tuple[str, int]]) -> None:
     midi.instruments.append(part)
     with tempfile.TemporaryDirectory() as folder:
         midi.write(f"{folder}/a.mid")
-        words = ["fluidsynth", "-ni", "-q", "-R", "0", "-C", "0", "-g", "0.6", "-r", RATE, "-F", f"{folder}/a.wav", font,
-                 f"{folder}/a.mid"]  # fmt: skip
+        words = ["fluidsynth", "-ni", "-q", "-R", "0", "-C", "0", "-g", "0.6", "-r", RATE, "-F", f"{folder}/a.wav",
+                 font, f"{folder}/a.mid"]  # fmt: skip
         subprocess.run([str(word) for word in words], check=True, capture_output=True)
         dry = soundfile.read(f"{folder}/a.wav", always_2d=True)[0].mean(axis=1)[: (SECONDS + 1) * RATE]
     kept = {"notes": np.array(notes, np.float32)}
