@@ -529,4 +529,5 @@ def test_backbones_are_listed():
     assert code == 0
     assert lines[0].split() == ["backbone", "weights", "parameters", "GMACs", "time", "good", "for"]
     assert [line.split()[0] for line in lines[1:]] == cqt2img.list_backbones()["name"].tolist()
-    assert lines[1].split()[:6] == ["resnet18", "imagenet", "11.18", "M", "1.78", "1.0"]
+    assert lines[1].split()[:6] == ["notes", "own", "0.06", "M", "0.45", "0.3"]
+    assert lines[2].split()[:6] == ["resnet18", "imagenet", "11.18", "M", "1.78", "1.0"]
