@@ -15,7 +15,7 @@ _DENSITY = 50  # how often the number of notes a second is said: once would be l
 
 
 def read_phrases(notes: NDArray[np.float64]) -> Counter[str]:
-    """Count what is played: pitches, lengths, chords, steps and phrases, and when.
+    """Count what is played: lengths, chords, steps and phrases, and when.
 
     Parameters
     ----------
@@ -29,7 +29,9 @@ def read_phrases(notes: NDArray[np.float64]) -> Counter[str]:
 
     Notes
     -----
-    All but the pitches is the same in every key, and nothing depends on level, colour or room.
+    It is the same in every key, and nothing is told of level, colour or room. How often every pitch is played is left out on
+    purpose: which of them are read depends on the record. Without it, .54 of the validation recordings of jazz were named
+    right in place of .48, and .45 in place of .34 where each player had been trained on through one sound.
 
     References
     ----------
@@ -49,8 +51,7 @@ def read_phrases(notes: NDArray[np.float64]) -> Counter[str]:
     chords = _chords(start)
     beginnings = np.array([start[chord[0]] for chord in chords])
     density = int(len(notes) / (start[-1] - start[0] + 1) / 2)
-    words = Counter(f"note {p}" for p in pitch)
-    words.update(f"held {bin_}" for bin_ in _octaves(end - start, 2, 0, 15))
+    words = Counter(f"held {bin_}" for bin_ in _octaves(end - start, 2, 0, 15))
     words.update(_harmony(chords, start, pitch))
     words.update(_melody([int(pitch[chord].max()) for chord in chords]))
     words.update(_bass([int(pitch[chord].min()) for chord in chords]))

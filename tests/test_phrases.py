@@ -12,9 +12,8 @@ def moved(notes, semitones=0, seconds=0.0):
     return np.add(notes, [seconds, semitones, seconds])
 
 
-def test_steps_phrases_and_pitches_are_counted():
+def test_steps_and_phrases_are_counted():
     words = read_phrases(TUNE)
-    assert words["note 67"] == 2
     assert (words["step 2"], words["step -4"]) == (2, 1)
     assert (words["phrase 2 2"], words["phrase 2 -4"], words["phrase 2 2 -4"]) == (1, 1, 1)
     assert words["voices 1"] == 4
@@ -37,13 +36,10 @@ def test_a_chord_is_what_begins_within_40_ms():
     assert read_phrases(late)["chord 0 4 7"] == 0
 
 
-def test_only_pitches_know_the_key_and_nothing_knows_the_time():
-    def without_key(words):
-        return {word: n for word, n in words.items() if not word.startswith("note")}
-
-    assert without_key(read_phrases(moved(TUNE, 3))) == without_key(read_phrases(TUNE))
+def test_key_and_time_do_not_matter():
+    assert read_phrases(moved(TUNE, 3)) == read_phrases(TUNE)
     assert read_phrases(moved(TUNE, seconds=7.0)) == read_phrases(TUNE)
-    assert read_phrases(moved(TUNE, 3)) != read_phrases(TUNE)
+    assert read_phrases(TUNE[::-1] * [-1, 1, -1]) != read_phrases(TUNE)
 
 
 def test_density_is_said_often_enough_to_be_heard():
@@ -61,9 +57,9 @@ def test_fewer_than_three_notes_say_nothing(n):
 def test_vectors_have_length_one_and_do_not_depend_on_the_order_of_words():
     words = read_phrases(TUNE)
     backwards = Counter(dict(reversed(list(words.items()))))
-    rows = describe_phrases([words, backwards, Counter(), read_phrases(moved(TUNE, 1))])
+    rows = describe_phrases([words, backwards, Counter(), read_phrases(TUNE[:3])])
     assert rows.shape == (4, N_FEATURES)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), [1, 1, 0, 1], rtol=1e-5)
     assert np.array_equal(rows[0], rows[1])
-    assert 0.5 < rows[0] @ rows[3] < 0.99, "the same tune in another key is much the same"
+    assert 0.5 < rows[0] @ rows[3] < 0.99, "the beginning of a tune is much like the tune"
