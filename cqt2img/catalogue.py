@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 ROWS = (
     Row("notes", 1, "own", 0.06, 0.45, 0.3, "The default for the piano: reads notes, and nothing of the record."),
-    Row("resnet18", 3, "imagenet", 11.18, 1.78, 1.0, "First of the image networks: quick, patient with learning rates."),
+    Row("resnet18", 3, "imagenet", 11.18, 1.78, 1.0, "Sees pictures: quick on a CPU, patient with learning rates."),
     Row(
         "resnet50", 3, "imagenet", 23.53, 4.0, 2.8, "The next step up from resnet18, where a GPU or a night is at hand."
     ),
@@ -124,8 +124,8 @@ def list_backbones() -> "pd.DataFrame":
     -------
     DataFrame
         One row each: `name`; `in_chans` and `weights` ("imagenet", "own" for what comes with this package,
-        or "file" for networks that know sound, whose weights must be given as a file), `parameters` in millions, `gmacs` (thousands
-        of millions of multiplications for a tile of 192 x 256 pixels), `time` of such a tile on one
+        or "file" for networks that know sound, whose weights must be given as a file), `parameters` in
+        millions, `gmacs` (thousands of millions of multiplications for a tile of 192 x 256 pixels), `time` of such a tile on one
         core as a multiple of resnet18's, and `good_for`.
 
     Examples

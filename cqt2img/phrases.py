@@ -29,9 +29,9 @@ def read_phrases(notes: NDArray[np.float64]) -> Counter[str]:
 
     Notes
     -----
-    It is the same in every key, and nothing is told of level, colour or room. How often every pitch is played is left out on
-    purpose: which of them are read depends on the record. Without it, .54 of the validation recordings of jazz were named
-    right in place of .48, and .45 in place of .34 where each player had been trained on through one sound.
+    It is much the same in every key, and nothing is told of level, colour or room. How often every pitch is played
+    is left out on purpose: which of them are read depends on the record. Without it, .54 of the validation recordings
+    of jazz were named right in place of .48, and .45 in place of .34 where training met each player through one sound.
 
     References
     ----------
