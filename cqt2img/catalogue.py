@@ -125,8 +125,8 @@ def list_backbones() -> "pd.DataFrame":
     DataFrame
         One row each: `name`; `in_chans` and `weights` ("imagenet", "own" for what comes with this package,
         or "file" for networks that know sound, whose weights must be given as a file), `parameters` in
-        millions, `gmacs` (thousands of millions of multiplications for a tile of 192 x 256 pixels), `time` of such a tile on one
-        core as a multiple of resnet18's, and `good_for`.
+        millions, `gmacs` (thousands of millions of multiplications for a tile of 192 x 256 pixels), `time` of
+        such a tile on one core as a multiple of resnet18's, and `good_for`.
 
     Examples
     --------
