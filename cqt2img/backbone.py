@@ -136,7 +136,7 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
         if not at_random and str(weights) != "imagenet":
             raise InputError(
                 f"Classifier: weights must be left out for 'notes', which brings its own, got {str(weights)!r}. "
-                "Fit it anew, which takes seconds."
+                "Leave it out, or name the backbone that they are of."
             )
     if at_random or name == NOTES:
         network = create(blueprint, "random", num_classes=n_classes)

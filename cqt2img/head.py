@@ -81,7 +81,8 @@ def fit_head(
     Raises
     ------
     InputError
-        If the head of the network is not linear, or all tiles are the same to its body.
+        If the head of the network is not linear, all tiles are the same to its body, or it reads notes
+        and finds none.
 
     Notes
     -----
@@ -102,6 +103,12 @@ def fit_head(
     n_mine, codes = len(corpus.training), corpus.targets.argmax(axis=1)
     step = -(-sum(map(len, features[:n_mine])) // _MOST_TILES)
     x = np.concatenate([f[::step] for f in features[:n_mine]])
+    reads_notes = isinstance(network.backbone, NoteListener)
+    if reads_notes and not x.any():
+        raise InputError(
+            "fit: X must hold notes of a piano for the backbone 'notes', got none that can be read. "
+            "Choose a backbone that sees pictures, such as 'resnet18'."
+        )
     finite = all(np.isfinite(f).all() for f in features)
     if not finite or not np.ptp(x, axis=0).any():
         raise InputError(
@@ -110,7 +117,7 @@ def fit_head(
         )
     mean, scale = (f(x, axis=0, dtype=np.float64).astype(np.float32) for f in (np.mean, np.std))
     # what hardly moves is no feature; phrases are on one scale as they are (.54 right in place of .47 on jazz)
-    scale = np.maximum(scale, (1.0 if isinstance(network.backbone, NoteListener) else 0.01) * scale.max())
+    scale = np.maximum(scale, (1.0 if reads_notes else 0.01) * scale.max())
     scaled = [(f - mean) / scale for f in features]
     learnt = _Learnt(places, scaled, step, corpus)
     model, validation = _choose(learnt.part(n_mine), scaled[n_mine:], codes[corpus.validation], seed)

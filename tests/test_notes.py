@@ -112,7 +112,7 @@ def test_it_brings_its_own_weights_and_takes_no_others(tmp_path):
         build_network(NOTES, 2, SPEC, tmp_path / "file")
     assert str(caught.value) == (
         f"Classifier: weights must be left out for 'notes', which brings its own, got {str(tmp_path / 'file')!r}. "
-        "Fit it anew, which takes seconds."
+        "Leave it out, or name the backbone that they are of."
     )
 
 
@@ -164,6 +164,16 @@ def test_it_is_the_default_and_names_players_on_albums_never_met(players, tmp_pa
     again = load(tmp_path / "model")
     assert again.backbone is None
     assert np.array_equal(again.predict_proba(unseen), model.predict_proba(unseen))
+
+
+def test_recordings_without_notes_are_refused():
+    steady = [np.repeat(np.linspace(-50 + n, -1, 192)[:, None], 100, axis=1) for n in range(4)]
+    with pytest.raises(InputError) as caught:
+        Classifier(spec=NOTES, verbose=False).fit(steady, ["a", "b"] * 2)
+    assert str(caught.value) == (
+        "fit: X must hold notes of a piano for the backbone 'notes', got none that can be read. "
+        "Choose a backbone that sees pictures, such as 'resnet18'."
+    )
 
 
 def test_the_default_on_other_tiles_sees_pictures(players):
