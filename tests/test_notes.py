@@ -8,7 +8,7 @@ from cqt2img import Classifier, load
 from cqt2img.backbone import build_network
 from cqt2img.cqt import compute_cqt
 from cqt2img.errors import InputError
-from cqt2img.notes import NOTES, find_notes, make_note_listener, reads, refuse_coarse
+from cqt2img.notes import NOTES, NoteReader, _weights, find_notes, make_note_listener, reads, refuse_coarse
 from cqt2img.spec import TileSpec
 from cqt2img.synth import SAMPLE_RATE
 from cqt2img.tile import cut_tiles
@@ -114,6 +114,16 @@ def test_it_brings_its_own_weights_and_takes_no_others(tmp_path):
         f"Classifier: weights must be left out for 'notes', which brings its own, got {str(tmp_path / 'file')!r}. "
         "Leave it out, or name the backbone that they are of."
     )
+
+
+def test_fused_norms_change_nothing():
+    fused = make_note_listener(2).eval().reader
+    plain = NoteReader().eval()
+    plain.load_state_dict(_weights())
+    tiles = torch.rand((2, 1, *SPEC.size), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fused.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(tiles), plain(tiles), atol=1e-3, rtol=1e-4)
 
 
 def test_a_tile_is_read_alike_in_any_company():
