@@ -5,7 +5,6 @@
 Needs fluidsynth (Debian: apt-get install fluidsynth) for `make_audio.py`, and `pip install pretty_midi` for the notes
 as they were written. WORK gets the recordings, tiles, features and `unseen.jsonl`; what is there is not made again.
 
-
 Models: `plain`, frozen ImageNet MobileNetV2 on tiles of 5.9 s and logistic regression; `statistics`, mean, spread and
 rise of every semitone of the CQT per recording, standardised, and logistic regression; `notes`, the default of
 `Classifier`; `score`, the same as `notes` on the notes as they were written, which no sound can hide. All heads are

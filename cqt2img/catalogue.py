@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 ROWS = (
-    Row("notes", 1, "own", 0.06, 0.45, 0.3, "The default for the piano: reads notes, and nothing of the record."),
+    Row("notes", 1, "own", 0.06, 0.45, 0.3, "The default, for the piano: reads notes, and tells players by them."),
     Row("resnet18", 3, "imagenet", 11.18, 1.78, 1.0, "Sees pictures: quick on a CPU, patient with learning rates."),
     Row(
         "resnet50", 3, "imagenet", 23.53, 4.0, 2.8, "The next step up from resnet18, where a GPU or a night is at hand."

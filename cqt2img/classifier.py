@@ -49,8 +49,8 @@ class Classifier(Listener):
     ----------
     backbone : str, optional
         A name of `list_backbones`, or any classification network of timm. By default "notes", which reads the
-        notes of a piano and learns from these alone, so that another record means nothing to it; on tiles
-        from which notes cannot be read, such as those of the presets "orchestra" and "fast", "resnet18".
+        notes of a piano and learns from these alone, so that a piano, a room and a record count for less; on tiles
+        from which notes cannot be read, such as those of the presets "jazz", "orchestra" and "fast", "resnet18".
     weights : {"imagenet", None} or str or Path
         Where fine-tuning starts: timm's pretrained weights, a local file, the
         folder of a saved model, or at random. "notes" brings its own.

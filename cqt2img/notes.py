@@ -1,4 +1,4 @@
-"""A network that reads notes from tiles, whatever the piano, the room and the record, and what is told from these."""
+"""A network that reads notes from tiles, and a backbone that tells players apart by what they play."""
 
 from dataclasses import replace
 from importlib.resources import as_file, files
@@ -122,7 +122,7 @@ class NoteListener(nn.Module):
     Parameters
     ----------
     num_classes : int
-        Names to choose from; 0 has no head.
+        Names to choose from, 1 or more.
     """
 
     def __init__(self, num_classes: int) -> None:

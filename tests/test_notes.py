@@ -186,7 +186,18 @@ def test_recordings_without_notes_are_refused():
     )
 
 
-def test_the_default_on_other_tiles_sees_pictures(players):
-    X = np.random.default_rng(0).random((4, 96, 130))
-    with pytest.raises(InputError, match="'resnet18'"):  # whose weights are not at hand in a test
-        Classifier(spec="fast", verbose=False).fit(list(X), ["a", "b"] * 2)
+@pytest.mark.parametrize(
+    ("spec", "name"), [("fast", "resnet18"), ("jazz", "resnet18"), ("piano", NOTES), (None, NOTES)]
+)
+def test_the_default_depends_on_the_tiles(spec, name, monkeypatch):
+    asked = []
+
+    def stop(backbone, *_):
+        asked.append(backbone)
+        raise InputError("enough")
+
+    monkeypatch.setattr("cqt2img.classifier.build_network", stop)
+    X = np.random.default_rng(0).random((4, 96 if spec == "fast" else 192, 130))
+    with pytest.raises(InputError, match="enough"):
+        Classifier(spec=spec, verbose=False).fit(list(X), ["a", "b"] * 2)
+    assert asked == [name]
