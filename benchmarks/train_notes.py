@@ -227,7 +227,7 @@ def train(folder: Path, out: Path, steps: int, start: Path | None, rate: float) 
             print(f"step {step}, loss {loss.item():.4f}, {time.time() - begun:.0f} s", flush=True)
         if step % 500 == 0 or step == steps:
             print(judge(network, held), flush=True)
-            save_file(network.state_dict(), out)
+            save_file({name: value.contiguous() for name, value in network.state_dict().items()}, out)
 
 
 def judge(network: NoteReader, held: list) -> str:
