@@ -16,10 +16,10 @@ import torch
 from timm.layers import set_fused_attn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cqt2img.backbone import build_network
-from cqt2img.blueprint import create, draw_blueprint
-from cqt2img.catalogue import ROWS
-from cqt2img.spec import TileSpec
+from cqt2img.models.architecture import create, draw_blueprint
+from cqt2img.models.factory import build_network
+from cqt2img.models.registry import ROWS
+from cqt2img.tiles.spec import TileSpec
 
 SPEC = TileSpec.preset("piano")
 

@@ -19,12 +19,12 @@ import soundfile
 from scipy.signal import correlate
 from scipy.stats import beta
 
-from cqt2img.audio import load_wave
-from cqt2img.disturb import DISTURBANCES
-from cqt2img.duplicates import Landmarks, landmarks, match_takes
-from cqt2img.recording import attempt
-from cqt2img.source import list_recordings
-from cqt2img.spec import TileSpec
+from cqt2img.audio.decode import load_wave
+from cqt2img.audio.effects import DISTURBANCES
+from cqt2img.auditing.duplicates import Landmarks, landmarks, match_takes
+from cqt2img.data.recordings import list_recordings
+from cqt2img.tiles.extract import attempt
+from cqt2img.tiles.spec import TileSpec
 
 RATE = 22050
 BLOCK_SECONDS = 4.0

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cqt2img import Classifier, TileSpec, render, train
-from cqt2img.corpus import load_strips
-from cqt2img.labels import encode, find_classes
-from cqt2img.predict import fit_temperature, log_loss, to_proba
-from cqt2img.source import list_recordings
-from cqt2img.split import validation_split
-from cqt2img.synth import make_corpus
+from cqt2img import Classifier, TileSpec, render
+from cqt2img.data.labels import encode, find_classes
+from cqt2img.data.recordings import list_recordings
+from cqt2img.data.splits import validation_split
+from cqt2img.data.synthetic import make_corpus
+from cqt2img.data.tile_arrays import load_strips
+from cqt2img.inference.calibration import fit_temperature, log_loss, to_proba
+from cqt2img.training import trainer as train
 
 
 def main(work: Path, seed: int) -> None:

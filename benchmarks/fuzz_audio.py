@@ -58,7 +58,7 @@ _EXTREMES += [b"\1\0\0\0", b"\0\0\0\1", b"\xff" * 8, bytes(8)]
 @functools.cache
 def _good(form: str) -> tuple[bytes, int]:
     """Give the undamaged file and its length in samples."""
-    from cqt2img.audio import load_wave
+    from cqt2img.audio.decode import load_wave
 
     data = FORMATS[form]()
     path = _path()
@@ -104,7 +104,7 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
 
 def attempt(item: dict[str, Any] | None) -> dict[str, Any]:
     """Read one damaged file in a child process."""
-    from cqt2img.audio import load_wave
+    from cqt2img.audio.decode import load_wave
     from cqt2img.errors import AudioError
 
     if item is None:

@@ -16,7 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import beta, norm, t
 
-from cqt2img.interval import calibration_error, jackknife_interval, macro_f1_of, mean_interval, share_interval
+from cqt2img.evaluation.calibration import calibration_error
+from cqt2img.evaluation.intervals import jackknife_interval, macro_f1_of, mean_interval, share_interval
 
 GRID = {
     True: {"groups": (4, 6, 10, 20, 50), "size": (1, 3, 10, 30), "rho": (0.0, 0.05, 0.2, 0.5),

@@ -21,14 +21,14 @@ import pandas as pd
 import torch
 
 from cqt2img import Classifier, render
-from cqt2img.backbone import build_network
-from cqt2img.corpus import load_strips
-from cqt2img.evaluate import Evaluation
-from cqt2img.ladder import score_tiles
-from cqt2img.recipe import Recipe
-from cqt2img.source import list_recordings
-from cqt2img.spec import TileSpec
-from cqt2img.watch import Watch
+from cqt2img.auditing.leakage import score_tiles
+from cqt2img.data.recordings import list_recordings
+from cqt2img.data.tile_arrays import load_strips
+from cqt2img.evaluation.evaluation import Evaluation
+from cqt2img.models.factory import build_network
+from cqt2img.tiles.spec import TileSpec
+from cqt2img.training.callbacks import Watch
+from cqt2img.training.config import Recipe
 
 MOBILE = "mobilenetv2_100"
 # name: backbone, file of weights, and what departs from the defaults of Classifier

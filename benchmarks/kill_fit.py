@@ -23,7 +23,14 @@ from pathlib import Path
 from typing import Any
 
 NETWORKS, INTERVALS, N_KILLS = ("test_resnet", "test_vit"), (60.0, 0.5), 3
-LOADED = ["accelerate", "albumentations", "cqt2img.classifier", "cqt2img.train", "sklearn.linear_model", "timm.optim"]
+LOADED = [
+    "accelerate",
+    "albumentations",
+    "cqt2img.classifier",
+    "cqt2img.training.trainer",
+    "sklearn.linear_model",
+    "timm.optim",
+]
 
 
 def make_recordings() -> tuple[list[Any], list[str], list[str]]:
@@ -46,7 +53,8 @@ def fit(network: str, interval: float, workers: int, folder: Path, say: Connecti
     """Fit in a process of its own, and tell when it begins and ends."""
     import torch
 
-    from cqt2img import Classifier, checkpoint
+    from cqt2img import Classifier
+    from cqt2img.training import checkpoint
 
     multiprocessing.set_start_method("fork", force=True)  # for workers, as in any other process
     torch.set_num_threads(1)

@@ -153,7 +153,7 @@ def serve(function: str) -> None:
 
 
 def read_ours(item: dict | None) -> dict[str, Any]:
-    from cqt2img.audio import read_wave
+    from cqt2img.audio.decode import read_wave
     from cqt2img.errors import AudioError
 
     if item is None:
@@ -295,7 +295,7 @@ def id3(n_bytes: int, promised: int | None = None) -> bytes:
 
 def mp3_frames(data: bytes) -> list[bytes]:
     """Cut an MP3 into frames; the first may be the one that counts the others."""
-    from cqt2img.container import mp3_frame
+    from cqt2img.audio.integrity import mp3_frame
 
     at, found = data.index(b"\xff"), []
     while frame := mp3_frame(data[at : at + 4]):

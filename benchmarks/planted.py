@@ -23,8 +23,8 @@ import soundfile
 from joblib import Parallel, delayed
 
 import cqt2img
-from cqt2img.disturb import DISTURBANCES
-from cqt2img.synth import MELODIES, PLAYERS, SAMPLE_RATE, Album, make_album, perform, play, record
+from cqt2img.audio.effects import DISTURBANCES
+from cqt2img.data.synthetic import MELODIES, PLAYERS, SAMPLE_RATE, Album, make_album, perform, play, record
 
 EVERYWHERE = {"album effect", "small"}  # kinds that are no false alarm
 Rows = list[dict[str, Any]]

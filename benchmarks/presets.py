@@ -22,11 +22,11 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cqt2img.audio import load_wave
-from cqt2img.backbone import build_network
-from cqt2img.cqt import compute_cqt, estimate_tuning
-from cqt2img.spec import TileSpec
-from cqt2img.tile import cut_tiles
+from cqt2img.audio.decode import load_wave
+from cqt2img.models.factory import build_network
+from cqt2img.tiles.cqt import compute_cqt, estimate_tuning
+from cqt2img.tiles.png import cut_tiles
+from cqt2img.tiles.spec import TileSpec
 
 CANDIDATES: dict[str, dict] = {
     "24 bins, hop 512, gamma 4": {},

@@ -165,8 +165,8 @@ WAYS: dict[str, Callable[[Path, TileSpec, Path], None]] = {
 
 def errors(path: Path, spec: TileSpec) -> dict[str, float]:
     """Say how far the transforms are from librosa's with whole kernels, in dB, above -60 dB."""
-    from cqt2img.audio import load_wave
-    from cqt2img.transform import transform
+    from cqt2img.audio.decode import load_wave
+    from cqt2img.tiles.cqt_kernels import transform
 
     wave = load_wave(path, spec.sample_rate)[: 60 * spec.sample_rate]
     exact = 20 * np.log10(np.abs(librosa_cqt(wave.astype(np.float64), spec, sparsity=0)) + 1e-20)
@@ -249,7 +249,7 @@ def again(work: Path) -> None:
 _PEAK = r"""
 import json, re, sys, time
 from cqt2img import render
-import cqt2img.rendering, soundfile, soxr, PIL.Image, PIL.PngImagePlugin, pandas, joblib, matplotlib.colors
+import cqt2img.data.render, soundfile, soxr, PIL.Image, PIL.PngImagePlugin, pandas, joblib, matplotlib.colors
 kib = lambda: int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1])
 before, start = kib(), time.perf_counter()
 made = render([sys.argv[1]], sys.argv[2], sys.argv[3])

@@ -15,8 +15,9 @@ def measure(steady: bool) -> float:
     import numpy as np
     import torch
 
-    from cqt2img.backbone import build_network, steady_memory
-    from cqt2img.spec import TileSpec
+    from cqt2img.models.device import steady_memory
+    from cqt2img.models.factory import build_network
+    from cqt2img.tiles.spec import TileSpec
 
     network = (
         build_network("mobilenetv2_100", 10, TileSpec.preset("fast")).to(memory_format=torch.channels_last).train()

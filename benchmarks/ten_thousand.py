@@ -52,7 +52,7 @@ def make(folder: Path, n: int) -> list[Path]:
 
 def measure(paths: list[Path], out: Path) -> float:
     """Render, check every row, and give the seconds."""
-    from cqt2img.rendering import render
+    from cqt2img.data.render import render
 
     shutil.rmtree(out, ignore_errors=True)
     begin = time.perf_counter()

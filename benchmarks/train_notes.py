@@ -23,10 +23,10 @@ from joblib import Parallel, delayed
 from safetensors.torch import load_file, save_file
 from scipy.signal import butter, fftconvolve, resample_poly, sosfilt
 
-from cqt2img.backbone import steady_memory
-from cqt2img.cqt import compute_cqt
-from cqt2img.notes import NoteReader, find_notes
-from cqt2img.spec import TileSpec
+from cqt2img.models.device import steady_memory
+from cqt2img.models.notes import NoteReader, find_notes
+from cqt2img.tiles.cqt import compute_cqt
+from cqt2img.tiles.spec import TileSpec
 
 SPEC = TileSpec.preset("notes")
 RATE, SECONDS = SPEC.sample_rate, 24

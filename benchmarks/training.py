@@ -29,14 +29,16 @@ import torch
 from threadpoolctl import threadpool_limits
 from timm.loss import SoftTargetCrossEntropy
 
-from cqt2img.backbone import TileNet, build_network, steady_memory
-from cqt2img.corpus import Corpus, Strips
-from cqt2img.head import fit_head, settle_norms
-from cqt2img.labels import one_hot
-from cqt2img.recipe import Recipe
-from cqt2img.spec import TileSpec
-from cqt2img.train import train
-from cqt2img.watch import Watch, look_on
+from cqt2img.data.dataset import Corpus
+from cqt2img.data.labels import one_hot
+from cqt2img.data.tile_arrays import Strips
+from cqt2img.models.device import steady_memory
+from cqt2img.models.factory import TileNet, build_network
+from cqt2img.tiles.spec import TileSpec
+from cqt2img.training.callbacks import Watch, look_on
+from cqt2img.training.config import Recipe
+from cqt2img.training.linear_probe import fit_head, settle_norms
+from cqt2img.training.trainer import train
 
 SPEC, N_CLASSES, BATCH, CPU = TileSpec.preset("fast"), 10, 32, torch.device("cpu")
 BLOCK, WARM_UP = 3, 2  # steps of a block; blocks that do not count

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from cqt2img import TileSpec, load_wave
-from cqt2img.cqt import estimate_tuning
+from cqt2img.tiles.cqt import estimate_tuning
 
 
 def main() -> None:

@@ -19,10 +19,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from cqt2img import Classifier, load, open_tiles
-from cqt2img.predict import to_proba
-from cqt2img.prototype import Gallery, Head, fit_new_row, read_head
-from cqt2img.source import list_recordings
-from cqt2img.unknown import SCORES, measure
+from cqt2img.data.recordings import list_recordings
+from cqt2img.inference.calibration import to_proba
+from cqt2img.inference.enrollment import Gallery, Head, fit_new_row, read_head
+from cqt2img.inference.open_set import SCORES, measure
 
 DRAWS, CLIPS = 10, 5
 

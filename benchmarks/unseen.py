@@ -32,16 +32,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cqt2img import compare, render
-from cqt2img.backbone import TileNet, build_network
-from cqt2img.corpus import Corpus, Strips, load_strips
-from cqt2img.evaluate import Evaluation, evaluate_proba
-from cqt2img.head import _embedder, fit_head
-from cqt2img.labels import one_hot
-from cqt2img.phrases import describe_phrases, read_phrases
-from cqt2img.predict import fit_temperature, log_loss, pool, to_proba
-from cqt2img.sketch import sketch_tiles
-from cqt2img.source import list_recordings
-from cqt2img.spec import TileSpec
+from cqt2img.auditing.tile_statistics import sketch_tiles
+from cqt2img.data.dataset import Corpus
+from cqt2img.data.labels import one_hot
+from cqt2img.data.recordings import list_recordings
+from cqt2img.data.tile_arrays import Strips, load_strips
+from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
+from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_proba
+from cqt2img.models.factory import TileNet, build_network
+from cqt2img.models.notes import describe_phrases, read_phrases
+from cqt2img.tiles.spec import TileSpec
+from cqt2img.training.linear_probe import _embedder, fit_head
 
 CPU = torch.device("cpu")
 SETS = {  # name: corpus, options of make_audio.py

@@ -9,18 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cqt2img.audio import load_wave
-    from cqt2img.auditing import Audit, audit
-    from cqt2img.catalogue import list_backbones
+    from cqt2img.audio.decode import load_wave
+    from cqt2img.auditing.audit import Audit, audit
+    from cqt2img.auditing.duplicates import find_duplicates
+    from cqt2img.auditing.findings import Finding
     from cqt2img.classifier import Classifier, load
-    from cqt2img.comparison import Comparison, compare
-    from cqt2img.cqt import compute_cqt
-    from cqt2img.drawing import plot_tiles
-    from cqt2img.duplicates import find_duplicates
+    from cqt2img.data.render import render
+    from cqt2img.data.splits import GroupFolds, group_split, join_groups
+    from cqt2img.data.tile_folder import TileSet, open_tiles
     from cqt2img.errors import AudioError, Cqt2imgError, InputError, MissingExtraError
-    from cqt2img.evaluate import Evaluation
-    from cqt2img.findings import Finding
-    from cqt2img.plots import (
+    from cqt2img.evaluation.comparison import Comparison, compare
+    from cqt2img.evaluation.evaluation import Evaluation
+    from cqt2img.evaluation.plots import (
         plot_confusion,
         plot_history,
         plot_reliability,
@@ -28,47 +28,47 @@ if TYPE_CHECKING:
         plot_scores,
         plot_seconds,
     )
-    from cqt2img.rendering import render
-    from cqt2img.spec import TileSpec
-    from cqt2img.split import GroupFolds, group_split, join_groups
-    from cqt2img.tile import colour_tiles, cut_tiles, read_tile, tiles_to_db
-    from cqt2img.tileset import TileSet, open_tiles
+    from cqt2img.models.registry import list_backbones
+    from cqt2img.tiles.cqt import compute_cqt
+    from cqt2img.tiles.display import plot_tiles
+    from cqt2img.tiles.png import colour_tiles, cut_tiles, read_tile, tiles_to_db
+    from cqt2img.tiles.spec import TileSpec
 
 _HOME = {
     "AudioError": "errors",
-    "Audit": "auditing",
+    "Audit": "auditing.audit",
     "Classifier": "classifier",
-    "Comparison": "comparison",
+    "Comparison": "evaluation.comparison",
     "Cqt2imgError": "errors",
-    "Evaluation": "evaluate",
-    "Finding": "findings",
-    "GroupFolds": "split",
+    "Evaluation": "evaluation.evaluation",
+    "Finding": "auditing.findings",
+    "GroupFolds": "data.splits",
     "InputError": "errors",
     "MissingExtraError": "errors",
-    "TileSet": "tileset",
-    "TileSpec": "spec",
-    "audit": "auditing",
-    "colour_tiles": "tile",
-    "compare": "comparison",
-    "compute_cqt": "cqt",
-    "cut_tiles": "tile",
-    "find_duplicates": "duplicates",
-    "group_split": "split",
-    "join_groups": "split",
-    "list_backbones": "catalogue",
+    "TileSet": "data.tile_folder",
+    "TileSpec": "tiles.spec",
+    "audit": "auditing.audit",
+    "colour_tiles": "tiles.png",
+    "compare": "evaluation.comparison",
+    "compute_cqt": "tiles.cqt",
+    "cut_tiles": "tiles.png",
+    "find_duplicates": "auditing.duplicates",
+    "group_split": "data.splits",
+    "join_groups": "data.splits",
+    "list_backbones": "models.registry",
     "load": "classifier",
-    "load_wave": "audio",
-    "open_tiles": "tileset",
-    "plot_confusion": "plots",
-    "plot_history": "plots",
-    "plot_reliability": "plots",
-    "plot_risk_coverage": "plots",
-    "plot_scores": "plots",
-    "plot_seconds": "plots",
-    "plot_tiles": "drawing",
-    "read_tile": "tile",
-    "render": "rendering",
-    "tiles_to_db": "tile",
+    "load_wave": "audio.decode",
+    "open_tiles": "data.tile_folder",
+    "plot_confusion": "evaluation.plots",
+    "plot_history": "evaluation.plots",
+    "plot_reliability": "evaluation.plots",
+    "plot_risk_coverage": "evaluation.plots",
+    "plot_scores": "evaluation.plots",
+    "plot_seconds": "evaluation.plots",
+    "plot_tiles": "tiles.display",
+    "read_tile": "tiles.png",
+    "render": "data.render",
+    "tiles_to_db": "tiles.png",
 }
 
 __all__ = [

@@ -2,31 +2,100 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cqt2img.arguments import (
-    SOME_FAILED,
-    STOPPED,
-    Backbone,
-    GroupBy,
-    Jobs,
-    Labels,
-    Model,
-    Preset,
-    Quiet,
-    Seed,
-    Source,
-    Sources,
-    end_with,
-    labelled,
-    one_or_all,
-    parse_params,
-    show_version,
-    spare_sources,
-)
 from cqt2img.errors import Cqt2imgError, InputError
+
+SOME_FAILED, STOPPED = 3, 130
+
+
+def check_jobs(jobs: int) -> int:
+    """Refuse no process at all."""
+    if jobs == 0:
+        raise InputError("--jobs must be 1 or more, or -1 for every core, got 0. Choose another number.")
+    return jobs
+
+
+Sources = Annotated[list[Path], typer.Argument(help="Folders or files of recordings, a tile folder, or a csv.")]
+Source = Annotated[Path, typer.Argument(help="A folder of recordings, a tile folder, or a csv with path,label.")]
+Labels = Annotated[Path | None, typer.Option(help="A csv with the columns path,label for the recordings of SRC.")]
+GroupBy = Annotated[str | None, typer.Option(help="Column of the csv that names what was recorded together.")]
+Backbone = Annotated[str | None, typer.Option(help="Of `cqt2img backbones`, or any of timm. By default notes.")]
+Preset = Annotated[str | None, typer.Option(help="notes, piano, jazz, orchestra, fast, or a JSON file.")]
+Jobs = Annotated[
+    int, typer.Option("-j", "--jobs", callback=check_jobs, help="Processes that draw pictures; -1 for every core.")
+]
+Model = Annotated[Path, typer.Option("-m", "--model", help="A model folder made by fit.")]
+Seed = Annotated[int, typer.Option(min=0)]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")]
+
+
+def show_version(wanted: bool) -> None:
+    """Show the version and stop."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"cqt2img {version('cqt2img')}")
+        raise typer.Exit
+
+
+def parse_params(pairs: list[str]) -> dict[str, Any]:
+    """Give arguments of `Classifier` that were written as NAME=VALUE."""
+    from ast import literal_eval
+
+    from cqt2img.classifier import Classifier
+
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or name not in Classifier().get_params():
+            names = ", ".join(Classifier().get_params())
+            raise InputError(f"fit: --param must be NAME=VALUE, got {pair!r}. Choose a name of {names}.")
+        try:
+            found[name] = literal_eval(value)
+        except (SyntaxError, ValueError):  # a word
+            found[name] = value
+    return found
+
+
+def one_or_all(sources: list[Path]) -> Any:
+    """Give one source itself, so that a tile folder or a csv is known as such."""
+    from cqt2img.data.recordings import tile_folder
+
+    return tile_folder(sources[0]) if len(sources) == 1 else [str(source) for source in sources]
+
+
+def spare_sources(target: Path, sources: list[Path]) -> None:
+    """Refuse to write a table over what it is made from, before any work is done."""
+    from cqt2img.data.recordings import RECORDINGS_FILE, SPEC_FILE
+
+    folder = target.resolve().parent
+    is_tiles = (folder / SPEC_FILE).is_file() and ((folder / RECORDINGS_FILE).is_file() or (folder / "tiles").is_dir())
+    if is_tiles or target.resolve() in [source.resolve() for source in sources]:
+        what = "in a folder of tiles" if is_tiles else "which is a source"
+        raise InputError(f"predict: a table must spare what is read, got {str(target)!r}, {what}. Choose another name.")
+
+
+def labelled(source: Path, labels: Path | None, group_by: str | None) -> Any:
+    """Give recordings with the labels of a csv, where there is one."""
+    if labels is None:
+        return one_or_all([source])
+    from cqt2img.data.recordings import join_labels
+
+    return join_labels(source, labels, group_by)
+
+
+def end_with(table: Any) -> None:
+    """Name every recording that failed, and say so with the exit code."""
+    bad = table[table["status"] != "ok"]
+    for row in bad.itertuples():
+        typer.echo(f"{row.reason}: {row.message}", err=True)
+    if len(bad):
+        typer.echo(f"{len(bad)} of {len(table)} recordings could not be read", err=True)
+        raise typer.Exit(SOME_FAILED)
+
 
 app = typer.Typer(
     add_completion=False,
@@ -54,8 +123,8 @@ def render_command(
     quiet: Quiet = False,
 ) -> None:
     """Render recordings to tiles, with a manifest. What is finished is not done again."""
-    from cqt2img.jobs import progress_bar
-    from cqt2img.rendering import render
+    from cqt2img._utils.parallel import progress_bar
+    from cqt2img.data.render import render
 
     within = next(
         (source for source in sources if out.resolve() in (source.resolve(), *source.resolve().parents)), None
@@ -101,10 +170,10 @@ def fit_command(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune a backbone on recordings, labelled by their folders or a csv."""
+    from cqt2img._utils.files import check_folder
     from cqt2img.classifier import Classifier
-    from cqt2img.disk import check_folder
-    from cqt2img.engine import is_first_process
-    from cqt2img.store import check_model_name
+    from cqt2img.inference.model_io import check_model_name
+    from cqt2img.training.accelerator import is_first_process
 
     check_model_name(out)
     check_folder(out.parent)
@@ -150,9 +219,9 @@ def predict_command(
     quiet: Quiet = False,
 ) -> None:
     """Name the player of every clip: one row each, whether it can be read or not."""
+    from cqt2img._utils.files import check_folder
     from cqt2img.classifier import load
-    from cqt2img.disk import check_folder
-    from cqt2img.report import check_table_name, write_audacity, write_table
+    from cqt2img.evaluation.report import check_table_name, write_audacity, write_table
 
     for table in (out, tiles):
         if table is not None:
@@ -188,11 +257,11 @@ def enroll_command(
     quiet: Quiet = False,
 ) -> None:
     """Add a player to a model from a few clips, without training it again."""
+    from cqt2img._utils.files import check_folder
     from cqt2img.classifier import load
-    from cqt2img.disk import check_folder
-    from cqt2img.prototype import describe
-    from cqt2img.source import list_recordings
-    from cqt2img.store import check_model_name
+    from cqt2img.data.recordings import list_recordings
+    from cqt2img.inference.enrollment import describe
+    from cqt2img.inference.model_io import check_model_name
 
     check_model_name(out)
     check_folder(out.parent)
@@ -214,10 +283,10 @@ def evaluate_command(
     quiet: Quiet = False,
 ) -> None:
     """Score a model on recordings that training never met, with intervals over groups, beside chance."""
+    from cqt2img._utils.files import check_folder
     from cqt2img.classifier import load
-    from cqt2img.comparison import compare
-    from cqt2img.disk import check_folder
-    from cqt2img.report import write_scores
+    from cqt2img.evaluation.comparison import compare
+    from cqt2img.evaluation.report import write_scores
 
     if out is not None:
         check_folder(out)
@@ -243,9 +312,9 @@ def audit_command(
     quiet: Quiet = False,
 ) -> None:
     """Say whether a score on these recordings can be believed: leaks, copies, shortcuts, wrong labels."""
-    from cqt2img.auditing import audit
+    from cqt2img._utils.files import check_folder
+    from cqt2img.auditing.audit import audit
     from cqt2img.classifier import load
-    from cqt2img.disk import check_folder
 
     if out is not None:
         check_folder(out)
@@ -262,7 +331,7 @@ def audit_command(
 @app.command("backbones")
 def backbones_command() -> None:
     """List backbones to choose from: parameters (millions), work and time per tile, and what they are good for."""
-    from cqt2img.catalogue import list_backbones
+    from cqt2img.models.registry import list_backbones
 
     form = "{:32}{:9}{:>10}{:>7}{:>6}  {}"
     typer.echo(form.format("backbone", "weights", "parameters", "GMACs", "time", "good for"))

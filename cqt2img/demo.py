@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.backbone import build_network
+from cqt2img._utils.parallel import progress_bar
+from cqt2img.auditing.leakage import score_tiles
 from cqt2img.classifier import Classifier
-from cqt2img.corpus import Strips, load_strips
-from cqt2img.drawing import plot_tiles
+from cqt2img.data.recordings import list_recordings
+from cqt2img.data.render import render
+from cqt2img.data.synthetic import make_corpus
+from cqt2img.data.tile_arrays import Strips, load_strips
+from cqt2img.data.tile_folder import TileSet
 from cqt2img.errors import InputError
-from cqt2img.evaluate import Evaluation
-from cqt2img.jobs import progress_bar
-from cqt2img.ladder import score_tiles
-from cqt2img.notes import NOTES
-from cqt2img.plots import plot_confusion, plot_scores
-from cqt2img.recipe import Recipe
-from cqt2img.rendering import render
-from cqt2img.report import to_png, write_page, write_table
-from cqt2img.source import list_recordings
-from cqt2img.synth import make_corpus
-from cqt2img.tileset import TileSet
-from cqt2img.watch import look_on
+from cqt2img.evaluation.evaluation import Evaluation
+from cqt2img.evaluation.plots import plot_confusion, plot_scores
+from cqt2img.evaluation.report import to_png, write_page, write_table
+from cqt2img.models.factory import build_network
+from cqt2img.models.notes import NOTES
+from cqt2img.tiles.display import plot_tiles
+from cqt2img.training.callbacks import look_on
+from cqt2img.training.config import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ class AudioError(Cqt2imgError, OSError):
     Parameters
     ----------
     reason : str
-        One of the short tokens in `cqt2img.audio.REASONS`, for tables.
+        One of the short tokens in `cqt2img.audio.decode.REASONS`, for tables.
     message : str
         One sentence that names the file and the way out, for people.
     """

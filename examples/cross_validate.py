@@ -14,8 +14,8 @@ from sklearn.metrics import classification_report
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 from cqt2img import Classifier
-from cqt2img.source import list_recordings
-from cqt2img.synth import make_corpus
+from cqt2img.data.recordings import list_recordings
+from cqt2img.data.synthetic import make_corpus
 
 
 def main(folder: str) -> None:

@@ -2,7 +2,7 @@
 
 python examples/presets.py [FOLDER]
 
-The music is Beethoven's Für Elise, played by an invented pianist on an invented piano (`cqt2img.synth`).
+The music is Beethoven's Für Elise, played by an invented pianist on an invented piano (`cqt2img.data.synthetic`).
 """
 
 import sys
@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import cqt2img
-from cqt2img import synth
-from cqt2img.drawing import draw_tile
-from cqt2img.recording import make_tiles
+from cqt2img.data import synthetic as synth
+from cqt2img.tiles.display import draw_tile
+from cqt2img.tiles.extract import make_tiles
 
 
 def main() -> None:

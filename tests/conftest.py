@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from cqt2img.spec import TileSpec
+from cqt2img.tiles.spec import TileSpec
 
 RATE = 22_050
 NOTES = {"High": 76, "Low": 40, "Middle": 60}  # who plays where
@@ -61,8 +61,8 @@ def ramp(n_frames):
 @pytest.fixture
 def strips(small):
     """Five recordings of 20, 32, 70, 100 and 300 frames."""
-    from cqt2img.corpus import load_strips
-    from cqt2img.source import list_recordings
+    from cqt2img.data.recordings import list_recordings
+    from cqt2img.data.tile_arrays import load_strips
 
     found, _ = load_strips(list_recordings([ramp(n) for n in (20, 32, 70, 100, 300)]), small)
     return found
@@ -131,6 +131,6 @@ def saved(_fitted, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tile_folder(folder, small, tmp_path_factory):
-    from cqt2img.rendering import render
+    from cqt2img.data.render import render
 
     return render(folder, tmp_path_factory.mktemp("rendered") / "tiles", small).path

@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import RATE, make_wave, refused
 from typer.testing import CliRunner
 
 import cqt2img
 from cqt2img import cli
 from cqt2img.classifier import load
+from cqt2img.data.recordings import list_recordings
+from cqt2img.data.tile_folder import open_tiles
 from cqt2img.errors import InputError
-from cqt2img.source import list_recordings
-from cqt2img.tileset import open_tiles
+from tests.conftest import RATE, make_wave, refused
 
 FIT = ["--backbone", "test_resnet", "--weights", "none", "--epochs", "1", "--augment", "none", "--device", "cpu", "-q"]
 COMMANDS = ["render", "fit", "predict", "evaluate", "backbones", "demo"]
@@ -150,7 +150,7 @@ def test_what_the_system_refuses_is_one_line(main, monkeypatch, tmp_path):
     def full(*words):
         raise OSError(28, "No space left on device", "answers.csv")
 
-    monkeypatch.setattr("cqt2img.rendering.render", full)
+    monkeypatch.setattr("cqt2img.data.render.render", full)
     message = "cqt2img: [Errno 28] No space left on device: 'answers.csv'\n"
     assert main("render", tmp_path, "-o", tmp_path / "tiles") == (1, "", message)
 
@@ -289,7 +289,7 @@ def test_fit_with_recordings_to_validate_on(tile_folder, tmp_path):
 
 
 def test_fit_that_is_stopped_goes_on(tile_folder, tmp_path, monkeypatch):
-    from cqt2img import train as module
+    from cqt2img.training import trainer as module
 
     words = ["fit", tile_folder, *FIT, "--epochs", "3"]
     assert run(*words, "-o", tmp_path / "whole")[0] == 0

@@ -7,21 +7,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import make_cqt, refused
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict, cross_val_score
 from sklearn.utils import estimator_checks
 
-from cqt2img.backbone import build_network
-from cqt2img.blueprint import WAYS
 from cqt2img.classifier import Classifier, load
+from cqt2img.data.recordings import list_recordings
+from cqt2img.data.render import render
+from cqt2img.data.tile_folder import open_tiles
 from cqt2img.errors import AudioError, InputError
-from cqt2img.predict import embed_tiles
-from cqt2img.rendering import render
-from cqt2img.source import list_recordings
-from cqt2img.tileset import open_tiles
-from cqt2img.train import TrainingError
+from cqt2img.inference.predict import embed_tiles
+from cqt2img.models.architecture import WAYS
+from cqt2img.models.factory import build_network
+from cqt2img.training.trainer import TrainingError
+from tests.conftest import make_cqt, refused
 
 CHECKS = [
     "check_do_not_raise_errors_in_init_or_set_params",
@@ -699,7 +699,7 @@ def test_features_are_kept_from_fit_to_fit(options, tile_folder, tmp_path, monke
     fit = {k: v for k, v in words.items() if k == "checkpoint"}
     calls = []
     real = embed_tiles
-    monkeypatch.setattr("cqt2img.head.embed_tiles", lambda *args: calls.append(1) or real(*args))
+    monkeypatch.setattr("cqt2img.training.linear_probe.embed_tiles", lambda *args: calls.append(1) or real(*args))
     first = Classifier(**{**options, **how}).fit(tile_folder, **fit)
     n = len(calls)
     assert n == len(list_recordings(tile_folder))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from cqt2img.synth import make_corpus
+from cqt2img.data.synthetic import make_corpus
 
 TORCHRUN = ["torch.distributed.run", "--nproc_per_node", "2"]
 # --cpu would start one process, whatever --num_processes says

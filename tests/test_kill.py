@@ -170,7 +170,7 @@ def test_two_runs_at_once(takes, clean, tmp_path):
 
 NASTY_RENDER = """
 import sys
-from cqt2img.rendering import render
+from cqt2img.data.render import render
 made = render(sys.argv[1], sys.argv[2], "fast", n_jobs=2, timeout=4)
 for row in made.recordings.itertuples():
     print(row.status, row.reason, row.message, row.n_tiles, sep="|")
@@ -205,11 +205,11 @@ FULL = """
 import json, os, sys
 from pathlib import Path
 from cqt2img.errors import InputError
-from cqt2img.rendering import render
+from cqt2img.data.render import render
 
 takes, folder = Path(sys.argv[1]), Path(sys.argv[2])
 sys.path.insert(0, sys.argv[3])
-from test_kill import broken, contents
+from tests.test_kill import broken, contents
 left = None
 
 def refuse(event, args):
@@ -244,7 +244,7 @@ print(stopped)
 
 def test_a_full_disk_at_any_write(tmp_path):
     takes = record(tmp_path / "takes", 6)
-    call = [sys.executable, "-c", FULL, takes, tmp_path, Path(__file__).parent]
+    call = [sys.executable, "-c", FULL, takes, tmp_path, Path(__file__).parents[1]]
     done = subprocess.run(call, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert 30 <= int(done.stdout) < 50  # with so many writes it has enough

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cqt2img import Classifier, TileSpec, load
-from cqt2img.backbone import build_network
+from cqt2img.models.factory import build_network
 
 SHARED = Path(os.environ.get("CQT2IMG_SHARED", Path(__file__).parents[2] / "shared"))
 WEIGHTS = SHARED / "weights" / "mobilenetv2_100.safetensors"

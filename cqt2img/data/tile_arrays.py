@@ -1,0 +1,148 @@
+"""The pictures of all recordings, each as one long strip, in memory or mapped from a file."""
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cqt2img._utils.parallel import Progress, run_jobs
+from cqt2img.tiles.extract import attempt
+from cqt2img.tiles.spec import TileSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+_IN_MEMORY = 2**31  # bytes of tiles: 70 hours of sound with the preset "piano"
+
+
+@dataclass(frozen=True)
+class Strips:
+    """The pictures of all recordings that could be read, each as one long strip.
+
+    Parameters
+    ----------
+    spec : TileSpec
+        What a pixel means.
+    strips : list of ndarray of uint8, shape (height, n_tiles * width)
+        Levels, one array per recording.
+    n_frames : ndarray of int64, shape (n_recordings,)
+        Columns of each strip that hold sound.
+    """
+
+    spec: TileSpec
+    strips: list[NDArray[np.uint8]]
+    n_frames: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Count the recordings."""
+        return len(self.strips)
+
+    def tiles(self, recording: int) -> NDArray[np.uint8]:
+        """Give the tiles of one recording, as they were cut.
+
+        Parameters
+        ----------
+        recording : int
+            Its place.
+
+        Returns
+        -------
+        ndarray of uint8, shape (n_tiles, height, width)
+            Levels.
+        """
+        height, width = self.spec.size
+        return self.strips[recording].reshape(height, -1, width).swapaxes(0, 1)
+
+    def crop(self, recording: int, start: int) -> NDArray[np.uint8]:
+        """Cut one tile from a strip at any column.
+
+        Parameters
+        ----------
+        recording : int
+            Its place.
+        start : int
+            First column; brought back to where a whole tile of sound follows, if there is one.
+
+        Returns
+        -------
+        ndarray of uint8, shape (height, width)
+            Levels.
+        """
+        last = min(self.n_frames[recording], self.strips[recording].shape[1]) - self.spec.width
+        start = int(np.clip(start, 0, max(0, last)))
+        return self.strips[recording][:, start : start + self.spec.width]
+
+
+def load_strips(
+    table: "pd.DataFrame", spec: TileSpec, n_jobs: int = 1, progress: Progress | None = None
+) -> tuple[Strips, list[dict[str, Any]]]:
+    """Make the pictures of all recordings of a table, and keep them in memory or in a file mapped to it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        What `list_recordings` gives.
+    spec : TileSpec
+        What a pixel means.
+    n_jobs : int
+        Processes, as joblib counts them.
+    progress : callable, optional
+        Gets an iterator, its length and a title, and gives the iterator back.
+
+    Returns
+    -------
+    strips : Strips
+        Of the recordings that could be read, in their order.
+    infos : list of dict
+        For every row of the table its `status`, `reason` and `message`.
+
+    Notes
+    -----
+    Tiles beyond 2 GiB lie in an unnamed temporary file (`TMPDIR` says where) that goes with the process.
+    """
+    jobs = zip(table["item"], [spec] * len(table), table["tiles"], strict=True)
+    n_frames, infos = [], []
+    with ExitStack() as stack:
+        shelf = _Shelf(stack)
+        for tiles, info in run_jobs(attempt, jobs, len(table), n_jobs, progress, "pictures"):
+            infos.append(info)
+            if tiles is not None:
+                shelf.add(np.ascontiguousarray(tiles.swapaxes(0, 1)).reshape(spec.height, -1))
+                n_frames.append(info["n_frames"])
+        return Strips(spec, shelf.strips(), np.asarray(n_frames, dtype=np.int64)), infos
+
+
+class _Shelf:
+    """Strips in memory while they are few, and mapped from a temporary file when they are many."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack  # closes the file; what is mapped stays
+        self.in_memory: list[NDArray[np.uint8]] = []
+        self.n_bytes = 0
+        self.file: IO[bytes] | None = None
+        self.shapes: list[tuple[int, ...]] = []  # of those in the file
+
+    def add(self, strip: NDArray[np.uint8]) -> None:
+        """Keep one more."""
+        if self.file is None and self.n_bytes + strip.nbytes <= _IN_MEMORY:
+            self.in_memory.append(strip)
+            self.n_bytes += strip.nbytes
+            return
+        if self.file is None:
+            self.file = self.stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        self.file.write(strip.data)
+        self.shapes.append(strip.shape)
+
+    def strips(self) -> list[NDArray[np.uint8]]:
+        """Give them all, in order."""
+        if self.file is None:
+            return self.in_memory
+        self.file.flush()
+        mapped = np.memmap(self.file, np.uint8, "r")
+        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
+        rows = np.split(mapped, ends[:-1])
+        return [*self.in_memory, *(row.reshape(shape) for row, shape in zip(rows, self.shapes, strict=True))]
