@@ -16,7 +16,7 @@ import torch
 from timm.layers import set_fused_attn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cqt2img.models.architecture import create, draw_blueprint
+from cqt2img.models.architecture import create, resolve_architecture
 from cqt2img.models.factory import build_network
 from cqt2img.models.registry import ROWS
 from cqt2img.tiles.spec import TileSpec
@@ -26,7 +26,7 @@ SPEC = TileSpec.preset("piano")
 
 def count(name: str, in_chans: int) -> tuple[float, float]:
     """Give the parameters in millions and the GMACs of one tile."""
-    blueprint = draw_blueprint(name, in_chans, SPEC.size)
+    blueprint = resolve_architecture(name, in_chans, SPEC.size)
     network = create(blueprint, "random", num_classes=10, device="meta").eval()
     size = blueprint.options.get("img_size") or SPEC.size
     body = getattr(network, "reader", network)  # what follows the reader of notes is no network

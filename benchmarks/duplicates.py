@@ -20,10 +20,10 @@ from scipy.signal import correlate
 from scipy.stats import beta
 
 from cqt2img.audio.decode import load_wave
-from cqt2img.audio.effects import DISTURBANCES
+from cqt2img.audio.effects import EFFECTS
 from cqt2img.auditing.duplicates import Landmarks, landmarks, match_takes
 from cqt2img.data.recordings import list_recordings
-from cqt2img.tiles.extract import attempt
+from cqt2img.tiles.extract import try_extract
 from cqt2img.tiles.spec import TileSpec
 
 RATE = 22050
@@ -46,7 +46,7 @@ def describe(wave: np.ndarray, spec: TileSpec) -> Landmarks:
     """Write a wave as 16 bit and give its landmarks; one that clips is made softer."""
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
         soundfile.write(file.name, wave / max(1, np.abs(wave).max()), RATE, subtype="PCM_16")
-        tiles, info = attempt(Path(file.name), spec)
+        tiles, info = try_extract(Path(file.name), spec)
     if tiles is None:
         raise SystemExit(info["message"])
     return landmarks(tiles, spec)
@@ -61,10 +61,10 @@ def is_same_wave(one: np.ndarray, other: np.ndarray) -> bool:
 def measure_disguises(paths: list[Path], plain: list[Landmarks], spec: TileSpec, seconds: float | None) -> None:
     """Print the part of the copies that is found, disguise by disguise."""
     n = len(paths)
-    copies: dict[str, list[Landmarks]] = {name: [] for name in DISTURBANCES}
+    copies: dict[str, list[Landmarks]] = {name: [] for name in EFFECTS}
     for number, path in enumerate(paths):
         wave = read(path, seconds)
-        for name, change in DISTURBANCES.items():
+        for name, change in EFFECTS.items():
             rng = np.random.default_rng([zlib.crc32(name.encode()), number])
             copies[name].append(describe(change(wave, RATE, rng), spec))
     for name, disguised in copies.items():

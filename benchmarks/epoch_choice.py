@@ -16,7 +16,7 @@ from cqt2img.data.labels import encode, find_classes
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.splits import validation_split
 from cqt2img.data.synthetic import make_corpus
-from cqt2img.data.tile_arrays import load_strips
+from cqt2img.data.tile_arrays import load_tile_arrays
 from cqt2img.inference.calibration import fit_temperature, log_loss, to_proba
 from cqt2img.training import trainer as train
 
@@ -26,18 +26,18 @@ def main(work: Path, seed: int) -> None:
     table = list_recordings(render(work / f"{seed}/recordings", work / f"{seed}/tiles", "fast"))
     is_test = table["group"].str[-1].astype(int) > 4
     classes = find_classes(table["label"].tolist())
-    test, _ = load_strips(table[is_test], TileSpec.preset("fast"))
+    test, _ = load_tile_arrays(table[is_test], TileSpec.preset("fast"))
     truth = encode(table.loc[is_test, "label"].tolist(), classes)
     codes, groups = encode(table.loc[~is_test, "label"].tolist(), classes), table.loc[~is_test, "group"].tolist()
     codes = codes[validation_split(codes, groups, 0.2, 0)[1]]
     plain, seen = train._validate, []
 
-    def listen(network, strips, places, device):
+    def validate_and_keep(network, strips, places, device):
         found = plain(network, strips, places, device)
         seen.append((found, (plain(network, test, np.arange(len(test)), device).argmax(axis=1) == truth).mean()))
         return found
 
-    train._validate = listen
+    train._validate = validate_and_keep
     Classifier("test_resnet", weights=None, spec="fast", epochs=40, learning_rate=3e-3, verbose=False).fit(
         table[~is_test]
     )

@@ -102,7 +102,7 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
     return data
 
 
-def attempt(item: dict[str, Any] | None) -> dict[str, Any]:
+def try_extract(item: dict[str, Any] | None) -> dict[str, Any]:
     """Read one damaged file in a child process."""
     from cqt2img.audio.decode import load_wave
     from cqt2img.errors import AudioError

@@ -23,12 +23,12 @@ import torch
 from cqt2img import Classifier, render
 from cqt2img.auditing.leakage import score_tiles
 from cqt2img.data.recordings import list_recordings
-from cqt2img.data.tile_arrays import load_strips
+from cqt2img.data.tile_arrays import load_tile_arrays
 from cqt2img.evaluation.evaluation import Evaluation
 from cqt2img.models.factory import build_network
 from cqt2img.tiles.spec import TileSpec
-from cqt2img.training.callbacks import Watch
-from cqt2img.training.config import Recipe
+from cqt2img.training.callbacks import Callback
+from cqt2img.training.config import TrainingConfig
 
 MOBILE = "mobilenetv2_100"
 # name: backbone, file of weights, and what departs from the defaults of Classifier
@@ -85,13 +85,13 @@ def strict(table: pd.DataFrame, name: str, a: argparse.Namespace) -> tuple[Evalu
 
 def loose(table: pd.DataFrame, spec: TileSpec, a: argparse.Namespace) -> tuple[Evaluation, dict]:
     """Split all tiles at random, three quarters for training, and change nothing about them."""
-    strips, _ = load_strips(table, spec)
+    strips, _ = load_tile_arrays(table, spec)
     torch.manual_seed(a.seed)
     network = build_network(MOBILE, table["label"].nunique(), spec, a.shared / "weights" / f"{MOBILE}.safetensors")
     history: list[dict] = []
-    watch = Watch()
+    watch = Callback()
     watch.epoch = history.append  # type: ignore[method-assign]
-    return score_tiles(strips, table, 0.25, network, Recipe(8, augment="none", seed=a.seed), watch), {
+    return score_tiles(strips, table, 0.25, network, TrainingConfig(8, augment="none", seed=a.seed), watch), {
         "history": history
     }
 

@@ -23,14 +23,14 @@ import soundfile
 from joblib import Parallel, delayed
 
 import cqt2img
-from cqt2img.audio.effects import DISTURBANCES
+from cqt2img.audio.effects import EFFECTS
 from cqt2img.data.synthetic import MELODIES, PLAYERS, SAMPLE_RATE, Album, make_album, perform, play, record
 
 EVERYWHERE = {"album effect", "small"}  # kinds that are no false alarm
 Rows = list[dict[str, Any]]
 
 
-class Corpus:
+class TrainingData:
     """A corpus in the making: what each take sounds like, how it is stored, and what becomes of the list.
 
     The albums' sounds, the lengths and the formats are drawn without regard to who plays, unless a fault says so.
@@ -87,7 +87,7 @@ def copy_take(disguise: str, root: Path, rows: Rows, rng: np.random.Generator, t
     target = other[int(rng.integers(len(other)))]
     wave, rate = soundfile.read(root / source["path"], dtype="float32")
     path = Path(target["path"]).with_name("another take.flac")
-    save(root / path, DISTURBANCES[disguise](wave, rate, rng))
+    save(root / path, EFFECTS[disguise](wave, rate, rng))
     return [*rows, {**target, "path": str(path)}]
 
 
@@ -104,7 +104,7 @@ def copy_across(root: Path, rows: Rows, rng: np.random.Generator) -> Rows:
     target = next(row for row in rows if row["split"] == "test" and row["label"] == source["label"])
     wave, rate = soundfile.read(root / source["path"], dtype="float32")
     path = Path(target["path"]).with_name("another take.flac")
-    save(root / path, DISTURBANCES["mp3, trimmed, gain"](wave, rate, rng))
+    save(root / path, EFFECTS["mp3, trimmed, gain"](wave, rate, rng))
     return [*rows, {**target, "path": str(path)}]
 
 
@@ -158,13 +158,13 @@ def misspell(root: Path, rows: Rows, rng: np.random.Generator) -> Rows:
     return [{**row, "label": written} if row["album"] == album else row for row in rows]
 
 
-def spread(corpus: Corpus, low: float, high: float) -> Callable[[int], float]:
+def spread(corpus: TrainingData, low: float, high: float) -> Callable[[int], float]:
     """Give each class a value of its own."""
     values = np.linspace(low, high, corpus.n_players)
     return lambda player: float(values[corpus.order[player]])
 
 
-def shared_channel(corpus: Corpus) -> None:
+def shared_channel(corpus: TrainingData) -> None:
     """Record every album of a class in one room, with one equaliser and hiss; pianos, tunings and levels differ."""
 
     def sound(album: Album, player: int) -> Album:
@@ -175,7 +175,7 @@ def shared_channel(corpus: Corpus) -> None:
     corpus.sound = sound
 
 
-def shortcut(name: str, corpus: Corpus) -> None:
+def shortcut(name: str, corpus: TrainingData) -> None:
     """Give every class one tuning, level, bandwidth, noise, length or format of its own, give or take a little."""
     rng = np.random.default_rng([corpus.seed, 1])
     if name == "tuning":
@@ -207,12 +207,12 @@ def low_pass(wave: np.ndarray, hz: float) -> np.ndarray:
     return sosfilt(butter(10, hz, fs=SAMPLE_RATE, output="sos"), wave).astype(np.float32)
 
 
-def planted(seed: int) -> dict[str, tuple[Corpus, str]]:
+def planted(seed: int) -> dict[str, tuple[TrainingData, str]]:
     """List the corpora with one fault each, and the kind of finding that names it."""
-    made: dict[str, tuple[Corpus, str]] = {}
+    made: dict[str, tuple[TrainingData, str]] = {}
 
-    def plant(name: str, kind: str, **shape: Any) -> Corpus:
-        corpus = Corpus(seed * 1000 + len(made), **shape)
+    def plant(name: str, kind: str, **shape: Any) -> TrainingData:
+        corpus = TrainingData(seed * 1000 + len(made), **shape)
         made[name] = corpus, kind
         return corpus
 
@@ -232,14 +232,14 @@ def planted(seed: int) -> dict[str, tuple[Corpus, str]]:
     return made
 
 
-def clean(seed: int) -> dict[str, Corpus]:
+def clean(seed: int) -> dict[str, TrainingData]:
     """List corpora with nothing wrong: of all shapes, one channel an album, a recording, or for all."""
     rng = np.random.default_rng([seed, 3])
     made = {}
     channels = ["album"] * 14 + ["recording"] * 4 + ["one"] * 2
     for n, channel in enumerate(channels):
         shape = int(rng.integers(3, 8)), int(rng.integers(3, 6)), int(rng.integers(2, 8))
-        corpus = Corpus(seed * 1000 + 500 + n, *shape, channel=channel)
+        corpus = TrainingData(seed * 1000 + 500 + n, *shape, channel=channel)
         if n % 3 == 0:  # formats and splits differ, too, and tell nothing
             corpus.suffix = partial(lambda c, player: str(c.rng.choice([".flac", ".mp3", ".wav"])), corpus)
         if n % 2 == 0:
@@ -268,7 +268,10 @@ def judge(name: str, kind: str | None, findings: Rows) -> dict[str, Any]:
 
 def one_of_each(work: Path, seed: int, name: str, make: bool) -> dict[str, Any] | None:
     """Make and audit one corpus."""
-    corpora: dict[str, tuple[Corpus, str | None]] = {**planted(seed), **{n: (c, None) for n, c in clean(seed).items()}}
+    corpora: dict[str, tuple[TrainingData, str | None]] = {
+        **planted(seed),
+        **{n: (c, None) for n, c in clean(seed).items()},
+    }
     corpus, kind = corpora[name]
     root = work / str(seed) / name.split(" ×")[0].replace("/", " per ").replace(",", "").replace(" ", "-")
     table = corpus.write(root)

@@ -1,6 +1,6 @@
 """How much a training step on a CPU gains from keeping its memory, pair by pair in one run.
 
-python benchmarks/steady_memory.py [PAIRS]
+python benchmarks/retain_freed_memory.py [PAIRS]
 """
 
 import contextlib
@@ -15,7 +15,7 @@ def measure(steady: bool) -> float:
     import numpy as np
     import torch
 
-    from cqt2img.models.device import steady_memory
+    from cqt2img.models.device import retain_freed_memory
     from cqt2img.models.factory import build_network
     from cqt2img.tiles.spec import TileSpec
 
@@ -25,7 +25,7 @@ def measure(steady: bool) -> float:
     tiles = torch.randint(0, 255, (32, 96, 128), dtype=torch.uint8)
     optimizer = torch.optim.AdamW(network.parameters())
     seconds = []
-    with steady_memory() if steady else contextlib.nullcontext():
+    with retain_freed_memory() if steady else contextlib.nullcontext():
         for _ in range(13):
             start = time.perf_counter()
             network(tiles).square().mean().backward()

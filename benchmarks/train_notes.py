@@ -23,7 +23,7 @@ from joblib import Parallel, delayed
 from safetensors.torch import load_file, save_file
 from scipy.signal import butter, fftconvolve, resample_poly, sosfilt
 
-from cqt2img.models.device import steady_memory
+from cqt2img.models.device import retain_freed_memory
 from cqt2img.models.notes import NoteReader, find_notes
 from cqt2img.tiles.cqt import compute_cqt
 from cqt2img.tiles.spec import TileSpec
@@ -267,7 +267,7 @@ def main() -> None:
         fonts = [(font, 0) for font in a.soundfonts] if a.soundfonts else FONTS
         Parallel(2, verbose=5)(delayed(make)(n, a.work / f"{n:05d}.npz", fonts) for n in range(a.n))
     elif a.what == "train":
-        with steady_memory():
+        with retain_freed_memory():
             train(a.work, a.out, a.steps, a.start, a.rate)
     else:
         network = NoteReader()

@@ -6,13 +6,13 @@ All three without a word. Tiles are noise from a seeded generator, of the preset
 start at random: no data, no weights.
 
 `step`: `train` with resnet18, fp32, and a bare loop of the same backbone on painted tensors that lie ready take turns,
-block by block, in one process and one `steady_memory()`. The bare loop is zero_grad, forward, loss, backward, step;
+block by block, in one process, in `retain_freed_memory()`. The bare loop is zero_grad, forward, loss, backward, step;
 `train` is everything that it does in an epoch, from the crop to the progress bar. The ratio is of each block to the one
 beside it, with and without augmentation: the median and the quartiles. Goal: 1.05.
 
 `bf16`: the same in two processes one after the other, fp32 and bf16, for three networks. Goal: 1.6.
 
-`head`: `settle_norms` and `fit_head` on 2,000 tiles of 200 recordings against one pass forward over them, in batches.
+`head`: `settle_norms` and `fit_linear_probe` on 2,000 tiles of 200 recordings against one pass forward, in batches.
 Goal: 1.1 passes and 10 s.
 """
 
@@ -29,15 +29,15 @@ import torch
 from threadpoolctl import threadpool_limits
 from timm.loss import SoftTargetCrossEntropy
 
-from cqt2img.data.dataset import Corpus
+from cqt2img.data.dataset import TrainingData
 from cqt2img.data.labels import one_hot
-from cqt2img.data.tile_arrays import Strips
-from cqt2img.models.device import steady_memory
+from cqt2img.data.tile_arrays import TileArrays
+from cqt2img.models.device import retain_freed_memory
 from cqt2img.models.factory import TileNet, build_network
 from cqt2img.tiles.spec import TileSpec
-from cqt2img.training.callbacks import Watch, look_on
-from cqt2img.training.config import Recipe
-from cqt2img.training.linear_probe import fit_head, settle_norms
+from cqt2img.training.callbacks import Callback, default_callbacks
+from cqt2img.training.config import TrainingConfig
+from cqt2img.training.linear_probe import fit_linear_probe, settle_norms
 from cqt2img.training.trainer import train
 
 SPEC, N_CLASSES, BATCH, CPU = TileSpec.preset("fast"), 10, 32, torch.device("cpu")
@@ -46,7 +46,7 @@ N_PAIRS, N_ROUNDS = 3, 3  # of processes, fp32 and bf16; of the head
 NETWORKS = ("resnet18", "mobilenetv2_100", "vit_tiny_patch16_224")
 
 
-def make_corpus(n_recordings: int, n_tiles: int, n_held: int = 0) -> Corpus:
+def make_corpus(n_recordings: int, n_tiles: int, n_held: int = 0) -> TrainingData:
     """Give recordings of noise, of ten classes that are a little louder each in rows of its own."""
     rng = np.random.default_rng(0)
     codes = np.arange(n_recordings) % N_CLASSES
@@ -58,7 +58,9 @@ def make_corpus(n_recordings: int, n_tiles: int, n_held: int = 0) -> Corpus:
     n_frames = np.full(n_recordings, shape[1], dtype=np.int64)
     places = np.arange(n_recordings)
     mine, held = places[: n_recordings - n_held], places[n_recordings - n_held :]
-    return Corpus(Strips(SPEC, strips, n_frames), one_hot(codes, N_CLASSES, 0.1), places // N_CLASSES, mine, held)
+    return TrainingData(
+        TileArrays(SPEC, strips, n_frames), one_hot(codes, N_CLASSES, 0.1), places // N_CLASSES, mine, held
+    )
 
 
 def make_network(name: str) -> TileNet:
@@ -90,10 +92,10 @@ def bare_loop(name: str, precision: str) -> Callable[[], None]:
     return block
 
 
-class Turns(Watch):
+class Turns(Callback):
     """Looks on at `train`, and after every block of its steps lets the bare loop take a block, on the clock."""
 
-    def __init__(self, bare: Callable[[], None], bar: Watch) -> None:
+    def __init__(self, bare: Callable[[], None], bar: Callback) -> None:
         self.bare, self.bar = bare, bar
         self.n_steps = 0
         self.ours: list[tuple[float, float]] = []  # seconds of the processor, and of the clock, a step
@@ -124,9 +126,9 @@ def take_turns(name: str, precision: str, augment: str, n_blocks: int) -> tuple[
     n_steps = BLOCK * (n_blocks + WARM_UP)
     n_recordings = 2 * N_CLASSES
     corpus = make_corpus(n_recordings, -(-n_steps * BATCH // n_recordings))
-    recipe = Recipe(epochs=1, batch_size=BATCH, augment=augment, precision=precision)
+    recipe = TrainingConfig(epochs=1, batch_size=BATCH, augment=augment, precision=precision)
     with ExitStack() as stack:
-        turns = Turns(bare_loop(name, precision), stack.enter_context(look_on(True)))
+        turns = Turns(bare_loop(name, precision), stack.enter_context(default_callbacks(True)))
         train(make_network(name), corpus, recipe, "cpu", turns)
     return np.array(turns.ours[WARM_UP:]), np.array(turns.theirs[WARM_UP:])
 
@@ -169,16 +171,16 @@ def measure_head() -> None:
 
         def forward(network: TileNet = network) -> None:
             network.eval()
-            with torch.inference_mode(), steady_memory():
+            with torch.inference_mode(), retain_freed_memory():
                 for batch in batches:
                     network(batch)
 
         def settle(network: TileNet = network) -> None:
-            with steady_memory():
+            with retain_freed_memory():
                 settle_norms(network, corpus, CPU, seed=0)
 
         def head(network: TileNet = network) -> None:
-            fit_head(network, corpus, CPU)
+            fit_linear_probe(network, corpus, CPU)
 
         rows = []
         for _ in range(N_ROUNDS):
@@ -191,7 +193,7 @@ def measure_head() -> None:
         once, norms, alone = np.median(rows, axis=0)
         passes = [(row[1] + row[2]) / row[0] for row in rows]
         print(f"head, {name}: one pass {once:.1f} s of the processor, batch norms {norms:.1f} s, "
-              f"fit_head {alone:.1f} s; together {np.median(passes):.2f} passes ({min(passes):.2f} to "
+              f"fit_linear_probe {alone:.1f} s; together {np.median(passes):.2f} passes ({min(passes):.2f} to "
               f"{max(passes):.2f}), {norms + alone - 1.1 * once:+.1f} s beyond 1.1 passes", flush=True)  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """None of these, a player more, and calibration: ten jazz pianists, albums held out.
 
-    python benchmarks/unknown.py TILES WEIGHTS WORK {strangers,enrol,calibration} [--finetune all]
+    python benchmarks/unknown.py TILES WEIGHTS WORK {strangers,enroll,calibration} [--finetune all]
 
 TILES are those of `benchmarks/jazz.py` (preset fast); WEIGHTS is the file of EfficientAT mn04; WORK gets the models,
 which are opened if they are there, and `unknown.jsonl`. Every pair of players is left out once, five models of
@@ -21,7 +21,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from cqt2img import Classifier, load, open_tiles
 from cqt2img.data.recordings import list_recordings
 from cqt2img.inference.calibration import to_proba
-from cqt2img.inference.enrollment import Gallery, Head, fit_new_row, read_head
+from cqt2img.inference.enrollment import Head, ReferenceSet, fit_new_row, read_head
 from cqt2img.inference.open_set import SCORES, measure
 
 DRAWS, CLIPS = 10, 5
@@ -32,11 +32,11 @@ def main() -> None:
     parser.add_argument("tiles", type=Path)
     parser.add_argument("weights", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("what", choices=["strangers", "enrol", "calibration"])
+    parser.add_argument("what", choices=["strangers", "enroll", "calibration"])
     parser.add_argument("--finetune", default="all", choices=["all", "head"])
     a = parser.parse_args()
     table = list_recordings(open_tiles(a.tiles))
-    for row in {"strangers": strangers, "enrol": enrol, "calibration": calibration}[a.what](table, a):
+    for row in {"strangers": strangers, "enroll": enroll, "calibration": calibration}[a.what](table, a):
         print(json.dumps(row), flush=True)
         with (a.work / "unknown.jsonl").open("a") as file:
             file.write(json.dumps({"what": a.what, "finetune": a.finetune, **row}) + "\n")
@@ -64,8 +64,8 @@ def strangers(table: pd.DataFrame, a: argparse.Namespace) -> Any:
     """How well players that were left out are told from the others, by every score; what `fit` believed."""
     found: dict[str, list[list[float]]] = {}
     for out, model in worlds(table, a):
-        familiarity, head, features = model.familiarity_, read_head(model.network_), model.embed(table)
-        assert head is not None and model.gallery_ is not None  # noqa: PT018
+        familiarity, head, features = model.open_set_, read_head(model.network_), model.embed(table)
+        assert head is not None and model.references_ is not None  # noqa: PT018
         yield {"out": out, "score": familiarity.score, "lost": familiarity.lost, "believed": familiarity.auroc}
         if not out:
             # who met them: how well the sum of their probabilities tells the same pairs
@@ -77,10 +77,10 @@ def strangers(table: pd.DataFrame, a: argparse.Namespace) -> Any:
                        for p in pairs]  # fmt: skip
                 yield {"side": side, "auroc of a model that was trained on the pair": float(np.mean(met))}
             continue
-        values = {score: measure(score, features, head, model.gallery_) for score in SCORES}
+        values = {score: measure(score, features, head, model.references_) for score in SCORES}
         values["chosen"] = values[familiarity.score]
         known = ~table["label"].isin(out).to_numpy()
-        called = familiarity.judge(features, head, model.gallery_) < familiarity.lost
+        called = familiarity.judge(features, head, model.references_) < familiarity.lost
         for side in ("valid", "test"):
             rows = (table["split"] == side).to_numpy()
             for score, value in values.items():
@@ -91,7 +91,7 @@ def strangers(table: pd.DataFrame, a: argparse.Namespace) -> Any:
         yield {"name": name, "mean": float(np.mean(values_)), "each": np.round(np.ravel(values_), 3).tolist()}
 
 
-def enrol(table: pd.DataFrame, a: argparse.Namespace) -> Any:
+def enroll(table: pd.DataFrame, a: argparse.Namespace) -> Any:
     """Two players from five half-minutes each, beside a model that was trained on all of theirs."""
     label, split, full = table["label"].to_numpy(), table["split"].to_numpy(), None
     albums, found = table["group"].to_numpy(), {}  # type: ignore[var-annotated]
@@ -110,10 +110,10 @@ def enrol(table: pd.DataFrame, a: argparse.Namespace) -> Any:
             }
             ways = {"enroll": fit_new_row, "imprint": imprint}
             for way, row_of in ways.items():
-                wide, gallery, names = head, model.gallery_, [*model.classes_]
+                wide, gallery, names = head, model.references_, [*model.classes_]
                 for name in out:
                     row, bias, _ = row_of(wide, gallery, features[clips[name]], albums[clips[name]])
-                    gallery = gallery.enrol(len(names), features[clips[name]])
+                    gallery = gallery.enroll(len(names), features[clips[name]])
                     wide, names = wide.insert(len(names), row, bias), [*names, name]
                 said = np.array(names)[wide(features).argmax(axis=1)]
                 for side in ("valid", "test"):
@@ -127,7 +127,7 @@ def enrol(table: pd.DataFrame, a: argparse.Namespace) -> Any:
         yield {"side": side, "way": way, **dict(zip(words, np.mean(values, axis=0).round(3).tolist(), strict=True))}
 
 
-def imprint(head: Head, gallery: Gallery, clips: np.ndarray, albums: np.ndarray) -> tuple[np.ndarray, float, None]:
+def imprint(head: Head, gallery: ReferenceSet, clips: np.ndarray, albums: np.ndarray) -> tuple[np.ndarray, float, None]:
     """Take the direction of the mean of the clips, as long as the other rows (Qi, Brown & Lowe 2018)."""
     mine = gallery.features[~gallery.held]
     mean, scale = mine.mean(axis=0), np.maximum(mine.std(axis=0), 0.01 * mine.std(axis=0).max())

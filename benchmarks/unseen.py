@@ -33,16 +33,16 @@ from sklearn.preprocessing import StandardScaler
 
 from cqt2img import compare, render
 from cqt2img.auditing.tile_statistics import sketch_tiles
-from cqt2img.data.dataset import Corpus
+from cqt2img.data.dataset import TrainingData
 from cqt2img.data.labels import one_hot
 from cqt2img.data.recordings import list_recordings
-from cqt2img.data.tile_arrays import Strips, load_strips
+from cqt2img.data.tile_arrays import TileArrays, load_tile_arrays
 from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
 from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_proba
 from cqt2img.models.factory import TileNet, build_network
 from cqt2img.models.notes import describe_phrases, read_phrases
 from cqt2img.tiles.spec import TileSpec
-from cqt2img.training.linear_probe import _embedder, fit_head
+from cqt2img.training.linear_probe import _embedder, fit_linear_probe
 
 CPU = torch.device("cpu")
 SETS = {  # name: corpus, options of make_audio.py
@@ -66,7 +66,7 @@ class Set:
         tiles = render(audio / "recordings.csv", a.work / f"tiles-{name}", "notes", n_jobs=a.jobs)
         self.name, self.corpus, self.a = name, corpus, a
         self.table = list_recordings(tiles)
-        self.long, _ = load_strips(self.table, tiles.spec)
+        self.long, _ = load_tile_arrays(self.table, tiles.spec)
         self.table["group"] = self.table["label"] + "/" + self.table["album"].astype(str)
         self.short = shorter(self.long, TileSpec.preset("piano"))
 
@@ -84,7 +84,7 @@ def sessions(a: argparse.Namespace) -> Path:
     return a.work / "sessions.csv"
 
 
-def shorter(strips: Strips, spec: TileSpec) -> Strips:
+def shorter(strips: TileArrays, spec: TileSpec) -> TileArrays:
     """Cut the same pictures into shorter tiles."""
     cut = []
     for strip, n in zip(strips.strips, strips.n_frames.tolist(), strict=True):
@@ -92,7 +92,7 @@ def shorter(strips: Strips, spec: TileSpec) -> Strips:
         n_tiles = max(1, whole + (rest >= spec.min_fill * spec.width))
         missing = max(0, n_tiles * spec.width - strip.shape[1])
         cut.append(np.pad(strip, ((0, 0), (0, missing)))[:, : n_tiles * spec.width])
-    return Strips(spec, cut, strips.n_frames)
+    return TileArrays(spec, cut, strips.n_frames)
 
 
 def main() -> None:
@@ -205,8 +205,10 @@ def by_network(name: str) -> Callable:
         weights = "imagenet" if name == "notes" else a.shared / "weights/mobilenetv2_100.safetensors"
         torch.manual_seed(0)
         network: TileNet = build_network(name, codes.max() + 1, strips[0].spec, weights).eval()
-        corpus = Corpus(strips[0], one_hot(codes, codes.max() + 1, 0.0), one.table["group"].to_numpy(), train, valid)
-        fitted = fit_head(network, corpus, CPU, 0, a.work / "features", refit=True)
+        corpus = TrainingData(
+            strips[0], one_hot(codes, codes.max() + 1, 0.0), one.table["group"].to_numpy(), train, valid
+        )
+        fitted = fit_linear_probe(network, corpus, CPU, 0, a.work / "features", refit=True)
         head: Any = network.backbone.get_classifier()
         embed = _embedder(network, CPU, a.work / "features")
         rows = []

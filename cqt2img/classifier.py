@@ -9,20 +9,20 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from cqt2img._utils.parallel import Progress, progress_bar, run_jobs
-from cqt2img.data.labels import encode, refuse_unlabelled
+from cqt2img._utils.parallel import Progress, progress_bar, run_parallel
+from cqt2img.data.labels import check_labelled, encode
 from cqt2img.data.recordings import list_recordings
-from cqt2img.data.tile_folder import spec_for
+from cqt2img.data.tile_folder import resolve_spec
 from cqt2img.errors import InputError
 from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
 from cqt2img.inference.calibration import to_proba
-from cqt2img.inference.enrollment import Gallery, Head, read_head
-from cqt2img.inference.open_set import Familiarity, refuse_unready, word_for
-from cqt2img.inference.predict import Heard, embed, embed_tiles, listen
-from cqt2img.inference.tables import recording_answers, tile_answers
-from cqt2img.models.device import find_device
+from cqt2img.inference.enrollment import Head, ReferenceSet, read_head
+from cqt2img.inference.open_set import OpenSetDetector, check_open_set_ready, unknown_label
+from cqt2img.inference.predict import RecordingOutput, embed, embed_tiles, predict_recordings
+from cqt2img.inference.tables import recording_table, tile_table
+from cqt2img.models.device import resolve_device
 from cqt2img.models.factory import TileNet
-from cqt2img.tiles.extract import attempt, refuse_bad
+from cqt2img.tiles.extract import raise_on_failures, try_extract
 from cqt2img.tiles.spec import TileSpec
 
 if TYPE_CHECKING:
@@ -36,18 +36,18 @@ from pathlib import Path
 import torch
 
 from cqt2img._utils.files import check_folder
-from cqt2img.data.dataset import Corpus, arrange, draw_sides, list_sides
+from cqt2img.data.dataset import TrainingData, list_train_validation, load_train_validation, split_training_data
 from cqt2img.inference.calibration import fit_temperature
-from cqt2img.inference.enrollment import describe, find_albums, fit_new_row, refuse_name, widen_head
+from cqt2img.inference.enrollment import check_new_name, describe_enrollment, fit_new_row, infer_albums, widen_head
 from cqt2img.inference.model_io import load_model, save_model
-from cqt2img.inference.open_set import choose
-from cqt2img.models.device import steady_memory
+from cqt2img.inference.open_set import select_score
+from cqt2img.models.device import retain_freed_memory
 from cqt2img.models.factory import build_network
 from cqt2img.models.notes import NOTES, reads
-from cqt2img.models.weights import met_before
-from cqt2img.training.callbacks import look_on
-from cqt2img.training.config import Recipe, check_parts
-from cqt2img.training.trainer import Trained, train, train_head
+from cqt2img.models.weights import training_provenance
+from cqt2img.training.callbacks import default_callbacks
+from cqt2img.training.config import TrainingConfig, check_fractions
+from cqt2img.training.trainer import TrainingResult, train, train_linear_probe
 
 log = logging.getLogger(__name__)
 _RECIPE = (
@@ -71,8 +71,8 @@ class Listener(ClassifierMixin, BaseEstimator):
     temperature_: float
     groups_: NDArray[Any]
     fingerprints_: list[str]
-    gallery_: Gallery | None
-    familiarity_: Familiarity
+    references_: ReferenceSet | None
+    open_set_: OpenSetDetector
 
     def identify(self, X: Any, top_k: int = 3, unknown: bool = False) -> "pd.DataFrame":
         """Name the player of every recording, with one row for each, whatever its state.
@@ -102,7 +102,7 @@ class Listener(ClassifierMixin, BaseEstimator):
         -----
         `label` and `probability` always say who it is if it is one of the players that the model knows.
         `known`, 0 to 1, is the part of recordings by these players, heard in `fit` but not trained on, that
-        sounded no more familiar than this one. `is_unknown` is true where that is below `familiarity_.lost`;
+        sounded no more familiar than this one. `is_unknown` is true where that is below `open_set_.lost`;
         see `predict` for what to expect of it.
         """
         return self.answers(X, top_k, unknown)[0]
@@ -135,7 +135,7 @@ class Listener(ClassifierMixin, BaseEstimator):
         -----
         Up to one in ten recordings of players that the model knows is called unknown, too: that is how the
         line was drawn, on recordings that were kept from training, and a strange album can cost more. How many
-        strangers are then found depends on how well the model tells players apart: `familiarity_.auroc`
+        strangers are then found depends on how well the model tells players apart: `open_set_.auroc`
         says how often a recording of a known player sounded more familiar than one of a player who was left
         out, .5 being chance. It flatters: it rests on few recordings, and the body of a network that was trained
         whole had met these players; try strangers of your own. Of ten jazz pianists,
@@ -143,13 +143,13 @@ class Listener(ClassifierMixin, BaseEstimator):
         (`benchmarks/unknown.py`).
         """
         check_is_fitted(self)
-        word = None if unknown is False else word_for(unknown, self.classes_)
+        word = None if unknown is False else unknown_label(unknown, self.classes_)
         proba, known = self._hear("predict", X, unknown is not False)
         bad = np.isnan(proba).any(axis=1)
         labels = self.classes_[np.where(bad, 0, proba.argmax(axis=1))]
         if word is not None:
             kind = labels.dtype if labels.dtype.kind == "U" else object
-            labels = np.where(known < self.familiarity_.lost, word, labels.astype(kind))
+            labels = np.where(known < self.open_set_.lost, word, labels.astype(kind))
         if bad.any():
             labels = labels.astype(object)
             labels[bad] = None
@@ -198,12 +198,12 @@ class Listener(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         table = list_recordings(X)
-        device = find_device(self.device)
+        device = resolve_device(self.device)
         rows, infos = zip(
             *embed(self.network_.to(device), self._pictures(table, X), device, self.batch_size), strict=True
         )
         if self.on_error == "raise":
-            refuse_bad("embed", table["path"], infos, "Mend or remove it, or pass on_error='skip'.")
+            raise_on_failures("embed", table["path"], infos, "Mend or remove it, or pass on_error='skip'.")
         heard = [row for row in rows if row is not None]
         if not heard:  # only the network knows how many features there are
             heard = [embed_tiles(self.network_, np.zeros((1, *self.spec_.size), np.uint8), device)[0]]
@@ -257,14 +257,14 @@ class Listener(ClassifierMixin, BaseEstimator):
         table = list_recordings(X)
         heard = list(self._listen(table, X, head is not None))
         paths, names, warmth = table["path"].tolist(), self.classes_, self.temperature_
-        recordings = recording_answers(paths, heard, names, warmth, top_k)
+        recordings = recording_table(paths, heard, names, warmth, top_k)
         if head is not None:
             known = self._judge(heard, head)
             place = recordings.columns.get_loc("status")
             recordings.insert(place, "known", known.round(4))
-            strange = [None if np.isnan(part) else bool(part < self.familiarity_.lost) for part in known]
+            strange = [None if np.isnan(part) else bool(part < self.open_set_.lost) for part in known]
             recordings.insert(place + 1, "is_unknown", strange)
-        return recordings, tile_answers(paths, heard, names, warmth, self.spec_, top_k)
+        return recordings, tile_table(paths, heard, names, warmth, self.spec_, top_k)
 
     def score(self, X: Any, y: Sequence[Any] | None = None, sample_weight: Any = None) -> float:
         """Give the part of the recordings that are named right.
@@ -292,7 +292,7 @@ class Listener(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         labels = list_recordings(X, y)["label"].tolist()
-        refuse_unlabelled("score", labels)
+        check_labelled("score", labels)
         right = [a == b for a, b in zip(self.predict(X).tolist(), np.asarray(labels).tolist(), strict=True)]
         return float(np.average(right, weights=sample_weight))
 
@@ -329,7 +329,7 @@ class Listener(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         table = list_recordings(X, y, groups, group_by)
-        refuse_unlabelled("evaluate", table["label"].tolist(), table["path"].tolist())
+        check_labelled("evaluate", table["label"].tolist(), table["path"].tolist())
         codes = encode(table["label"].tolist(), self.classes_)
         heard = list(self._listen(table, X))
         good = [n for n, one in enumerate(heard) if one.recording is not None]
@@ -344,10 +344,12 @@ class Listener(ClassifierMixin, BaseEstimator):
         tiles = tuple(one.tiles for one in heard if one.tiles is not None)
         return replace(scores, known_groups=tuple(known), tiles=tiles, tile_seconds=self.spec_.tile_seconds)
 
-    def _listen(self, table: "pd.DataFrame", X: Any, with_features: bool = False) -> Iterator[Heard]:
+    def _listen(self, table: "pd.DataFrame", X: Any, with_features: bool = False) -> Iterator[RecordingOutput]:
         """Hear every recording of a table in turn."""
-        device = find_device(self.device)
-        return listen(self.network_.to(device), self._pictures(table, X), device, self.batch_size, with_features)
+        device = resolve_device(self.device)
+        return predict_recordings(
+            self.network_.to(device), self._pictures(table, X), device, self.batch_size, with_features
+        )
 
     def _hear(self, caller: str, X: Any, unknown: bool = False) -> tuple[NDArray[np.float32], NDArray]:
         """Give the probabilities of every recording, and how familiar it is; NaN where it cannot be read."""
@@ -357,7 +359,7 @@ class Listener(ClassifierMixin, BaseEstimator):
         heard = list(self._listen(table, X, head is not None))
         if self.on_error == "raise":
             infos = [one.info for one in heard]
-            refuse_bad(caller, table["path"], infos, "Use identify for one row each, or on_error='skip'.")
+            raise_on_failures(caller, table["path"], infos, "Use identify for one row each, or on_error='skip'.")
         proba = np.full((len(table), len(self.classes_)), np.nan, dtype=np.float32)
         for row, one in enumerate(heard):
             if one.recording is not None:
@@ -369,25 +371,25 @@ class Listener(ClassifierMixin, BaseEstimator):
         if not unknown:
             return None
         head = read_head(self.network_)
-        refuse_unready(self.gallery_, head)
+        check_open_set_ready(self.references_, head)
         return head
 
-    def _judge(self, heard: Sequence[Heard], head: Head) -> NDArray[np.float64]:
+    def _judge(self, heard: Sequence[RecordingOutput], head: Head) -> NDArray[np.float64]:
         """Say how familiar every recording is."""
-        assert self.gallery_ is not None
+        assert self.references_ is not None
         known = np.full(len(heard), np.nan)
         good = [n for n, one in enumerate(heard) if one.features is not None]
         if good:
-            known[good] = self.familiarity_.judge(
-                np.stack([one.features for one in heard if one.features is not None]), head, self.gallery_
+            known[good] = self.open_set_.judge(
+                np.stack([one.features for one in heard if one.features is not None]), head, self.references_
             )
         return known
 
     def _pictures(self, table: "pd.DataFrame", X: Any) -> Iterator[Any]:
         """Draw every recording of a table in turn."""
-        spec_for(self.spec_, X, "predict")
+        resolve_spec(self.spec_, X, "predict")
         jobs = zip(table["item"], [self.spec_] * len(table), table["tiles"], strict=True)
-        return run_jobs(attempt, jobs, len(table), self.n_jobs, self._bar(), "listening")
+        return run_parallel(try_extract, jobs, len(table), self.n_jobs, self._bar(), "listening")
 
     def _bar(self) -> Progress | None:
         return progress_bar if self.verbose else None
@@ -489,10 +491,10 @@ class Classifier(Listener):
         Of the pictures of their recordings, by which they are known under any name.
     skipped_ : list of dict
         `path`, `reason` and `message` of training recordings that were left out.
-    gallery_ : Gallery
+    references_ : ReferenceSet
         What the network has to say of its recordings, by which `predict` tells the unknown and `enroll`
         adds a player. None in a model of an older version.
-    familiarity_ : Familiarity
+    open_set_ : OpenSetDetector
         How the unknown is told: `score`, `lost` and `auroc`, see `predict`.
     enrolled_ : list of dict
         What `enroll` added: `name`, `n_clips`, `n_albums`, and `right`, the part of the clips that was
@@ -619,33 +621,35 @@ class Classifier(Listener):
         TrainingError
             If the loss is no longer a number.
         """
-        recipe = Recipe(seed=_plain(self.random_state), **{name: _plain(getattr(self, name)) for name in _RECIPE})
+        recipe = TrainingConfig(
+            seed=_plain(self.random_state), **{name: _plain(getattr(self, name)) for name in _RECIPE}
+        )
         if self.on_error not in ("raise", "skip"):
             raise InputError(f"fit: on_error must be 'raise' or 'skip', got {self.on_error!r}. Choose one.")
-        check_parts(label_smoothing=self.label_smoothing, validation_fraction=self.validation_fraction)
+        check_fractions(label_smoothing=self.label_smoothing, validation_fraction=self.validation_fraction)
         self._check_folders(checkpoint, resume)
-        table, wanted = list_sides(X, y, groups, group_by, validation)
-        device = find_device(self.device)
-        spec = spec_for(self.spec, X, "fit", NOTES if self.backbone in (None, NOTES) else "piano")
+        table, wanted = list_train_validation(X, y, groups, group_by, validation)
+        device = resolve_device(self.device)
+        spec = resolve_spec(self.spec, X, "fit", NOTES if self.backbone in (None, NOTES) else "piano")
         backbone = (NOTES if reads(spec) else "resnet18") if self.backbone is None else str(self.backbone)
         if backbone == NOTES:
             recipe = replace(recipe, finetune="head")
         with torch.random.fork_rng():  # the network comes first: weights that are missing should not cost an hour
             torch.manual_seed(self.random_state)
             network = build_network(backbone, len(wanted), spec, self.weights, self.in_chans)
-        groups_before, fingerprints_before = met_before(self.weights)
-        strips, table, skipped = draw_sides(table, spec, self.on_error, self.n_jobs, self._bar())
+        groups_before, fingerprints_before = training_provenance(self.weights)
+        strips, table, skipped = load_train_validation(table, spec, self.on_error, self.n_jobs, self._bar())
         part = self.validation_fraction if validation is None else None
-        corpus, classes = arrange(strips, table, wanted, part, self.label_smoothing, self.random_state)
+        corpus, classes = split_training_data(strips, table, wanted, part, self.label_smoothing, self.random_state)
         trained = self._train(network, corpus, recipe, None if checkpoint is None else Path(checkpoint), resume)
         network.load_state_dict(trained.state)
         gallery = self._remember(network.to(device), corpus, trained)
-        familiarity = choose(gallery, self.random_state)
+        familiarity = select_score(gallery, self.random_state)
         self.network_ = network  # from here on nothing can fail: a stop leaves the model of before
         self.classes_, self.skipped_ = classes, skipped
         self.architecture_ = {"backbone": backbone, "in_chans": int(self.in_chans)}
         self.spec_ = spec
-        self.gallery_, self.familiarity_ = gallery, familiarity
+        self.references_, self.open_set_ = gallery, familiarity
         self.enrolled_: list[dict[str, Any]] = []
         self.history_ = trained.history
         held_codes = corpus.targets[corpus.validation].argmax(axis=1)
@@ -665,27 +669,27 @@ class Classifier(Listener):
                 check_folder(Path(folder))
 
     def _train(
-        self, network: TileNet, corpus: Corpus, recipe: Recipe, checkpoint: Path | None, resume: bool
-    ) -> Trained:
+        self, network: TileNet, corpus: TrainingData, recipe: TrainingConfig, checkpoint: Path | None, resume: bool
+    ) -> TrainingResult:
         """Train all layers, or the head alone, which keeps the features of tiles where the others keep their state."""
-        with look_on(self.verbose and recipe.finetune == "all", checkpoint) as watch:
+        with default_callbacks(self.verbose and recipe.finetune == "all", checkpoint) as watch:
             if recipe.finetune == "all":
                 return train(network, corpus, recipe, self.device, watch, checkpoint, resume)
             memory = self.memory if self.memory is not None or checkpoint is None else checkpoint / "features"
-            network.to(find_device(self.device))
-            return train_head(network, corpus, recipe, watch, memory, self._bar())
+            network.to(resolve_device(self.device))
+            return train_linear_probe(network, corpus, recipe, watch, memory, self._bar())
 
-    def _remember(self, network: TileNet, corpus: Corpus, trained: Trained) -> Gallery:
+    def _remember(self, network: TileNet, corpus: TrainingData, trained: TrainingResult) -> ReferenceSet:
         """Keep what the body has to say of every recording, which goes through it once more if it moved."""
         places, bar = [*corpus.training.tolist(), *corpus.validation.tolist()], self._bar()
         features = trained.features
         if features is None:
-            with steady_memory():
+            with retain_freed_memory():
                 shown = iter(places) if bar is None else bar(iter(places), len(places), "remembering")
                 device = network.table.device
                 features = [embed_tiles(network, corpus.strips.tiles(place), device).mean(axis=0) for place in shown]
         held = np.arange(len(places)) >= len(corpus.training)
-        return Gallery(np.stack(features), corpus.targets[places].argmax(axis=1), held).thin()
+        return ReferenceSet(np.stack(features), corpus.targets[places].argmax(axis=1), held).thin()
 
     def enroll(self, name: Any, X: Any, groups: Sequence[Any] | None = None) -> "Classifier":
         """Add a player from a few clips, in seconds and without training the network.
@@ -730,15 +734,17 @@ class Classifier(Listener):
         """
         check_is_fitted(self)
         name = _plain(name)
-        refuse_name(name, self.classes_)
-        head, gallery = read_head(self.network_), self.gallery_
+        check_new_name(name, self.classes_)
+        head, gallery = read_head(self.network_), self.references_
         if head is None or gallery is None:
             raise InputError("enroll: the model must remember its recordings and have a linear head, got an older or "
                              "another one. Fit and save it again.")  # fmt: skip
         table = list_recordings(X, groups=groups)
         heard = list(self._listen(table, X, True))
         if self.on_error == "raise":
-            refuse_bad("enroll", table["path"], [one.info for one in heard], "Leave it out, or pass on_error='skip'.")
+            raise_on_failures(
+                "enroll", table["path"], [one.info for one in heard], "Leave it out, or pass on_error='skip'."
+            )
         good = [n for n, one in enumerate(heard) if one.features is not None]
         prints = [heard[n].info["fingerprint"] for n in good]
         met = [n for n, mark in zip(good, prints, strict=True) if mark in self.fingerprints_]
@@ -747,17 +753,17 @@ class Classifier(Listener):
             raise InputError(f"enroll: X must hold new clips, got {got}. Give other clips.")
         table, features = table.iloc[good], np.stack([one.features for one in heard if one.features is not None])
         place = sum(known < name for known in self.classes_.tolist())
-        albums = find_albums(table)
+        albums = infer_albums(table)
         row, bias, right = fit_new_row(head, gallery, features, albums)
         widen_head(self.network_, place, row, bias)
         self.classes_ = np.asarray([*self.classes_[:place].tolist(), name, *self.classes_[place:].tolist()])
-        self.gallery_ = gallery.enrol(place, features)
+        self.references_ = gallery.enroll(place, features)
         self.groups_ = np.unique([*self.groups_, *map(str, table["group"])])
         self.fingerprints_ = sorted({*self.fingerprints_, *prints})
         report = {"name": name, "n_clips": len(good), "n_albums": len(set(albums)),
                   "right": None if right is None else float(right.mean())}  # fmt: skip
         self.enrolled_ = [*self.enrolled_, report]
-        log.log(*describe(report))
+        log.log(*describe_enrollment(report))
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -781,9 +787,9 @@ class Classifier(Listener):
         params["memory"] = None if self.memory is None else str(self.memory)
         facts = {"temperature": self.temperature_, "training_groups": self.groups_.tolist(),
                  "fingerprints": self.fingerprints_, "history": self.history_, "skipped": self.skipped_,
-                 "params": params, "familiarity": asdict(self.familiarity_), "enrolled": self.enrolled_}  # fmt: skip
-        save_model(Path(path), self.network_, self.architecture_, self.spec_, self.classes_, facts, self.gallery_)
-        self.network_.to(find_device(self.device))
+                 "params": params, "familiarity": asdict(self.open_set_), "enrolled": self.enrolled_}  # fmt: skip
+        save_model(Path(path), self.network_, self.architecture_, self.spec_, self.classes_, facts, self.references_)
+        self.network_.to(resolve_device(self.device))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -829,7 +835,7 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     model.network_, model.classes_, model.spec_ = saved.network, saved.classes, saved.spec
     for name in ("architecture", "temperature", "history", "fingerprints", "skipped"):
         setattr(model, f"{name}_", saved.facts[name])
-    model.gallery_, model.enrolled_ = saved.gallery, saved.facts.get("enrolled", [])
-    model.familiarity_ = Familiarity(**saved.facts.get("familiarity", {}))
+    model.references_, model.enrolled_ = saved.gallery, saved.facts.get("enrolled", [])
+    model.open_set_ = OpenSetDetector(**saved.facts.get("familiarity", {}))
     model.groups_ = np.asarray(saved.facts["training_groups"], dtype=str)
     return model

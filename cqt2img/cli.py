@@ -172,10 +172,10 @@ def fit_command(
     """Fine-tune a backbone on recordings, labelled by their folders or a csv."""
     from cqt2img._utils.files import check_folder
     from cqt2img.classifier import Classifier
-    from cqt2img.inference.model_io import check_model_name
+    from cqt2img.inference.model_io import check_model_path
     from cqt2img.training.accelerator import is_first_process
 
-    check_model_name(out)
+    check_model_path(out)
     check_folder(out.parent)
     if checkpoint is not None and out.resolve() in (checkpoint.resolve(), *checkpoint.resolve().parents):
         raise InputError(f"fit: --checkpoint must lie outside of the model {str(out)!r}, got {str(checkpoint)!r}. "
@@ -260,14 +260,14 @@ def enroll_command(
     from cqt2img._utils.files import check_folder
     from cqt2img.classifier import load
     from cqt2img.data.recordings import list_recordings
-    from cqt2img.inference.enrollment import describe
-    from cqt2img.inference.model_io import check_model_name
+    from cqt2img.inference.enrollment import describe_enrollment
+    from cqt2img.inference.model_io import check_model_path
 
-    check_model_name(out)
+    check_model_path(out)
     check_folder(out.parent)
     classifier = load(model).set_params(n_jobs=jobs, verbose=not quiet)
     classifier.enroll(name, list_recordings(one_or_all(sources), group_by=group_by)).save(out)
-    typer.echo(f"{describe(classifier.enrolled_[-1])[1]}.")
+    typer.echo(f"{describe_enrollment(classifier.enrolled_[-1])[1]}.")
     typer.echo(f"model of {len(classifier.classes_)} classes in {out}")
 
 

@@ -15,7 +15,7 @@ from cqt2img.classifier import Classifier
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.render import render
 from cqt2img.data.synthetic import make_corpus
-from cqt2img.data.tile_arrays import Strips, load_strips
+from cqt2img.data.tile_arrays import TileArrays, load_tile_arrays
 from cqt2img.data.tile_folder import TileSet
 from cqt2img.errors import InputError
 from cqt2img.evaluation.evaluation import Evaluation
@@ -24,8 +24,8 @@ from cqt2img.evaluation.report import to_png, write_page, write_table
 from cqt2img.models.factory import build_network
 from cqt2img.models.notes import NOTES
 from cqt2img.tiles.display import plot_tiles
-from cqt2img.training.callbacks import look_on
-from cqt2img.training.config import Recipe
+from cqt2img.training.callbacks import default_callbacks
+from cqt2img.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +75,7 @@ def run_demo(out: Path, seed: int, say: Callable[[str], Any], progress: bool) ->
     tiles = render(out / "recordings", out / "tiles", "fast", progress=bar)
     table = list_recordings(tiles)
     is_test = _held_out(table)
-    strips, _ = load_strips(table, tiles.spec)
+    strips, _ = load_tile_arrays(table, tiles.spec)
     say("2. The illusion: a network learns from some tiles and is tested on other tiles of the same recordings.")
     loose = _tile_score(strips, table, _N_TEST / _N_ALBUMS, seed, progress)
     say(f"   {loose.accuracy:.0%} of the tiles are right.")
@@ -108,7 +108,7 @@ def _held_out(table: "pd.DataFrame") -> NDArray[np.bool_]:
 
 
 def _tile_score(
-    strips: Strips, table: "pd.DataFrame", is_test: NDArray[np.bool_] | float, seed: int, progress: bool
+    strips: TileArrays, table: "pd.DataFrame", is_test: NDArray[np.bool_] | float, seed: int, progress: bool
 ) -> Evaluation:
     """Score a network that learns from single tiles as they are."""
     import torch
@@ -116,8 +116,8 @@ def _tile_score(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = build_network(_BACKBONE, table["label"].nunique(), strips.spec)
-    recipe = Recipe(_EPOCHS, 32, _RATE, 0.05, "none", "auto", seed)
-    with look_on(progress) as watch:
+    recipe = TrainingConfig(_EPOCHS, 32, _RATE, 0.05, "none", "auto", seed)
+    with default_callbacks(progress) as watch:
         return score_tiles(strips, table, is_test, network, recipe, watch)
 
 
@@ -156,7 +156,7 @@ def _pairs(tiles: TileSet, table: "pd.DataFrame", players: list[str]) -> tuple[N
     for player in players:
         albums = table[table["label"] == player].drop_duplicates("group")
         for row in albums.iloc[:2].itertuples():
-            strips, _ = load_strips(table.loc[[row.Index]], tiles.spec)
+            strips, _ = load_tile_arrays(table.loc[[row.Index]], tiles.spec)
             chosen.append(strips.tiles(0)[0])
             titles.append(f"{_said(player)}, album {str(row.group).rsplit('-', 1)[1]}")
     return np.stack(chosen), tiles.spec, titles

@@ -16,7 +16,7 @@ from PIL import Image
 
 import cqt2img
 from cqt2img.data import synthetic as synth
-from cqt2img.tiles.display import draw_tile
+from cqt2img.tiles.display import plot_tile
 from cqt2img.tiles.extract import make_tiles
 
 
@@ -35,7 +35,7 @@ def main() -> None:
         rows = f"{spec.bins_per_octave // 12} row{'s' * (spec.bins_per_octave > 12)} a semitone"
         title = f"{name}: {rows}, {1000 * spec.frame_seconds:.0f} ms a column, {spec.tile_seconds:.1f} s"
         axes = figure.add_subplot(2, 2, n + 1)
-        draw_tile(axes, tiles[0], spec, title)
+        plot_tile(axes, tiles[0], spec, title)
         axes.set_xlabel("seconds", fontsize=8)
     save(figure, out / "presets.png")
     synth.make_corpus(out / "recordings", n_players=3, n_albums=2, n_takes=1, seconds=12)

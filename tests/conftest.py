@@ -31,11 +31,21 @@ def small():
 
 
 @contextmanager
-def refused(kind, message):
+def raises_exactly(kind, message):
     """Expect an error with exactly this message."""
     with pytest.raises(kind) as caught:
         yield
     assert str(caught.value) == message
+
+
+@contextmanager
+def raises_with(kind, *parts):
+    """Expect an error of one class whose message names all parts, such as an argument and its value."""
+    with pytest.raises(kind) as caught:
+        yield
+    message = str(caught.value)
+    missing = [part for part in map(str, parts) if part not in message]
+    assert not missing, f"{missing} not in {message!r}"
 
 
 def make_wave(midi, seconds=2.0, rate=3.0, seed=0):
@@ -62,9 +72,9 @@ def ramp(n_frames):
 def strips(small):
     """Five recordings of 20, 32, 70, 100 and 300 frames."""
     from cqt2img.data.recordings import list_recordings
-    from cqt2img.data.tile_arrays import load_strips
+    from cqt2img.data.tile_arrays import load_tile_arrays
 
-    found, _ = load_strips(list_recordings([ramp(n) for n in (20, 32, 70, 100, 300)]), small)
+    found, _ = load_tile_arrays(list_recordings([ramp(n) for n in (20, 32, 70, 100, 300)]), small)
     return found
 
 

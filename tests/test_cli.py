@@ -17,7 +17,7 @@ from cqt2img.classifier import load
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.tile_folder import open_tiles
 from cqt2img.errors import InputError
-from tests.conftest import RATE, make_wave, refused
+from tests.conftest import RATE, make_wave, raises_exactly
 
 FIT = ["--backbone", "test_resnet", "--weights", "none", "--epochs", "1", "--augment", "none", "--device", "cpu", "-q"]
 COMMANDS = ["render", "fit", "predict", "evaluate", "backbones", "demo"]
@@ -248,7 +248,7 @@ def test_fit_with_any_argument_of_classifier(folder, spec_file, tmp_path):
 def test_arguments_have_names(folder, tmp_path, pair):
     names = ", ".join(cqt2img.Classifier().get_params())
     assert "mixup" in names
-    with refused(InputError, f"fit: --param must be NAME=VALUE, got {pair!r}. Choose a name of {names}."):
+    with raises_exactly(InputError, f"fit: --param must be NAME=VALUE, got {pair!r}. Choose a name of {names}."):
         run("fit", folder, "-o", tmp_path / "model", *FIT, "-p", pair)
     assert not (tmp_path / "model").exists()
 
@@ -259,7 +259,7 @@ def test_the_checkpoint_lies_outside_of_the_model(folder, tmp_path, below):
     message = (
         f"fit: --checkpoint must lie outside of the model {str(out)!r}, got {str(state)!r}. Choose another folder."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         run("fit", folder, "-o", out, *FIT, "--checkpoint", state)
     assert not out.exists()
 
@@ -293,7 +293,7 @@ def test_fit_that_is_stopped_goes_on(tile_folder, tmp_path, monkeypatch):
 
     words = ["fit", tile_folder, *FIT, "--epochs", "3"]
     assert run(*words, "-o", tmp_path / "whole")[0] == 0
-    close, entries = module._Course._close_epoch, []
+    close, entries = module.Trainer._close_epoch, []
 
     def stop(self, start):
         close(self, start)
@@ -301,7 +301,7 @@ def test_fit_that_is_stopped_goes_on(tile_folder, tmp_path, monkeypatch):
         if len(entries) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module._Course, "_close_epoch", stop)
+    monkeypatch.setattr(module.Trainer, "_close_epoch", stop)
     code, out, err = run(*words, "-o", tmp_path / "model", "--checkpoint", tmp_path / "state")
     assert (code, out) == (130, "")
     assert err == "cqt2img: stopped. Run the same command again with --resume.\n"

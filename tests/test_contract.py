@@ -21,7 +21,7 @@ from cqt2img.inference.predict import embed_tiles
 from cqt2img.models.architecture import WAYS
 from cqt2img.models.factory import build_network
 from cqt2img.training.trainer import TrainingError
-from tests.conftest import make_cqt, refused
+from tests.conftest import make_cqt, raises_exactly
 
 CHECKS = [
     "check_do_not_raise_errors_in_init_or_set_params",
@@ -118,7 +118,7 @@ def test_fit_gives_itself_and_names_that_end_in_an_underscore(classifier):
     assert classifier.fit(lines(), Y) is classifier
     made = set(vars(classifier)) - set(before)
     assert made == {
-        "architecture_", "classes_", "enrolled_", "familiarity_", "fingerprints_", "gallery_", "groups_", "history_",
+        "architecture_", "classes_", "enrolled_", "open_set_", "fingerprints_", "references_", "groups_", "history_",
         "network_", "skipped_", "spec_", "temperature_",
     }  # fmt: skip
     assert {name: getattr(classifier, name) for name in before} == before
@@ -200,7 +200,7 @@ def test_labels_may_be_a_series_of_any_index(classifier):
 
 def test_one_class(classifier):
     message = "fit: y must hold two classes or more, got only low. Add recordings of another player."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         classifier.fit(lines(3), ["low"] * 3)
 
 
@@ -209,7 +209,7 @@ def test_class_with_one_recording(classifier):
         "fit: y must hold two recordings or more of every class, got one of rare. "
         "Add recordings of it, or leave it out."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         classifier.fit(lines(3), ["low", "low", "rare"])
 
 
@@ -218,13 +218,13 @@ def test_unlabelled(classifier, tmp_path):
         "fit: y must label every recording, got none for 3 of 3, first 'array 0'. "
         "Sort the recordings into one folder per label, or give y or a csv with the column label."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         classifier.fit(lines(3))
 
 
 def test_lengths_differ(classifier):
     message = "list_recordings: y must have one entry per recording, got 2 for 3. Count the recordings of X."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         classifier.fit(lines(3), ["low", "high"])
 
 
@@ -232,17 +232,17 @@ def test_lengths_differ(classifier):
 @pytest.mark.parametrize("name", ["validation_fraction", "label_smoothing"])
 def test_parts_lie_between_nothing_and_all(classifier, name, bad):
     message = f"fit: {name} must be a number from 0 to below 1, got {bad!r}. Choose another."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         classifier.set_params(**{name: bad}).fit(lines(), Y)
 
 
 def test_on_error_is_one_of_two(classifier):
-    with refused(InputError, "fit: on_error must be 'raise' or 'skip', got 'ignore'. Choose one."):
+    with raises_exactly(InputError, "fit: on_error must be 'raise' or 'skip', got 'ignore'. Choose one."):
         classifier.set_params(on_error="ignore").fit(lines(), Y)
 
 
 def test_arguments_are_checked_before_the_recordings(classifier):
-    with refused(InputError, "fit: epochs must be a whole number from 1, got 0. Choose another."):
+    with raises_exactly(InputError, "fit: epochs must be a whole number from 1, got 0. Choose another."):
         classifier.set_params(epochs=0).fit("nowhere")
 
 
@@ -274,7 +274,7 @@ def test_validation_with_a_strange_label(classifier):
         "encode: y must hold labels that the model knows, got middle. "
         "It knows high, low: rename the labels or fit a new model."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         classifier.fit(lines(8), Y[:8], validation=(lines(2), ["low", "middle"]))
 
 
@@ -291,7 +291,7 @@ def test_validation_that_holds_training_recordings(options, tile_folder):
         f"fit: validation must hold recordings that training does not, got 18 of 18, first {first!r}. "
         "Give other recordings, or put copies into one group."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         Classifier(**options).fit(tile_folder, validation=tile_folder)
 
 
@@ -302,7 +302,7 @@ def test_one_sound_with_two_labels(options):
         f"fit: y must give the same sound one label, got {Y[0]} for 'array 0' and {Y[3]} for 'array 3'. "
         "Remove one of them."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         Classifier(**options).fit(X, Y)
 
 
@@ -318,7 +318,7 @@ def test_a_device_that_is_not_here_costs_no_time(options, monkeypatch):
     message = "Classifier: device must be None or one of cpu here, got 'gpu'. Choose one of these."
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         Classifier(**{**options, "device": "gpu", "epochs": 10**6}).fit(lines(), Y)
 
 
@@ -395,10 +395,10 @@ def test_rows_that_are_not_of_the_recordings(tile_folder):
         (0, "be a mask or a list of rows, got int"),
         (np.ones((n, 2), bool), "be a mask or a list of rows, got ndarray"),
     ):
-        with refused(InputError, f"TileSet.select: rows must {told}. {WAY}"):
+        with raises_exactly(InputError, f"TileSet.select: rows must {told}. {WAY}"):
             tiles.select(bad)
     late = tiles.select(tiles.recordings["label"] == "Middle")
-    with refused(InputError, f"TileSet.select: rows must be of recordings, each once, got 0. {WAY}"):
+    with raises_exactly(InputError, f"TileSet.select: rows must be of recordings, each once, got 0. {WAY}"):
         late.select([0])
     assert late.select(late.recordings["label"] == "Middle").recordings.equals(late.recordings)
     assert len(tiles.select([]).recordings) == 0
@@ -417,7 +417,7 @@ def test_a_folder_of_that_name_is_no_weights(options, tile_folder, tmp_path, mon
 
 @pytest.mark.parametrize("bad", [5, True, [1], {}])
 def test_weights_are_a_word_or_a_file(options, tile_folder, bad):
-    with refused(InputError, f"Classifier: weights must be 'imagenet', None or a file, got {bad!r}. {WAYS}"):
+    with raises_exactly(InputError, f"Classifier: weights must be 'imagenet', None or a file, got {bad!r}. {WAYS}"):
         Classifier(**{**options, "weights": bad}).fit(tile_folder)
 
 
@@ -426,13 +426,13 @@ def test_weights_are_a_word_or_a_file(options, tile_folder, bad):
 def test_folders_are_looked_at_before_anything_is_drawn(options, tile_folder, tmp_path, monkeypatch, name, bad):
     (tmp_path / "file").touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("cqt2img.classifier.list_sides", None)
+    monkeypatch.setattr("cqt2img.classifier.list_train_validation", None)
     words = {"memory": bad, "finetune": "head"} if name == "memory" else {}
     if bad in (5, ""):
         message = f"fit: {name} must be a folder, got {bad!r}. Give its path."
     else:
         message = f"check_folder: path must be a folder that can be written, got {bad!r}. Choose another place."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         Classifier(**{**options, **words}).fit(tile_folder, **({"checkpoint": bad} if name == "checkpoint" else {}))
 
 
@@ -445,7 +445,7 @@ def test_a_body_that_hears_nothing(options, tile_folder, tmp_path, value, told, 
     }
     torch.save(state, tmp_path / "w.pth")
     message = f"fit: weights must give features that differ from tile to tile, got {told}. Choose other weights."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         Classifier(**{**options, "weights": tmp_path / "w.pth", **words}).fit(tile_folder)
 
 
@@ -578,12 +578,12 @@ def test_tiles_of_another_spec(model, tmp_path):
         "Render the recordings again with this spec."
     )
     for method in (model.predict, model.identify, model.predict_tiles):
-        with refused(InputError, message):
+        with raises_exactly(InputError, message):
             method(tmp_path / "tiles")
 
 
 def test_single_array_is_refused(model):
-    with refused(
+    with raises_exactly(
         InputError, "list_recordings: X must be a sequence of recordings, got one array of shape (60, 40). Write [cqt]."
     ):
         model.predict(make_cqt(5))
@@ -636,7 +636,7 @@ def test_every_recording_is_bad(model, bad_folder):
     assert model.predict(X).tolist() == [None] * len(BAD)
     assert np.isnan(model.predict_proba(X)).all()
     assert model.identify(X)["reason"].tolist() == BAD
-    with refused(
+    with raises_exactly(
         InputError, "evaluate: X must hold a recording that can be read, got none. See the reasons with identify."
     ):
         model.evaluate(X, ["Low"] * len(BAD))
@@ -715,12 +715,12 @@ def test_features_are_kept_from_fit_to_fit(options, tile_folder, tmp_path, monke
 
 @pytest.mark.parametrize("finetune", ["all", "head"])
 def test_resume_wants_a_folder(options, tile_folder, finetune):
-    with refused(InputError, "fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=."):
+    with raises_exactly(InputError, "fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=."):
         Classifier(**{**options, "finetune": finetune}).fit(tile_folder, resume=True)
 
 
 def test_finetune_is_one_of_two(options, tile_folder):
-    with refused(InputError, "fit: finetune must be 'all' or 'head', got 'tail'. Choose another."):
+    with raises_exactly(InputError, "fit: finetune must be 'all' or 'head', got 'tail'. Choose another."):
         Classifier(**{**options, "finetune": "tail"}).fit(tile_folder)
 
 
@@ -737,9 +737,9 @@ def test_predict_raises_where_it_is_asked_to(model, paths, bad_folder):
         "Check the recording, or export one channel of it.) Use identify for one row each, or on_error='skip'."
     )
     for method in (model.predict, model.predict_proba):
-        with refused(AudioError, message):
+        with raises_exactly(AudioError, message):
             method([paths[0], path])
-    with refused(
+    with raises_exactly(
         AudioError,
         message.replace("predict: X", "embed: X").replace(
             "Use identify for one row each, or on_error='skip'.", "Mend or remove it, or pass on_error='skip'."
@@ -767,7 +767,7 @@ def test_fit_raises_before_the_first_epoch(options, monkeypatch, bad_folder):
         f"(load_wave: path must hold audio, got {path!r} which has 0 bytes. Copy it again from its source.) "
         "Mend or remove it, or pass on_error='skip'."
     )
-    with refused(AudioError, message):
+    with raises_exactly(AudioError, message):
         Classifier(**options).fit([*lines(), path], [*Y, "low"])
 
 
@@ -785,7 +785,7 @@ def test_fit_skips_where_it_is_asked_to(options, bad_folder, caplog):
 def test_fit_is_left_with_one_class(options, bad_folder):
     X = [*lines(4), bad_folder / "silent.wav", bad_folder / "truncated.wav"]
     message = "fit: y must hold two classes or more, got only low. Add recordings of another player."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         Classifier(**{**options, "on_error": "skip"}).fit(X, ["low"] * 4 + ["high"] * 2)
 
 
@@ -804,7 +804,7 @@ def test_identify_lists_as_many_names_as_asked(model, tile_folder, top_k):
 
 @pytest.mark.parametrize("top_k", [0, -1])
 def test_top_k_is_one_or_more(model, tile_folder, top_k):
-    with refused(InputError, f"identify: top_k must be 1 or more, got {top_k}. Choose a larger number."):
+    with raises_exactly(InputError, f"identify: top_k must be 1 or more, got {top_k}. Choose a larger number."):
         model.identify(tile_folder, top_k)
 
 
@@ -846,7 +846,7 @@ def test_evaluate_on_a_strange_label(model, folder):
         "encode: y must hold labels that the model knows, got Monk. "
         "It knows High, Low, Middle: rename the labels or fit a new model."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         model.evaluate(paths[:2], ["Low", "Monk"])
 
 
@@ -878,7 +878,7 @@ def test_nothing_is_printed(options, capsys):
 
 def test_fit_is_left_without_one_of_three_classes(options, bad_folder):
     X = [*lines(4), bad_folder / "silent.wav", bad_folder / "truncated.wav"]
-    with refused(InputError, "fit: y must name classes that can be read, got none of middle. Mend the files."):
+    with raises_exactly(InputError, "fit: y must name classes that can be read, got none of middle. Mend the files."):
         Classifier(**{**options, "on_error": "skip"}).fit(X, [*Y[:4], "middle", "middle"])
 
 

@@ -30,14 +30,14 @@ def fit(room, name, launch=()):
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory):
+def disk_full_error(tmp_path_factory):
     room = tmp_path_factory.mktemp("room")
     make_corpus(room / "recordings", n_players=2, n_albums=3, n_takes=2, seconds=12)
     return room
 
 
 @pytest.fixture(scope="module")
-def alone(room):
+def folder_lock(room):
     return fit(room, "one")
 
 

@@ -190,9 +190,9 @@ def test_files_that_crash_or_hang(takes, clean, tmp_path):
     bad = [row for row in rows if row[0] != "ok"]
     crash, hang = (repr(str(some / name)) for name in ("take 1 crash.wav", "take 2 hang.wav"))
     assert bad == [
-        ["error", "worker_died", f"run_jobs: a recording must leave its process alive, got {crash}, which ended it "
+        ["error", "worker_died", f"run_parallel: a recording must leave its process alive, got {crash}, which ended it "
          "twice (SIGSEGV). Convert it to FLAC, take fewer processes if memory is short, or leave it out.", "0"],
-        ["error", "timeout", f"run_jobs: a recording must be done within 4 s, got {hang}, which was not. "
+        ["error", "timeout", f"run_parallel: a recording must be done within 4 s, got {hang}, which was not. "
          "Raise timeout, or leave it out.", "0"],
     ]  # fmt: skip
     found = contents(tmp_path / "out")

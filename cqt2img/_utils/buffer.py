@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 _IN_MEMORY = 1 << 26  # bytes: 12 minutes of sound at 22050 Hz
 
 
-class Spool:
+class DiskBuffer:
     """An array of float32 that grows at its end, is read by slices, and may be larger than the memory.
 
     Parameters
@@ -24,7 +24,7 @@ class Spool:
 
     Examples
     --------
-    >>> with Spool(2) as spool:
+    >>> with DiskBuffer(2) as spool:
     ...     spool.append(np.zeros((3, 2), np.float32))
     ...     len(spool), spool[1:9].shape
     (3, (2, 2))
@@ -41,7 +41,7 @@ class Spool:
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __enter__(self) -> "Spool":
+    def __enter__(self) -> "DiskBuffer":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

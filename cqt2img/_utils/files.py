@@ -18,7 +18,7 @@ _NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP, errno.ENOSY
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file under another name and move it, so that its own name never holds half of it.
 
     Parameters
@@ -61,7 +61,7 @@ def check_folder(path: Path) -> None:
 
 
 @contextmanager
-def room(caller: str, folder: Path) -> Iterator[None]:
+def disk_full_error(caller: str, folder: Path) -> Iterator[None]:
     """Say in one sentence that the disk is full, where something is written.
 
     Parameters
@@ -95,13 +95,13 @@ def room(caller: str, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """Hold a folder of tiles, and clear away what killed runs left, before and after, if no other run holds it.
 
     Parameters
     ----------
     folder : Path
-        With files that `write_whole` writes, and folders `tiles/.part-*` that are moved when they are whole.
+        With files that `write_atomic` writes, and folders `tiles/.part-*` that are moved when they are whole.
 
     Returns
     -------

@@ -25,7 +25,7 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLI
 _SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from cqt2img._utils.parallel import _serve; _serve()"
 
 
-def run_jobs(
+def run_parallel(
     function: Callable[..., Any],
     jobs: Iterator[Any],
     n: int,
@@ -76,15 +76,15 @@ def run_jobs(
 
     Examples
     --------
-    >>> list(run_jobs(pow, iter([(2, 3), (3, 2)]), 2, 1, None, "raising"))
+    >>> list(run_parallel(pow, iter([(2, 3), (3, 2)]), 2, 1, None, "raising"))
     [8, 9]
     """
     if isinstance(n_jobs, bool) or not isinstance(n_jobs, (int, np.integer)) or n_jobs == 0:
         raise InputError(
-            f"run_jobs: n_jobs must be a whole number but 0, got {n_jobs!r}. Take 1, or -1 for every core."
+            f"run_parallel: n_jobs must be a whole number but 0, got {n_jobs!r}. Take 1, or -1 for every core."
         )
     if not timeout > 0:
-        raise InputError(f"run_jobs: timeout must be above 0 s, got {timeout!r}. Take 600.")
+        raise InputError(f"run_parallel: timeout must be above 0 s, got {timeout!r}. Take 600.")
     done = _results(function, jobs, int(n_jobs), timeout)
     return done if progress is None else progress(done, n, title)
 
@@ -93,7 +93,7 @@ def _results(function: Callable[..., Any], jobs: Iterator[Any], n_jobs: int, tim
     from joblib import Parallel, delayed
     from joblib.parallel import get_active_backend
 
-    crew, stop = _Crew(), threading.Event()
+    crew, stop = WorkerPool(), threading.Event()
     call = functools.partial(_guard, crew, function, timeout)
     backend = type(get_active_backend()[0]).__module__
     if n_jobs == 1 and backend == "joblib._parallel_backends":  # and not dask's, whose cores are all meant
@@ -151,7 +151,7 @@ def _call(function: Callable[..., Any], job: Any) -> Any:
     return function(*job)
 
 
-def _guard(crew: "_Crew", function: Callable[..., Any], timeout: float, job: Any) -> Any:
+def _guard(crew: "WorkerPool", function: Callable[..., Any], timeout: float, job: Any) -> Any:
     """Do a job in a process of its own, or with the reason why that died."""
     try:
         try:
@@ -162,9 +162,9 @@ def _guard(crew: "_Crew", function: Callable[..., Any], timeout: float, job: Any
             return crew.do(function, job, timeout)  # a fresh process, with whom nobody has meddled
     except _DeathError as death:
         if not death.begun:
-            raise RuntimeError(f"run_jobs: a worker must start, got {death.how}. See what it said.") from death
+            raise RuntimeError(f"run_parallel: a worker must start, got {death.how}. See what it said.") from death
         what = "an array" if isinstance(job[0], np.ndarray) else repr(str(job[0]))
-        message = f"run_jobs: a recording must {death.rule}, got {what}{death.got}. {death.way_out}"
+        message = f"run_parallel: a recording must {death.rule}, got {what}{death.got}. {death.way_out}"
         return function(AudioError(death.reason, message), *job[1:])
 
 
@@ -182,19 +182,19 @@ class _DeathError(Exception):
         self.way_out = "Convert it to FLAC, take fewer processes if memory is short, or leave it out."
 
 
-class _Crew:
+class WorkerPool:
     """The workers of one run, as many as are needed at once."""
 
     def __init__(self) -> None:
         self.lock, self.idle, self.busy, self.gone = threading.Lock(), list[_Worker](), set[_Worker](), False
 
     def __reduce__(self) -> Any:
-        return _crew_here, ()  # sent to another process, it is the crew of that one
+        return _this_pool, ()  # sent to another process, it is the crew of that one
 
     def do(self, function: Callable[..., Any], job: Any, timeout: float) -> Any:
         with self.lock:
             if self.gone:
-                raise RuntimeError("run_jobs: it was stopped.")
+                raise RuntimeError("run_parallel: it was stopped.")
             worker = self.idle.pop() if self.idle else _Worker()
             self.busy.add(worker)
         try:
@@ -221,8 +221,8 @@ class _Crew:
 
 
 @functools.cache
-def _crew_here() -> _Crew:
-    return _Crew()
+def _this_pool() -> WorkerPool:
+    return WorkerPool()
 
 
 class _Worker:

@@ -254,7 +254,7 @@ def _worn(wave: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.nd
 
 
 # Each is wave, sample rate, generator -> wave; where a change has two directions, the generator draws one.
-DISTURBANCES: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {
+EFFECTS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {
     "equaliser 6 dB": equalise,
     "mp3 64 kbit/s": lambda wave, rate, rng: reencode(wave, rate),
     "gain 12 dB": lambda wave, rate, rng: change_gain(wave, 12 * _sign(rng)),

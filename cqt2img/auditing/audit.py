@@ -11,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from cqt2img._utils.files import write_whole
+from cqt2img._utils.files import write_atomic
 from cqt2img._utils.parallel import progress_bar
 from cqt2img.auditing import findings as find
 from cqt2img.auditing.duplicates import landmarks, match_takes
 from cqt2img.auditing.findings import SEVERITIES, Finding
-from cqt2img.auditing.label_errors import lone_albums, near_names, suspect_labels
-from cqt2img.auditing.leakage import Rung, climb
-from cqt2img.auditing.robustness import measure_stability
+from cqt2img.auditing.label_errors import find_label_errors, lone_albums, near_names
+from cqt2img.auditing.leakage import SplitScore, score_splits
+from cqt2img.auditing.robustness import measure_robustness
 from cqt2img.auditing.shortcuts import find_shortcuts
 from cqt2img.auditing.tile_statistics import sketch
 from cqt2img.classifier import Listener
-from cqt2img.data.labels import encode, refuse_unlabelled
+from cqt2img.data.labels import check_labelled, encode
 from cqt2img.data.recordings import list_recordings
-from cqt2img.data.tile_arrays import load_strips
-from cqt2img.data.tile_folder import spec_for
+from cqt2img.data.tile_arrays import load_tile_arrays
+from cqt2img.data.tile_folder import resolve_spec
 from cqt2img.errors import InputError
 from cqt2img.evaluation.comparison import compare
 from cqt2img.evaluation.evaluation import Evaluation
@@ -50,7 +50,7 @@ class Audit:
         The names.
     findings : tuple of Finding
         Worst first.
-    ladder : tuple of Rung
+    ladder : tuple of SplitScore
         One small model, scored with ever more held out.
     clues : DataFrame
         What each clue alone gives away.
@@ -69,7 +69,7 @@ class Audit:
     n_failed: int
     classes: tuple[str, ...]
     findings: tuple[Finding, ...]
-    ladder: tuple[Rung, ...]
+    ladder: tuple[SplitScore, ...]
     clues: "pd.DataFrame"
     duplicates: "pd.DataFrame"
     suspects: "pd.DataFrame"
@@ -156,8 +156,8 @@ class Audit:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2) + "\n"
-        write_whole(folder / "audit.json", lambda part: part.write_text(text, encoding="utf-8"))
-        write_whole(folder / "audit.txt", lambda part: part.write_text(f"{self}\n", encoding="utf-8"))
+        write_atomic(folder / "audit.json", lambda part: part.write_text(text, encoding="utf-8"))
+        write_atomic(folder / "audit.txt", lambda part: part.write_text(f"{self}\n", encoding="utf-8"))
         _write_page(self, folder / "index.html")
 
 
@@ -216,11 +216,11 @@ def audit(
     if model is not None:
         check_is_fitted(model)
     table = list_recordings(X, y, groups, group_by)
-    refuse_unlabelled("audit", table["label"].tolist(), table["path"].tolist())
+    check_labelled("audit", table["label"].tolist(), table["path"].tolist())
     if model is not None:
         encode(table["label"].tolist(), model.classes_)  # a name that it does not know should not cost the whole audit
-    spec = spec_for(None if model is None else model.spec_, X, "audit", "fast")
-    strips, infos = load_strips(table, spec, n_jobs, bar)
+    spec = resolve_spec(None if model is None else model.spec_, X, "audit", "fast")
+    strips, infos = load_tile_arrays(table, spec, n_jobs, bar)
     bad = [info["status"] != "ok" for info in infos]
     new = [name for name in ("seconds", *QUALITY) if name not in table]
     table = table.assign(**{name: [info.get(name) for info in infos] for name in new})
@@ -232,11 +232,11 @@ def audit(
         raise InputError("audit: X must hold two classes or more of two recordings that can be read, got "
                          f"{(n_each > 1).sum()}. Add recordings.")  # fmt: skip
     sketches = sketch(strips)
-    ladder = climb(sketches, table, _levels(table, group_by))
+    ladder = score_splits(sketches, table, _levels(table, group_by))
     measured: dict[str, Any] = {
         "duplicates": match_takes([landmarks(strips.tiles(n), spec) for n in range(len(strips))], marks),
         "clues": find_shortcuts(strips, table),
-        "suspects": suspect_labels(sketches, table),
+        "suspects": find_label_errors(sketches, table),
         "scores": None,
         "stability": None,
     }
@@ -244,7 +244,7 @@ def audit(
         test = table[table["split"].astype(str) == "test"] if "split" in table else table
         asked = test if len(test) else table
         measured["scores"] = model.evaluate(asked, group_by="group")
-        measured["stability"] = measure_stability(model, asked, n_jobs=n_jobs, progress=bar)
+        measured["stability"] = measure_robustness(model, asked, n_jobs=n_jobs, progress=bar)
     found = _judge(table, failed, measured, ladder)
     return Audit(len(table), table["group"].nunique(), len(failed), tuple(classes), found, tuple(ladder), **measured)
 
@@ -262,7 +262,7 @@ def _levels(table: "pd.DataFrame", group_by: str | None) -> dict[str, NDArray[An
 
 
 def _judge(
-    table: "pd.DataFrame", failed: "pd.DataFrame", measured: dict[str, Any], ladder: Sequence[Rung]
+    table: "pd.DataFrame", failed: "pd.DataFrame", measured: dict[str, Any], ladder: Sequence[SplitScore]
 ) -> tuple[Finding, ...]:
     """Put what was measured into words, worst first."""
     gap = compare(ladder[0].scores, ladder[-1].scores) if len(ladder) > 2 else None

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.parallel import Progress, run_jobs
+from cqt2img._utils.parallel import Progress, run_parallel
 from cqt2img._utils.tables import make_table
 from cqt2img.data.recordings import list_recordings
-from cqt2img.data.tile_folder import spec_for
-from cqt2img.tiles.extract import attempt
+from cqt2img.data.tile_folder import resolve_spec
+from cqt2img.tiles.extract import try_extract
 from cqt2img.tiles.spec import TileSpec
 
 if TYPE_CHECKING:
@@ -368,14 +368,14 @@ def find_duplicates(
     Found are copies of another codec, level, tone, speed, tuning, room or noise, and parts of a take, not another
     performance of the same piece, whoever plays. A recording that cannot be read is named in the log and left out.
     """
-    spec = spec_for(spec, X, "find_duplicates", "fast")
+    spec = resolve_spec(spec, X, "find_duplicates", "fast")
     table = list_recordings(X)
     take = functools.partial(_take, spec=spec)
     jobs = ((item, spec, tiles, take) for item, tiles in zip(table["item"], table["tiles"], strict=True))
     takes: list[Landmarks] = []
     paths: list[str] = []
     fingerprints: list[str] = []
-    results = run_jobs(attempt, jobs, len(table), n_jobs, progress, "onsets")
+    results = run_parallel(try_extract, jobs, len(table), n_jobs, progress, "onsets")
     for path, (marks, info) in zip(table["path"], results, strict=True):
         if info["status"] != "ok":
             log.warning("find_duplicates: left out %s", info["message"])

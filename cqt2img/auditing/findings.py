@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cqt2img.auditing.leakage import Rung
+from cqt2img.auditing.leakage import SplitScore
 from cqt2img.evaluation.comparison import Comparison
 from cqt2img.evaluation.evaluation import Evaluation
 
@@ -194,7 +194,7 @@ def find_suspects(suspects: "pd.DataFrame") -> Iterator[Finding]:
     Parameters
     ----------
     suspects : DataFrame
-        What `suspect_labels` gives.
+        What `find_label_errors` gives.
 
     Yields
     ------
@@ -207,12 +207,12 @@ def find_suspects(suspects: "pd.DataFrame") -> Iterator[Finding]:
                       "Listen to these and put their labels right, or remove them.", files)  # fmt: skip
 
 
-def find_album_effect(ladder: Sequence[Rung], gap: Comparison | None) -> Iterator[Finding]:
+def find_album_effect(ladder: Sequence[SplitScore], gap: Comparison | None) -> Iterator[Finding]:
     """Say what a loose split promises too much.
 
     Parameters
     ----------
-    ladder : sequence of Rung
+    ladder : sequence of SplitScore
         One small model, with ever more held out.
     gap : Comparison, or None
         The first rung against the last.
@@ -257,7 +257,7 @@ def find_unstable(stability: "pd.DataFrame | None") -> Iterator[Finding]:
     Parameters
     ----------
     stability : DataFrame or None
-        What `measure_stability` gives; its first row changes nothing but where tiles begin.
+        What `measure_robustness` gives; its first row changes nothing but where tiles begin.
 
     Yields
     ------
@@ -294,14 +294,14 @@ def find_unreadable(failed: "pd.DataFrame") -> Iterator[Finding]:
                       f"{_list(failed['path'])}.", "Mend or remove them.", tuple(failed["path"]))  # fmt: skip
 
 
-def find_small(table: "pd.DataFrame", ladder: Sequence[Rung]) -> Iterator[Finding]:
+def find_small(table: "pd.DataFrame", ladder: Sequence[SplitScore]) -> Iterator[Finding]:
     """Say when there is too little to say anything.
 
     Parameters
     ----------
     table : DataFrame
         `label` and `group` of every recording.
-    ladder : sequence of Rung
+    ladder : sequence of SplitScore
         One small model, with ever more held out.
 
     Yields

@@ -29,7 +29,9 @@ _LEAST = -30.0  # of a log-probability: one tile must not decide for all others
 _LETTERS = 5  # of a name in which one wrong letter is a typing error
 
 
-def suspect_labels(sketches: list[NDArray[np.float32]], table: "pd.DataFrame", random_state: int = 0) -> "pd.DataFrame":
+def find_label_errors(
+    sketches: list[NDArray[np.float32]], table: "pd.DataFrame", random_state: int = 0
+) -> "pd.DataFrame":
     """List the recordings whose label is probably wrong.
 
     Parameters
@@ -72,7 +74,7 @@ def suspect_labels(sketches: list[NDArray[np.float32]], table: "pd.DataFrame", r
     import pandas as pd
 
     if len(sketches) != len(table):
-        raise InputError(f"suspect_labels: sketches must be one per recording, got {len(sketches)} for {len(table)}. "
+        raise InputError(f"find_label_errors: sketches must be one each, got {len(sketches)} for {len(table)}. "
                          "Sketch the recordings of the table.")  # fmt: skip
     labels, groups = (table[name].astype(str).to_numpy() for name in ("label", "group"))
     most, by_group = _outvoted(labels, groups)

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.data.dataset import Corpus
+from cqt2img.data.dataset import TrainingData
 from cqt2img.data.labels import encode, find_classes, one_hot
 from cqt2img.data.splits import deal
-from cqt2img.data.tile_arrays import Strips
+from cqt2img.data.tile_arrays import TileArrays
 from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
 from cqt2img.inference.calibration import pool, to_proba
 from cqt2img.inference.predict import tile_log_proba
-from cqt2img.models.device import find_device
+from cqt2img.models.device import resolve_device
 from cqt2img.models.factory import TileNet
-from cqt2img.training.callbacks import Watch
-from cqt2img.training.config import Recipe
+from cqt2img.training.callbacks import Callback
+from cqt2img.training.config import TrainingConfig
 from cqt2img.training.trainer import train
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _LEAST = -30.0  # of a log-probability: one tile must not decide for all others
 
 
 @dataclass(frozen=True)
-class Rung:
+class SplitScore:
     """One rung of the ladder: a small model scored with one thing held out.
 
     Parameters
@@ -54,12 +54,12 @@ class Rung:
     places: NDArray[np.int64]
 
 
-def climb(
+def score_splits(
     sketches: list[NDArray[np.float32]],
     table: "pd.DataFrame",
     levels: Mapping[str, NDArray[Any]],
     random_state: int = 0,
-) -> list[Rung]:
+) -> list[SplitScore]:
     """Score a small model with tiles, recordings and every level held out in turn.
 
     Parameters
@@ -75,7 +75,7 @@ def climb(
 
     Returns
     -------
-    list of Rung
+    list of SplitScore
         From tiles at random to the last level that can be held out. Classes that are in one group
         only on some level are left out of every rung, so that all are about the same recordings;
         a level on which fewer than two classes are left is left out itself.
@@ -110,17 +110,17 @@ def climb(
         rows = np.split(log_proba, np.cumsum(n_tiles)[:-1])
         proba = np.exp(np.stack([pool(row) for row in rows]))
         right = float((log_proba.argmax(axis=1) == codes[owner]).mean())
-        rungs.append(Rung(name, right, evaluate_proba(proba, codes, classes, groups), proba, places))
+        rungs.append(SplitScore(name, right, evaluate_proba(proba, codes, classes, groups), proba, places))
     return rungs
 
 
 def score_tiles(
-    strips: Strips,
+    strips: TileArrays,
     table: "pd.DataFrame",
     is_test: NDArray[np.bool_] | float,
     network: TileNet,
-    recipe: Recipe,
-    watch: Watch | None = None,
+    recipe: TrainingConfig,
+    watch: Callback | None = None,
 ) -> Evaluation:
     """Train and test on single tiles, as a first network is often built.
 
@@ -129,7 +129,7 @@ def score_tiles(
 
     Parameters
     ----------
-    strips : Strips
+    strips : TileArrays
         Pictures of the recordings.
     table : DataFrame
         `label` and `group` of each.
@@ -137,9 +137,9 @@ def score_tiles(
         The recordings whose tiles are tested, or the part of all tiles, drawn at random.
     network : TileNet
         Where training starts; it is changed.
-    recipe : Recipe
+    recipe : TrainingConfig
         How to train; the last epoch is kept.
-    watch : Watch, optional
+    watch : Callback, optional
         Gets told how training goes.
 
     Returns
@@ -160,12 +160,12 @@ def score_tiles(
         test = is_test[owner]
     classes = find_classes(table["label"].tolist())
     codes = encode(table["label"].tolist(), classes)[owner]
-    alone = Strips(strips.spec, list(single), np.full(len(single), strips.spec.width))
+    alone = TileArrays(strips.spec, list(single), np.full(len(single), strips.spec.width))
     groups = table["group"].to_numpy()[owner]
-    corpus = Corpus(alone, one_hot(codes, len(classes), 0.1), groups, np.flatnonzero(~test), np.arange(0))
+    corpus = TrainingData(alone, one_hot(codes, len(classes), 0.1), groups, np.flatnonzero(~test), np.arange(0))
     trained = train(network, corpus, recipe, None, watch)
     network.load_state_dict(trained.state)
-    device = find_device(None)
+    device = resolve_device(None)
     proba = to_proba(tile_log_proba(network.to(device), single[test], device))
     return evaluate_proba(proba, codes[test], classes, groups[test])
 

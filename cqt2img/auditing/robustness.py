@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.parallel import Progress, run_jobs
+from cqt2img._utils.parallel import Progress, run_parallel
 from cqt2img._utils.tables import make_table
 from cqt2img.audio.decode import AUDIO_SUFFIXES, load_wave
 from cqt2img.audio.effects import add_noise, add_room, change_speed, equalise, reencode
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 KINDS = ("starts 1 s later", "equaliser 6 dB", "mp3 64 kbit/s", "20 cents", "tempo 3 %", "room", "noise 20 dB")
 
 
-def measure_stability(
+def measure_robustness(
     model: Listener,
     table: "pd.DataFrame",
     n_recordings: int = 40,
@@ -57,7 +57,7 @@ def measure_stability(
     chosen = sounds.loc[turn.index[:n_recordings]]
     jobs = ((path, model.spec_) for path in chosen["item"])
     asked, labels = [], []
-    for cqts, label in zip(run_jobs(_disturb, jobs, len(chosen), n_jobs, progress, "changing"), chosen["label"],
+    for cqts, label in zip(run_parallel(_disturb, jobs, len(chosen), n_jobs, progress, "changing"), chosen["label"],
                            strict=True):  # fmt: skip
         if cqts:
             asked.append(_ask(model, cqts))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cqt2img.auditing.tile_statistics import semitones
-from cqt2img.data.tile_arrays import Strips
+from cqt2img.data.tile_arrays import TileArrays
 from cqt2img.errors import InputError
 from cqt2img.evaluation.intervals import share_interval
 
@@ -46,12 +46,12 @@ _SAID = {
 }  # fmt: skip
 
 
-def find_shortcuts(strips: Strips, table: "pd.DataFrame", random_state: int = 0) -> "pd.DataFrame":
+def find_shortcuts(strips: TileArrays, table: "pd.DataFrame", random_state: int = 0) -> "pd.DataFrame":
     """Score what can be told from one clue alone, with albums held out.
 
     Parameters
     ----------
-    strips : Strips
+    strips : TileArrays
         Pictures of the recordings.
     table : DataFrame
         `path`, `label` and `group` of each, and what there is of `tuning_cents`, `loudness_dbfs`,
@@ -98,7 +98,7 @@ def find_shortcuts(strips: Strips, table: "pd.DataFrame", random_state: int = 0)
     if len(table) > _MOST_RECORDINGS:
         places = np.linspace(0, len(table) - 1, _MOST_RECORDINGS).astype(int)
         table = table.iloc[places]
-        strips = Strips(strips.spec, [strips.strips[n] for n in places], strips.n_frames[places])
+        strips = TileArrays(strips.spec, [strips.strips[n] for n in places], strips.n_frames[places])
     rows = []
     for clue, values in measure_clues(strips, table).items():
         known = np.isfinite(values).all(axis=1)
@@ -113,7 +113,7 @@ def find_shortcuts(strips: Strips, table: "pd.DataFrame", random_state: int = 0)
     return found.iloc[order].reset_index(drop=True)
 
 
-def measure_clues(strips: Strips, table: "pd.DataFrame") -> dict[str, NDArray[np.float64]]:
+def measure_clues(strips: TileArrays, table: "pd.DataFrame") -> dict[str, NDArray[np.float64]]:
     """Measure what may give recordings away.
 
     Parameters
@@ -257,7 +257,7 @@ def _guess(values: NDArray[np.float64], labels: NDArray, groups: NDArray, random
     return guesses
 
 
-def _spectrum(strips: Strips, place: int) -> NDArray[np.float64]:
+def _spectrum(strips: TileArrays, place: int) -> NDArray[np.float64]:
     """Give the mean level of every half octave, against the mean of them all, in dB."""
     rows = np.concatenate(list(semitones(strips.tiles(place), strips.spec)), axis=1)[:, : strips.n_frames[place]]
     bands = np.array([band.mean() for band in np.array_split(rows.mean(axis=1), max(1, len(rows) // 6))])

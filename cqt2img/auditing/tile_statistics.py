@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.data.tile_arrays import Strips
+from cqt2img.data.tile_arrays import TileArrays
 from cqt2img.tiles.spec import TileSpec
 
 
@@ -51,12 +51,12 @@ def sketch_tiles(tiles: NDArray[np.uint8], spec: TileSpec, n_frames: int | None 
     return np.stack([_sketch(part) for part in parts])
 
 
-def sketch(strips: Strips) -> list[NDArray[np.float32]]:
+def sketch(strips: TileArrays) -> list[NDArray[np.float32]]:
     """Give the sketches of all recordings.
 
     Parameters
     ----------
-    strips : Strips
+    strips : TileArrays
         Their pictures.
 
     Returns

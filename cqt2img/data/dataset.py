@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from cqt2img._utils.parallel import Progress
 from cqt2img.data.labels import encode, find_classes, one_hot
 from cqt2img.data.recordings import list_recordings
-from cqt2img.data.splits import refuse_leaks, validation_split
-from cqt2img.data.tile_arrays import Strips, load_strips
+from cqt2img.data.splits import check_leaks, validation_split
+from cqt2img.data.tile_arrays import TileArrays, load_tile_arrays
 from cqt2img.errors import InputError
-from cqt2img.tiles.extract import refuse_bad
+from cqt2img.tiles.extract import raise_on_failures
 from cqt2img.tiles.spec import TileSpec
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def list_sides(
+def list_train_validation(
     X: Any, y: Any, groups: Any, group_by: str | None, validation: Any = None
 ) -> tuple["pd.DataFrame", NDArray[Any]]:
     """List what `fit` is given: recordings to train on, and behind them those to choose by.
@@ -60,15 +60,15 @@ def list_sides(
     return table, wanted
 
 
-def draw_sides(
+def load_train_validation(
     table: "pd.DataFrame", spec: TileSpec, on_error: str, n_jobs: int = 1, progress: Progress | None = None
-) -> tuple[Strips, "pd.DataFrame", list[dict[str, Any]]]:
+) -> tuple[TileArrays, "pd.DataFrame", list[dict[str, Any]]]:
     """Draw what `fit` is given; bad recordings stop here, before the first epoch, or are left out.
 
     Parameters
     ----------
     table : DataFrame
-        What `list_sides` gives.
+        What `list_train_validation` gives.
     spec : TileSpec
         What a pixel means.
     on_error : {"raise", "skip"}
@@ -76,11 +76,11 @@ def draw_sides(
     n_jobs : int
         Processes, as joblib counts them.
     progress : callable, optional
-        As for `load_strips`.
+        As for `load_tile_arrays`.
 
     Returns
     -------
-    strips : Strips
+    strips : TileArrays
         Of the recordings that could be read.
     table : DataFrame
         Their rows, with `fingerprint`.
@@ -92,9 +92,9 @@ def draw_sides(
     AudioError
         If a recording cannot be read and `on_error` is "raise".
     """
-    strips, infos = load_strips(table, spec, n_jobs, progress)
+    strips, infos = load_tile_arrays(table, spec, n_jobs, progress)
     if on_error == "raise":
-        refuse_bad("fit", table["path"], infos, "Mend or remove it, or pass on_error='skip'.")
+        raise_on_failures("fit", table["path"], infos, "Mend or remove it, or pass on_error='skip'.")
     states = {k: [info.get(k) for info in infos] for k in ("status", "reason", "message", "fingerprint")}
     table = table.assign(**states)
     bad = table["status"] != "ok"
@@ -105,12 +105,12 @@ def draw_sides(
 
 
 @dataclass(frozen=True)
-class Corpus:
+class TrainingData:
     """What a network is trained on, and what its epoch is chosen by.
 
     Parameters
     ----------
-    strips : Strips
+    strips : TileArrays
         Pictures of all recordings.
     targets : ndarray of float32, shape (n_recordings, n_classes)
         One-hot, perhaps smoothed.
@@ -122,7 +122,7 @@ class Corpus:
         What to call the recordings; by default their places.
     """
 
-    strips: Strips
+    strips: TileArrays
     targets: NDArray[np.float32]
     groups: NDArray[Any]
     training: NDArray[np.int64]
@@ -145,19 +145,19 @@ class Corpus:
         return self.names[recording] if len(self.names) else f"recording {recording}"
 
 
-def arrange(
-    strips: Strips,
+def split_training_data(
+    strips: TileArrays,
     table: "pd.DataFrame",
     wanted: NDArray[Any],
     fraction: float | None,
     smoothing: float,
     random_state: int,
-) -> tuple[Corpus, NDArray[Any]]:
+) -> tuple[TrainingData, NDArray[Any]]:
     """Put recordings on the side of training or of validation, and refuse what cannot be learned honestly.
 
     Parameters
     ----------
-    strips : Strips
+    strips : TileArrays
         Their pictures.
     table : DataFrame
         `label`, `group`, `path`, `fingerprint` and `held` (given to choose by) of each.
@@ -172,7 +172,7 @@ def arrange(
 
     Returns
     -------
-    corpus : Corpus
+    corpus : TrainingData
         The recordings on their sides.
     classes : ndarray, shape (n_classes,)
         The names.
@@ -193,7 +193,7 @@ def arrange(
         sides = np.flatnonzero(is_train), np.flatnonzero(~is_train)
     else:
         sides = validation_split(codes, table["group"].tolist(), fraction, random_state)
-    refuse_leaks(table, sides)
+    check_leaks(table, sides)
     groups = np.array(list(map(str, table["group"])))
-    corpus = Corpus(strips, one_hot(codes, len(classes), smoothing), groups, *sides, names=table["path"].tolist())
+    corpus = TrainingData(strips, one_hot(codes, len(classes), smoothing), groups, *sides, names=table["path"].tolist())
     return corpus, classes

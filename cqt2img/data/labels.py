@@ -34,7 +34,7 @@ def find_classes(y: Sequence[Any] | NDArray, paths: Sequence[Any] | None = None)
     >>> find_classes(["Monk", "Evans", "Monk", "Evans"]).tolist()
     ['Evans', 'Monk']
     """
-    refuse_unlabelled("fit", y, paths)
+    check_labelled("fit", y, paths)
     classes, counts = np.unique(np.asarray(y), return_counts=True)
     if len(classes) < 2:
         raise InputError(
@@ -49,7 +49,7 @@ def find_classes(y: Sequence[Any] | NDArray, paths: Sequence[Any] | None = None)
     return classes
 
 
-def refuse_unlabelled(caller: str, y: Sequence[Any] | NDArray, paths: Sequence[Any] | None = None) -> None:
+def check_labelled(caller: str, y: Sequence[Any] | NDArray, paths: Sequence[Any] | None = None) -> None:
     """Stop if a recording has no label.
 
     Parameters

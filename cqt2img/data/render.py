@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cqt2img._utils.files import alone, room, write_whole
-from cqt2img._utils.parallel import Progress, run_jobs
+from cqt2img._utils.files import disk_full_error, folder_lock, write_atomic
+from cqt2img._utils.parallel import Progress, run_parallel
 from cqt2img._utils.tables import make_table
 from cqt2img.data.recordings import RECORDINGS_FILE, SPEC_FILE, TILES_FILE, list_recordings, read_csv
 from cqt2img.data.tile_folder import TileSet, as_spec, to_numbers
 from cqt2img.errors import InputError
-from cqt2img.tiles.extract import RECORD_FILE, attempt
+from cqt2img.tiles.extract import RECORD_FILE, try_extract
 from cqt2img.tiles.png import write_tile
 from cqt2img.tiles.spec import TileSpec
 
@@ -90,11 +90,11 @@ def render(
     folders = _folders(table)
     columns = zip(table["item"], folders, table["tiles"], strict=True)
     jobs = ((item, spec, out, name, tiles) for item, name, tiles in columns)
-    with room("render", out):
+    with disk_full_error("render", out):
         _claim(out, spec)
         _refuse_others(out, table["path"].tolist())
-        with alone(out):
-            done = list(run_jobs(_render_one, jobs, len(table), n_jobs, progress, "rendering", timeout))
+        with folder_lock(out):
+            done = list(run_parallel(_render_one, jobs, len(table), n_jobs, progress, "rendering", timeout))
             return TileSet(out, spec, *_write_manifest(out, table, folders, done))
 
 
@@ -114,7 +114,7 @@ def _write_manifest(
     for frame in frames:
         to_numbers(frame)
     for frame, name in zip(frames, (RECORDINGS_FILE, TILES_FILE), strict=True):
-        write_whole(out / name, partial(frame.to_csv, index=False, errors="surrogateescape"))
+        write_atomic(out / name, partial(frame.to_csv, index=False, errors="surrogateescape"))
     return frames
 
 
@@ -135,7 +135,7 @@ def _claim(out: Path, spec: TileSpec) -> None:
     if others:
         raise InputError(f"render: out must be new, empty or a tile folder, got {str(out)!r}. Choose another folder.")
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(mark, lambda part: part.write_text(spec.to_json(), encoding="utf-8"))  # first: a run that ends here
+    write_atomic(mark, lambda part: part.write_text(spec.to_json(), encoding="utf-8"))  # first: a run that ends here
     (out / "tiles").mkdir(exist_ok=True)  # leaves a folder that is known to be one of tiles
 
 
@@ -195,7 +195,7 @@ def _render_one(item: Any, spec: TileSpec, out: Path, name: str, folder: str | N
     try:
         source = os.fspath(item) if isinstance(item, (str, os.PathLike)) else "array"
         write = partial(_write_tiles, part, spec, source)
-        rows, info = attempt(item, spec, folder, take=write, scratch=part)
+        rows, info = try_extract(item, spec, folder, take=write, scratch=part)
         for word in ("n_frames", "fingerprint"):
             info.pop(word, None)
         info["n_tiles"] = len(rows or [])

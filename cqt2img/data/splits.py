@@ -309,7 +309,7 @@ def validation_split(
     return sides
 
 
-def refuse_leaks(table: "pd.DataFrame", sides: tuple[NDArray[np.int64], NDArray[np.int64]]) -> None:
+def check_leaks(table: "pd.DataFrame", sides: tuple[NDArray[np.int64], NDArray[np.int64]]) -> None:
     """Refuse the same recording on both sides or under two labels; tell of groups on both sides.
 
     Parameters

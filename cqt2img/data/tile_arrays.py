@@ -8,8 +8,8 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.parallel import Progress, run_jobs
-from cqt2img.tiles.extract import attempt
+from cqt2img._utils.parallel import Progress, run_parallel
+from cqt2img.tiles.extract import try_extract
 from cqt2img.tiles.spec import TileSpec
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _IN_MEMORY = 2**31  # bytes of tiles: 70 hours of sound with the preset "piano"
 
 
 @dataclass(frozen=True)
-class Strips:
+class TileArrays:
     """The pictures of all recordings that could be read, each as one long strip.
 
     Parameters
@@ -77,9 +77,9 @@ class Strips:
         return self.strips[recording][:, start : start + self.spec.width]
 
 
-def load_strips(
+def load_tile_arrays(
     table: "pd.DataFrame", spec: TileSpec, n_jobs: int = 1, progress: Progress | None = None
-) -> tuple[Strips, list[dict[str, Any]]]:
+) -> tuple[TileArrays, list[dict[str, Any]]]:
     """Make the pictures of all recordings of a table, and keep them in memory or in a file mapped to it.
 
     Parameters
@@ -95,7 +95,7 @@ def load_strips(
 
     Returns
     -------
-    strips : Strips
+    strips : TileArrays
         Of the recordings that could be read, in their order.
     infos : list of dict
         For every row of the table its `status`, `reason` and `message`.
@@ -108,16 +108,16 @@ def load_strips(
     n_frames, infos = [], []
     with ExitStack() as stack:
         shelf = _Shelf(stack)
-        for tiles, info in run_jobs(attempt, jobs, len(table), n_jobs, progress, "pictures"):
+        for tiles, info in run_parallel(try_extract, jobs, len(table), n_jobs, progress, "pictures"):
             infos.append(info)
             if tiles is not None:
                 shelf.add(np.ascontiguousarray(tiles.swapaxes(0, 1)).reshape(spec.height, -1))
                 n_frames.append(info["n_frames"])
-        return Strips(spec, shelf.strips(), np.asarray(n_frames, dtype=np.int64)), infos
+        return TileArrays(spec, shelf.strips(), np.asarray(n_frames, dtype=np.int64)), infos
 
 
 class _Shelf:
-    """Strips in memory while they are few, and mapped from a temporary file when they are many."""
+    """TileArrays in memory while they are few, and mapped from a temporary file when they are many."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.stack = stack  # closes the file; what is mapped stays

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from cqt2img.data.augment import make_augment
-from cqt2img.data.dataset import Corpus
+from cqt2img.data.dataset import TrainingData
 
 
 class TrainingTiles(torch.utils.data.Dataset):
@@ -14,7 +14,7 @@ class TrainingTiles(torch.utils.data.Dataset):
 
     Parameters
     ----------
-    corpus : Corpus
+    corpus : TrainingData
         The recordings.
     augment : str
         See `make_augment`.
@@ -24,7 +24,7 @@ class TrainingTiles(torch.utils.data.Dataset):
         Every draw depends on the seed, the epoch and the item alone.
     """
 
-    def __init__(self, corpus: Corpus, augment: str, balance: str, seed: int) -> None:
+    def __init__(self, corpus: TrainingData, augment: str, balance: str, seed: int) -> None:
         self.corpus, self.seed, self.strength = corpus, seed, augment
         self.augment = make_augment(augment, corpus.strips.spec)
         self.jitter = 0 if augment == "none" else corpus.strips.spec.width // 2

@@ -185,7 +185,9 @@ def as_spec(spec: TileSpec | str | os.PathLike[str]) -> TileSpec:
     return spec if isinstance(spec, TileSpec) else TileSpec.preset(str(spec))
 
 
-def spec_for(spec: TileSpec | str | os.PathLike[str] | None, X: Any, caller: str, default: str = "piano") -> TileSpec:
+def resolve_spec(
+    spec: TileSpec | str | os.PathLike[str] | None, X: Any, caller: str, default: str = "piano"
+) -> TileSpec:
     """Give the spec to use for these recordings, and refuse tiles of another one.
 
     Parameters

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.files import write_whole
+from cqt2img._utils.files import write_atomic
 from cqt2img._utils.tables import make_table
 from cqt2img.errors import InputError
 from cqt2img.evaluation import calibration
@@ -332,7 +332,7 @@ class Evaluation:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2) + "\n"
-        write_whole(folder / "evaluation.json", partial(Path.write_text, data=text, encoding="utf-8"))
+        write_atomic(folder / "evaluation.json", partial(Path.write_text, data=text, encoding="utf-8"))
         counts = [dict(zip(self.classes, row, strict=True)) for row in self.confusion]
         confusion = make_table(
             [{"played \\ named": name, **row} for name, row in zip(self.classes, counts, strict=True)]
@@ -341,7 +341,7 @@ class Evaluation:
                   "answers": self.answer_table()}  # fmt: skip
         for name, table in tables.items():
             write = partial(table.to_csv, index=False, encoding="utf-8", errors="surrogateescape")
-            write_whole(folder / f"{name}.csv", write)
+            write_atomic(folder / f"{name}.csv", write)
 
     @cached_property
     def _named(self) -> NDArray[np.int64]:

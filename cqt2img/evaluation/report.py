@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cqt2img._utils.files import check_folder, write_whole
+from cqt2img._utils.files import check_folder, write_atomic
 from cqt2img.errors import InputError
 from cqt2img.evaluation.comparison import compare
 from cqt2img.evaluation.evaluation import Evaluation
@@ -73,7 +73,7 @@ def write_table(frame: "pd.DataFrame", path: Path) -> None:
             legible = frame.map(lambda v: v.encode(errors="backslashreplace").decode() if isinstance(v, str) else v)
             legible.to_parquet(part, index=False)  # Arrow has no text that is not UTF-8, such as some names of files
 
-    write_whole(path, write)
+    write_atomic(path, write)
 
 
 def write_audacity(frame: "pd.DataFrame", folder: Path) -> list[Path]:
@@ -110,7 +110,7 @@ def write_audacity(frame: "pd.DataFrame", folder: Path) -> list[Path]:
         while target in written:  # two folders may hold files of one name
             n += 1
             target = folder / f"{Path(path).name}~{n}.txt"
-        write_whole(target, partial(Path.write_text, data=text, encoding="utf-8", errors="surrogateescape"))
+        write_atomic(target, partial(Path.write_text, data=text, encoding="utf-8", errors="surrogateescape"))
         written.append(target)
     return written
 
@@ -154,7 +154,7 @@ def write_scores(folder: Path, scores: Evaluation, other: Evaluation | None = No
     drawn = {"confusion": plot_confusion, "classes": plot_classes, "reliability": plot_reliability,
              "risk-coverage": plot_risk_coverage, "seconds": plot_seconds}  # fmt: skip
     for name, plot in drawn.items():
-        write_whole(folder / f"{name}.png", partial(Path.write_bytes, data=to_png(plot(scores))))
+        write_atomic(folder / f"{name}.png", partial(Path.write_bytes, data=to_png(plot(scores))))
 
 
 def write_page(path: Path, title: str, blocks: Sequence[str | bytes]) -> None:
@@ -188,4 +188,4 @@ audio {{ width: 100%; }}
 {body}
 </body></html>
 """
-    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+    write_atomic(path, lambda part: part.write_text(text, encoding="utf-8"))

@@ -21,7 +21,7 @@ _RIDGE = 1e-3  # per feature; of .0003 to .03 chosen on validation albums of jaz
 
 
 @dataclass(frozen=True)
-class Gallery:
+class ReferenceSet:
     """What the body of a network had to say of the recordings that it was fitted on.
 
     Parameters
@@ -38,18 +38,18 @@ class Gallery:
     codes: NDArray[np.int64]
     held: NDArray[np.bool_]
 
-    def thin(self) -> "Gallery":
+    def thin(self) -> "ReferenceSet":
         """Leave out what is more than anyone needs.
 
         Returns
         -------
-        Gallery
+        ReferenceSet
             Of 10,000 recordings or fewer.
         """
         step = max(1, -(-len(self.codes) // _MOST))
-        return Gallery(self.features[::step], self.codes[::step], self.held[::step])
+        return ReferenceSet(self.features[::step], self.codes[::step], self.held[::step])
 
-    def enrol(self, place: int, features: NDArray[np.float32]) -> "Gallery":
+    def enroll(self, place: int, features: NDArray[np.float32]) -> "ReferenceSet":
         """Remember clips of a new player, too.
 
         Parameters
@@ -61,11 +61,11 @@ class Gallery:
 
         Returns
         -------
-        Gallery
+        ReferenceSet
             With them.
         """
         codes = self.codes + (self.codes >= place)
-        return Gallery(
+        return ReferenceSet(
             np.concatenate([self.features, features.astype(np.float32)]),
             np.concatenate([codes, np.full(len(features), place, np.int64)]),
             np.concatenate([self.held, np.zeros(len(features), bool)]),
@@ -161,14 +161,14 @@ def widen_head(network: TileNet, place: int, row: NDArray[np.float64], bias: flo
     network.to(device)
 
 
-def fit_row(head: Head, gallery: Gallery, clips: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
+def fit_row(head: Head, gallery: ReferenceSet, clips: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
     """Fit the row of the head for a new player, and leave all others as they are.
 
     Parameters
     ----------
     head : Head
         Of the players that the model knows.
-    gallery : Gallery
+    gallery : ReferenceSet
         Their recordings.
     clips : ndarray of float32, shape (n_clips, n_features)
         Features of clips of the new player, one or more.
@@ -217,7 +217,7 @@ def fit_row(head: Head, gallery: Gallery, clips: NDArray[np.float32]) -> tuple[N
 
 
 def fit_new_row(
-    head: Head, gallery: Gallery, clips: NDArray[np.float32], albums: NDArray[Any]
+    head: Head, gallery: ReferenceSet, clips: NDArray[np.float32], albums: NDArray[Any]
 ) -> tuple[NDArray[np.float64], float, NDArray[np.bool_] | None]:
     """Fit the row of the head for a new player, and check it on clips that it was fitted without.
 
@@ -225,7 +225,7 @@ def fit_new_row(
     ----------
     head : Head
         Of the players that the model knows.
-    gallery : Gallery
+    gallery : ReferenceSet
         Their recordings.
     clips : ndarray of float32, shape (n_clips, n_features)
         Features of clips of the new player, one or more.
@@ -273,7 +273,7 @@ def fit_new_row(
     return row, float(bias), alone > head(clips).max(axis=1)
 
 
-def find_albums(table: "pd.DataFrame") -> NDArray[Any]:
+def infer_albums(table: "pd.DataFrame") -> NDArray[Any]:
     """Say what was recorded together, as far as a list of clips tells.
 
     Parameters
@@ -293,7 +293,7 @@ def find_albums(table: "pd.DataFrame") -> NDArray[Any]:
     return np.array(albums)
 
 
-def describe(report: dict[str, Any]) -> tuple[int, str]:
+def describe_enrollment(report: dict[str, Any]) -> tuple[int, str]:
     """Put into words how enrolling went.
 
     Parameters
@@ -310,7 +310,7 @@ def describe(report: dict[str, Any]) -> tuple[int, str]:
 
     Examples
     --------
-    >>> describe({"name": "Monk", "n_clips": 5, "n_albums": 2, "right": 0.6})[1]
+    >>> describe_enrollment({"name": "Monk", "n_clips": 5, "n_albums": 2, "right": 0.6})[1]
     "enroll: 'Monk' from 5 clips of 2 albums; 60 % were named right by a model that had not met their album"
     """
     n, albums, right = report["n_clips"], report["n_albums"], report["right"]
@@ -325,7 +325,7 @@ def describe(report: dict[str, Any]) -> tuple[int, str]:
     return logging.INFO, text + f"{100 * right:.0f} % were named right by a model that had not met their album"
 
 
-def refuse_name(name: Any, classes: NDArray[Any]) -> None:
+def check_new_name(name: Any, classes: NDArray[Any]) -> None:
     """Refuse a name that the model has, or that is of another kind than those it has.
 
     Parameters

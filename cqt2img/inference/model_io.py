@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from cqt2img.errors import InputError
-from cqt2img.inference.enrollment import Gallery
+from cqt2img.inference.enrollment import ReferenceSet
 from cqt2img.inference.predict import tile_log_proba
 from cqt2img.models.factory import TileNet, build_network
 from cqt2img.tiles.spec import TileSpec
@@ -42,7 +42,7 @@ class SavedModel:
         The names.
     facts : dict
         Everything else that was saved, as JSON gives it.
-    gallery : Gallery or None
+    gallery : ReferenceSet or None
         What the model remembers of its recordings; None in a model of before.
     """
 
@@ -50,7 +50,7 @@ class SavedModel:
     spec: TileSpec
     classes: NDArray
     facts: dict[str, Any]
-    gallery: Gallery | None
+    gallery: ReferenceSet | None
 
 
 def save_model(
@@ -60,7 +60,7 @@ def save_model(
     spec: TileSpec,
     classes: NDArray,
     facts: dict[str, Any],
-    gallery: Gallery | None,
+    gallery: ReferenceSet | None,
 ) -> None:
     """Write a model folder, whole or not at all.
 
@@ -78,7 +78,7 @@ def save_model(
         The names.
     facts : dict
         What else to keep; must be fit for JSON.
-    gallery : Gallery or None
+    gallery : ReferenceSet or None
         What the model remembers of its recordings.
 
     Raises
@@ -89,7 +89,7 @@ def save_model(
     from safetensors.numpy import save_file
     from safetensors.torch import save_file as save_tensors
 
-    check_model_name(folder)
+    check_model_path(folder)
     folder = folder.resolve()  # a link to a model stays a link
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
@@ -142,7 +142,7 @@ def _replace(folder: Path, part: Path) -> None:
     shutil.rmtree(aside)
 
 
-def check_model_name(folder: Path) -> None:
+def check_model_path(folder: Path) -> None:
     """Refuse to write a model over something that is none, before any work is done.
 
     Parameters
@@ -236,7 +236,7 @@ def load_model(folder: Path) -> SavedModel:
     return SavedModel(network, spec, classes, about, gallery)
 
 
-def _load_gallery(folder: Path, about: dict[str, Any]) -> Gallery | None:
+def _load_gallery(folder: Path, about: dict[str, Any]) -> ReferenceSet | None:
     """Read what the model remembers, which one of before does not."""
     from safetensors.numpy import load_file
 
@@ -246,7 +246,7 @@ def _load_gallery(folder: Path, about: dict[str, Any]) -> Gallery | None:
         raise InputError(
             f"load: path must be an undamaged model, got {str(folder)!r} with another gallery. Copy it again."
         )
-    return Gallery(**load_file(folder / _GALLERY))
+    return ReferenceSet(**load_file(folder / _GALLERY))
 
 
 def _check_facts(about: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cqt2img.errors import InputError
-from cqt2img.inference.enrollment import Gallery, Head
+from cqt2img.inference.enrollment import Head, ReferenceSet
 
 log = logging.getLogger(__name__)
 SCORES = ("softmax", "energy", "neighbours")
@@ -20,7 +20,7 @@ _ENOUGH = 2000  # recordings to fit these to
 
 
 @dataclass(frozen=True)
-class Familiarity:
+class OpenSetDetector:
     """How a model tells that a player is none of those it knows.
 
     Parameters
@@ -38,7 +38,7 @@ class Familiarity:
     lost: float = _MOST_LOST
     auroc: dict[str, float] | None = None
 
-    def judge(self, features: NDArray[np.float32], head: Head, gallery: Gallery) -> NDArray[np.float64]:
+    def judge(self, features: NDArray[np.float32], head: Head, gallery: ReferenceSet) -> NDArray[np.float64]:
         """Say how familiar recordings are, beside recordings of known players that training did not meet.
 
         Parameters
@@ -47,7 +47,7 @@ class Familiarity:
             Of the recordings.
         head : Head
             Of the model.
-        gallery : Gallery
+        gallery : ReferenceSet
             What it remembers.
 
         Returns
@@ -70,7 +70,7 @@ class Familiarity:
         return np.searchsorted(known, measure(self.score, features, head, gallery), side="right") / len(known)
 
 
-def measure(score: str, features: NDArray[np.float32], head: Head, gallery: Gallery) -> NDArray[np.float64]:
+def measure(score: str, features: NDArray[np.float32], head: Head, gallery: ReferenceSet) -> NDArray[np.float64]:
     """Measure how familiar recordings are to a model.
 
     Parameters
@@ -82,7 +82,7 @@ def measure(score: str, features: NDArray[np.float32], head: Head, gallery: Gall
         Of the recordings.
     head : Head
         Of the model.
-    gallery : Gallery
+    gallery : ReferenceSet
         What it remembers.
 
     Returns
@@ -112,19 +112,19 @@ def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
-def choose(gallery: Gallery, seed: int = 0) -> Familiarity:
+def select_score(gallery: ReferenceSet, seed: int = 0) -> OpenSetDetector:
     """Choose how to tell the unknown, by leaving players out in turn.
 
     Parameters
     ----------
-    gallery : Gallery
+    gallery : ReferenceSet
         What the model remembers.
     seed : int
         Of who is left out with whom.
 
     Returns
     -------
-    Familiarity
+    OpenSetDetector
         The score that tells best the held-out recordings of players that were left out from those of
         others, and the loss of known recordings, 10 % at most, at which both are best recognised on
         average. With fewer than four classes, or no recordings held out of some: nearest neighbours, at 10 %.
@@ -144,10 +144,10 @@ def choose(gallery: Gallery, seed: int = 0) -> Familiarity:
             points = np.quantile(values[known], parts, method="inverted_cdf")
             gains[score].append([(values[~known] < p).mean() - (values[known] < p).mean() for p in points])
     if not found["softmax"]:
-        return Familiarity()
+        return OpenSetDetector()
     auroc = {score: float(np.mean(values)) for score, values in found.items()}
     best = max(SCORES, key=lambda score: auroc[score])
-    return Familiarity(best, float(parts[np.mean(gains[best], axis=0).argmax()]), auroc)
+    return OpenSetDetector(best, float(parts[np.mean(gains[best], axis=0).argmax()]), auroc)
 
 
 def _auroc(known: NDArray[np.float64], other: NDArray[np.float64]) -> float:
@@ -156,7 +156,9 @@ def _auroc(known: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float(roc_auc_score([1] * len(known) + [0] * len(other), np.concatenate([known, other])))
 
 
-def _worlds(gallery: Gallery, seed: int) -> Iterator[tuple[Head, Gallery, NDArray[np.float32], NDArray[np.bool_]]]:
+def _worlds(
+    gallery: ReferenceSet, seed: int
+) -> Iterator[tuple[Head, ReferenceSet, NDArray[np.float32], NDArray[np.bool_]]]:
     """Leave players out in turn: a head and a gallery without them, held-out recordings, and which are known."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -171,7 +173,7 @@ def _worlds(gallery: Gallery, seed: int) -> Iterator[tuple[Head, Gallery, NDArra
         if known.all() or not known.any():
             continue
         keep = ~gallery.held & ~np.isin(gallery.codes, out)
-        rest = Gallery(gallery.features[keep], gallery.codes[keep], gallery.held[keep])
+        rest = ReferenceSet(gallery.features[keep], gallery.codes[keep], gallery.held[keep])
         some = slice(None, None, -(-len(rest.codes) // _ENOUGH))
         norm = StandardScaler().fit(rest.features[some].astype(np.float64))
         model = LogisticRegression(C=_STRENGTH, class_weight="balanced", max_iter=500)
@@ -182,12 +184,12 @@ def _worlds(gallery: Gallery, seed: int) -> Iterator[tuple[Head, Gallery, NDArra
         yield head, rest, features, known
 
 
-def refuse_unready(gallery: Gallery | None, head: Head | None) -> None:
+def check_open_set_ready(gallery: ReferenceSet | None, head: Head | None) -> None:
     """Refuse to look for the unknown where that cannot be done.
 
     Parameters
     ----------
-    gallery : Gallery or None
+    gallery : ReferenceSet or None
         What the model remembers.
     head : Head or None
         Of the model.
@@ -213,7 +215,7 @@ def refuse_unready(gallery: Gallery | None, head: Head | None) -> None:
         )
 
 
-def word_for(unknown: bool | str, classes: NDArray[Any]) -> str:
+def unknown_label(unknown: bool | str, classes: NDArray[Any]) -> str:
     """Give the word for "none of these".
 
     Parameters
@@ -235,7 +237,7 @@ def word_for(unknown: bool | str, classes: NDArray[Any]) -> str:
 
     Examples
     --------
-    >>> word_for(True, np.array(["Evans", "Monk"]))
+    >>> unknown_label(True, np.array(["Evans", "Monk"]))
     'unknown'
     """
     word = "unknown" if unknown is True else unknown

@@ -8,14 +8,14 @@ import torch
 from numpy.typing import NDArray
 
 from cqt2img.inference.calibration import pool
-from cqt2img.models.device import steady_memory
+from cqt2img.models.device import retain_freed_memory
 from cqt2img.models.factory import TileNet
 
 if TYPE_CHECKING:
     pass
 
 
-class Heard(NamedTuple):
+class RecordingOutput(NamedTuple):
     """One recording after the network; the arrays are None where it could not be read.
 
     Parameters
@@ -92,13 +92,13 @@ def _read(
         return torch.cat([network(batch.to(device)).float().cpu() for batch in tile_batches(tiles, batch_size)])
 
 
-def listen(
+def predict_recordings(
     network: torch.nn.Module,
     pictures: Iterable[tuple[NDArray[np.uint8] | None, dict[str, Any]]],
     device: torch.device,
     batch_size: int = 32,
     with_features: bool = False,
-) -> Iterator[Heard]:
+) -> Iterator[RecordingOutput]:
     """Run the network over recordings, one after the other; one that cannot be read costs itself alone.
 
     Parameters
@@ -116,16 +116,16 @@ def listen(
 
     Yields
     ------
-    Heard
+    RecordingOutput
         One for each recording.
     """
-    with steady_memory():
+    with retain_freed_memory():
         for tiles, info in pictures:
             if tiles is None:
-                yield Heard(info, None, None)
+                yield RecordingOutput(info, None, None)
                 continue
             rows, features = _hear(network, tiles, device, batch_size, with_features)
-            yield Heard(info, rows, pool(rows), features)
+            yield RecordingOutput(info, rows, pool(rows), features)
 
 
 def _hear(
@@ -168,7 +168,7 @@ def embed(
     info : dict
         Its `status`, `reason` and `message`.
     """
-    with steady_memory():
+    with retain_freed_memory():
         for tiles, info in pictures:
             yield None if tiles is None else embed_tiles(network, tiles, device, batch_size).mean(axis=0), info
 

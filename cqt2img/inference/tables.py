@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 from cqt2img._utils.tables import make_table
 from cqt2img.inference.calibration import to_proba
-from cqt2img.inference.predict import Heard
+from cqt2img.inference.predict import RecordingOutput
 from cqt2img.tiles.spec import TileSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def recording_answers(
-    paths: Iterable[str], heard: Iterable[Heard], classes: NDArray, temperature: float, top_k: int
+def recording_table(
+    paths: Iterable[str], heard: Iterable[RecordingOutput], classes: NDArray, temperature: float, top_k: int
 ) -> "pd.DataFrame":
     """Tell who plays in every recording, one row each.
 
@@ -24,7 +24,7 @@ def recording_answers(
     ----------
     paths : iterable of str
         The recordings.
-    heard : iterable of Heard
+    heard : iterable of RecordingOutput
         What the network made of them.
     classes : ndarray, shape (n_classes,)
         The names.
@@ -45,8 +45,13 @@ def recording_answers(
     return make_table(rows)
 
 
-def tile_answers(
-    paths: Iterable[str], heard: Iterable[Heard], classes: NDArray, temperature: float, spec: TileSpec, top_k: int
+def tile_table(
+    paths: Iterable[str],
+    heard: Iterable[RecordingOutput],
+    classes: NDArray,
+    temperature: float,
+    spec: TileSpec,
+    top_k: int,
 ) -> "pd.DataFrame":
     """Tell who plays in every tile, one row each.
 
@@ -54,7 +59,7 @@ def tile_answers(
     ----------
     paths : iterable of str
         The recordings.
-    heard : iterable of Heard
+    heard : iterable of RecordingOutput
         What the network made of them.
     classes : ndarray, shape (n_classes,)
         The names.
@@ -68,7 +73,7 @@ def tile_answers(
     Returns
     -------
     DataFrame
-        As `recording_answers`, with `start_seconds` and `end_seconds` behind the path.
+        As `recording_table`, with `start_seconds` and `end_seconds` behind the path.
     """
     rows = []
     for path, one in zip(paths, heard, strict=True):
@@ -81,7 +86,7 @@ def tile_answers(
     return make_table(rows)
 
 
-def _state(heard: Heard) -> dict[str, Any]:
+def _state(heard: RecordingOutput) -> dict[str, Any]:
     return {k: heard.info[k] for k in ("status", "reason", "message")}
 
 

@@ -20,7 +20,7 @@ from cqt2img.models.audio_nets import (
     is_transformer,
     make_transformer,
 )
-from cqt2img.models.notes import NOTES, make_note_listener
+from cqt2img.models.notes import NOTES, make_note_classifier
 
 WAYS = (
     "Connect to the network once so that timm can fetch them, give a local file of weights, "
@@ -30,7 +30,7 @@ _HUBS = ("hf_hub:", "hf-hub:", "local-dir:")
 
 
 @dataclass(frozen=True)
-class Blueprint:
+class Architecture:
     """How a backbone is built for tiles of one size.
 
     Parameters
@@ -55,7 +55,7 @@ class Blueprint:
     audio: AudioNet | None
 
 
-def draw_blueprint(name: str, in_chans: int, size: tuple[int, int]) -> Blueprint:
+def resolve_architecture(name: str, in_chans: int, size: tuple[int, int]) -> Architecture:
     """Find out how a backbone is built for tiles of one size.
 
     Parameters
@@ -69,7 +69,7 @@ def draw_blueprint(name: str, in_chans: int, size: tuple[int, int]) -> Blueprint
 
     Returns
     -------
-    Blueprint
+    Architecture
         For `create`.
 
     Raises
@@ -81,11 +81,11 @@ def draw_blueprint(name: str, in_chans: int, size: tuple[int, int]) -> Blueprint
     --------
     Whole patches cover a tile of 96 x 128 pixels if it is padded to 96 x 136:
 
-    >>> draw_blueprint("ast_tiny_s10", 3, (96, 128)).size
+    >>> resolve_architecture("ast_tiny_s10", 3, (96, 128)).size
     (96, 136)
     """
     if name == NOTES:
-        return Blueprint(name, make_note_listener, {"in_chans": 1}, size, None)
+        return Architecture(name, make_note_classifier, {"in_chans": 1}, size, None)
     audio = find_audio_net(name)
     if in_chans not in (1, 3):
         raise InputError(f"Classifier: in_chans must be 1 or 3, got {in_chans!r}. Take 3 for painted tiles.")
@@ -94,7 +94,7 @@ def draw_blueprint(name: str, in_chans: int, size: tuple[int, int]) -> Blueprint
             f"Classifier: in_chans must be 1 for {name!r}, which heard levels and saw no colours, got {in_chans!r}. "
             "Set in_chans=1 (--in-chans 1)."
         )
-    plain = Blueprint(name, _maker(name, audio), {"in_chans": in_chans}, size, audio)
+    plain = Architecture(name, _maker(name, audio), {"in_chans": in_chans}, size, audio)
     if _takes_any_size(name):
         return plain
     probe: Any = create(plain, "random", num_classes=2, device="meta")  # without memory: a tenth of a second
@@ -110,12 +110,12 @@ def draw_blueprint(name: str, in_chans: int, size: tuple[int, int]) -> Blueprint
     return replace(plain, options={"in_chans": in_chans, "img_size": seen}, size=padded)
 
 
-def create(blueprint: Blueprint, origin: str, **options: Any) -> nn.Module:
+def create(blueprint: Architecture, origin: str, **options: Any) -> nn.Module:
     """Build a backbone, and say in one sentence what went wrong.
 
     Parameters
     ----------
-    blueprint : Blueprint
+    blueprint : Architecture
         What to build.
     origin : str
         Where its weights come from: "random", "imagenet", or a file; for the message.

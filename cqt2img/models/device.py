@@ -13,7 +13,7 @@ from cqt2img.errors import InputError
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # numbers of glibc's malloc.h
 
 
-def find_device(device: str | None) -> torch.device:
+def resolve_device(device: str | None) -> torch.device:
     """Choose where a network runs.
 
     Parameters
@@ -43,7 +43,7 @@ def find_device(device: str | None) -> torch.device:
 
 
 @contextmanager
-def steady_memory() -> Iterator[None]:
+def retain_freed_memory() -> Iterator[None]:
     """Keep the memory of one step for the next, while a network works on a CPU under Linux.
 
     glibc gives large arrays back to the system at once, and gets them anew, page by page, in the

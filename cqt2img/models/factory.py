@@ -11,8 +11,8 @@ from torch import nn
 
 from cqt2img._utils.parallel import import_tqdm
 from cqt2img.errors import InputError
-from cqt2img.models.architecture import WAYS, Blueprint, create, draw_blueprint
-from cqt2img.models.notes import NOTES, refuse_coarse
+from cqt2img.models.architecture import WAYS, Architecture, create, resolve_architecture
+from cqt2img.models.notes import NOTES, check_note_spec
 from cqt2img.models.weights import read_weights
 from cqt2img.tiles.png import palette
 from cqt2img.tiles.spec import TileSpec
@@ -31,7 +31,7 @@ class TileNet(nn.Module):
         A classification network.
     spec : TileSpec
         Says the colour map and the range in dB.
-    blueprint : Blueprint
+    blueprint : Architecture
         Of the backbone: 3 channels paint the tile, 1 gives the level itself.
     is_pretrained : bool
         Whether its weights know something already.
@@ -39,7 +39,9 @@ class TileNet(nn.Module):
 
     table: torch.Tensor
 
-    def __init__(self, backbone: nn.Module, spec: TileSpec, blueprint: Blueprint, is_pretrained: bool = False) -> None:
+    def __init__(
+        self, backbone: nn.Module, spec: TileSpec, blueprint: Architecture, is_pretrained: bool = False
+    ) -> None:
         super().__init__()
         self.is_pretrained = is_pretrained
         self.backbone = backbone
@@ -95,7 +97,7 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
     ----------
     name : str
         A classification backbone of timm, such as "resnet18"; "hf_hub:..." asks the hub. "notes" reads
-        notes, see `NoteListener`. "ast" and its sizes are the Audio Spectrogram Transformer, see
+        notes, see `NoteClassifier`. "ast" and its sizes are the Audio Spectrogram Transformer, see
         `make_transformer`; "yamnet", "efficientat_mn04" and "audiomae" know sound, see `find_audio_net`.
     n_classes : int
         Names to choose from, 2 or more.
@@ -124,11 +126,11 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
     import_tqdm()  # before timm does
     if not isinstance(weights, (str, os.PathLike, type(None))):
         raise InputError(f"Classifier: weights must be 'imagenet', None or a file, got {weights!r}. {WAYS}")
-    blueprint = draw_blueprint(str(name), in_chans, spec.size)
+    blueprint = resolve_architecture(str(name), in_chans, spec.size)
     network: Any
     at_random = weights is None or str(weights).lower() == "none"
     if name == NOTES:
-        refuse_coarse(spec)
+        check_note_spec(spec)
         if not at_random and str(weights) != "imagenet":
             raise InputError(
                 f"Classifier: weights must be left out for 'notes', which brings its own, got {str(weights)!r}. "
@@ -157,7 +159,7 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
     return TileNet(network, spec, blueprint, not at_random).to(memory_format=torch.channels_last)
 
 
-def _table(backbone: nn.Module, spec: TileSpec, blueprint: Blueprint) -> NDArray:
+def _table(backbone: nn.Module, spec: TileSpec, blueprint: Architecture) -> NDArray:
     """Give what the backbone gets for every level, one column per channel."""
     if blueprint.audio is not None:
         decibels = spec.min_db + np.arange(256)[:, None] * spec.step_db

@@ -24,7 +24,7 @@ _ONSET, _HELD = 0.7, 0.4  # .6, .7 and .8 named .47, .50 and .44 right on the tr
 _LONGEST = 220  # columns that a note is followed for, five seconds
 
 
-def refuse_coarse(spec: TileSpec) -> None:
+def check_note_spec(spec: TileSpec) -> None:
     """Refuse tiles from which notes cannot be read.
 
     Parameters
@@ -116,7 +116,7 @@ class _Block(nn.Module):
         return x + self.mix_norm(self.mix(torch.relu(self.look_norm(self.look(x)))))
 
 
-class NoteListener(nn.Module):
+class NoteClassifier(nn.Module):
     """A backbone that reads notes and tells players apart by their phrases; with the calls of timm's networks.
 
     Its body is `NoteReader`, which stays as it is, and `describe_phrases`; its head is linear.
@@ -194,7 +194,7 @@ class NoteListener(nn.Module):
         return self.forward_head(self.forward_features(tiles))
 
 
-def make_note_listener(num_classes: int, in_chans: int = 1, device: Any = None) -> NoteListener:
+def make_note_classifier(num_classes: int, in_chans: int = 1, device: Any = None) -> NoteClassifier:
     """Build the backbone with the weights that come with this package.
 
     Parameters
@@ -208,11 +208,11 @@ def make_note_listener(num_classes: int, in_chans: int = 1, device: Any = None) 
 
     Returns
     -------
-    NoteListener
+    NoteClassifier
         On the device.
     """
     assert in_chans == 1
-    network = NoteListener(num_classes)
+    network = NoteClassifier(num_classes)
     network.reader.load_state_dict(_weights())
     _fuse(network.reader.eval())
     return network.to(device)

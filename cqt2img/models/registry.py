@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Row(NamedTuple):
+class Backbone(NamedTuple):
     """One backbone, measured by `benchmarks/backbones.py`.
 
     Parameters
@@ -37,13 +37,15 @@ class Row(NamedTuple):
 
 
 ROWS = (
-    Row("notes", 1, "own", 0.06, 0.45, 0.3, "The default, for the piano: reads notes, and tells players by them."),
-    Row("resnet18", 3, "imagenet", 11.18, 1.78, 1.0, "Sees pictures: quick on a CPU, patient with learning rates."),
-    Row(
+    Backbone("notes", 1, "own", 0.06, 0.45, 0.3, "The default, for the piano: reads notes, and tells players by them."),
+    Backbone(
+        "resnet18", 3, "imagenet", 11.18, 1.78, 1.0, "Sees pictures: quick on a CPU, patient with learning rates."
+    ),
+    Backbone(
         "resnet50", 3, "imagenet", 23.53, 4.0, 2.8, "The next step up from resnet18, where a GPU or a night is at hand."
     ),
-    Row("mobilenetv2_100", 3, "imagenet", 2.24, 0.29, 0.4, "A model of 9 MB, of plain parts that run everywhere."),
-    Row(
+    Backbone("mobilenetv2_100", 3, "imagenet", 2.24, 0.29, 0.4, "A model of 9 MB, of plain parts that run everywhere."),
+    Backbone(
         "mobilenetv3_large_100",
         3,
         "imagenet",
@@ -52,7 +54,7 @@ ROWS = (
         0.3,
         "Little work for what it knows, on a laptop or a phone.",
     ),
-    Row(
+    Backbone(
         "mobilenetv4_conv_small",
         3,
         "imagenet",
@@ -61,7 +63,7 @@ ROWS = (
         0.2,
         "The quickest: first trials, and answers on small machines.",
     ),
-    Row(
+    Backbone(
         "efficientnet_b0",
         3,
         "imagenet",
@@ -70,7 +72,7 @@ ROWS = (
         0.5,
         "Accurate for its size; its norms want batches of 16 or more.",
     ),
-    Row(
+    Backbone(
         "tf_efficientnetv2_b0",
         3,
         "imagenet",
@@ -79,13 +81,17 @@ ROWS = (
         0.6,
         "Its successor: a little more work, a little more accurate.",
     ),
-    Row("convnext_atto", 3, "imagenet", 3.38, 0.54, 0.6, "Small, without batch norms: batches of any size will do."),
-    Row("convnext_tiny", 3, "imagenet", 27.83, 4.36, 3.7, "The most accurate of these on ImageNet; wants a GPU."),
-    Row("vit_tiny_patch16_224", 3, "imagenet", 5.53, 1.22, 1.3, "A small plain transformer, from 14 million pictures."),
-    Row(
+    Backbone(
+        "convnext_atto", 3, "imagenet", 3.38, 0.54, 0.6, "Small, without batch norms: batches of any size will do."
+    ),
+    Backbone("convnext_tiny", 3, "imagenet", 27.83, 4.36, 3.7, "The most accurate of these on ImageNet; wants a GPU."),
+    Backbone(
+        "vit_tiny_patch16_224", 3, "imagenet", 5.53, 1.22, 1.3, "A small plain transformer, from 14 million pictures."
+    ),
+    Backbone(
         "vit_small_patch16_224", 3, "imagenet", 21.67, 4.5, 3.9, "The same with four times the parameters; wants a GPU."
     ),
-    Row(
+    Backbone(
         "deit_tiny_distilled_patch16_224",
         3,
         "imagenet",
@@ -94,7 +100,7 @@ ROWS = (
         1.0,
         "What ast is, by the name it has for pictures.",
     ),
-    Row(
+    Backbone(
         "ast",
         3,
         "imagenet",
@@ -103,15 +109,21 @@ ROWS = (
         1.0,
         "Audio Spectrogram Transformer, tiny: every note meets every other at once.",
     ),
-    Row("ast_tiny_s10", 3, "imagenet", 5.58, 3.65, 2.8, "The same with overlapping patches, as in the paper."),
-    Row("ast_small", 3, "imagenet", 21.67, 4.52, 3.0, "Audio Spectrogram Transformer of middle size; wants a GPU."),
-    Row(
+    Backbone("ast_tiny_s10", 3, "imagenet", 5.58, 3.65, 2.8, "The same with overlapping patches, as in the paper."),
+    Backbone(
+        "ast_small", 3, "imagenet", 21.67, 4.52, 3.0, "Audio Spectrogram Transformer of middle size; wants a GPU."
+    ),
+    Backbone(
         "ast_base384_s10", 3, "imagenet", 86.03, 44.99, 30.1, "Its size in the paper; wants a large GPU and much data."
     ),
-    Row("yamnet", 1, "file", 3.22, 0.55, 0.5, "Knows AudioSet, in short clips; a start, not a judge."),
-    Row("efficientat_mn04", 1, "file", 0.72, 0.04, 0.1, "Knows AudioSet; the quickest, and no worse on new albums."),
-    Row("audiomae", 1, "file", 85.41, 17.12, 9.2, "A large transformer that knows AudioSet; wants a GPU."),
-    Row("test_resnet", 3, "imagenet", 0.37, 0.2, 0.1, "Tiny: shows whether everything runs, and learns small tasks."),
+    Backbone("yamnet", 1, "file", 3.22, 0.55, 0.5, "Knows AudioSet, in short clips; a start, not a judge."),
+    Backbone(
+        "efficientat_mn04", 1, "file", 0.72, 0.04, 0.1, "Knows AudioSet; the quickest, and no worse on new albums."
+    ),
+    Backbone("audiomae", 1, "file", 85.41, 17.12, 9.2, "A large transformer that knows AudioSet; wants a GPU."),
+    Backbone(
+        "test_resnet", 3, "imagenet", 0.37, 0.2, 0.1, "Tiny: shows whether everything runs, and learns small tasks."
+    ),
 )
 
 
@@ -137,4 +149,4 @@ def list_backbones() -> "pd.DataFrame":
     """
     import pandas as pd
 
-    return pd.DataFrame(ROWS, columns=list(Row._fields))
+    return pd.DataFrame(ROWS, columns=list(Backbone._fields))

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from cqt2img.errors import InputError
-from cqt2img.models.architecture import WAYS, Blueprint, create, draw_blueprint
+from cqt2img.models.architecture import WAYS, Architecture, create, resolve_architecture
 from cqt2img.tiles.spec import TileSpec
 
 log = logging.getLogger(__name__)
 
 
-def read_weights(path: Path, blueprint: Blueprint) -> dict[str, Any]:
+def read_weights(path: Path, blueprint: Architecture) -> dict[str, Any]:
     """Read weights for a backbone.
 
     Parameters
@@ -24,7 +24,7 @@ def read_weights(path: Path, blueprint: Blueprint) -> dict[str, Any]:
     path : Path
         A file of weights for the same backbone, whose head may have any number of classes or be
         missing, or the folder of a saved model.
-    blueprint : Blueprint
+    blueprint : Architecture
         Of the backbone.
 
     Returns
@@ -70,7 +70,7 @@ def read_weights(path: Path, blueprint: Blueprint) -> dict[str, Any]:
     return {"num_classes": n_classes, "pretrained": True, "pretrained_cfg_overlay": overlay}
 
 
-def met_before(weights: Any) -> tuple[list[str], list[str]]:
+def training_provenance(weights: Any) -> tuple[list[str], list[str]]:
     """Tell what a network has met before it is fine-tuned.
 
     Parameters
@@ -137,7 +137,7 @@ def _read(file: Path, name: str) -> dict[str, Any]:
     return state
 
 
-def _source_of(about: dict[str, Any], path: Path, blueprint: Blueprint) -> Blueprint:
+def _source_of(about: dict[str, Any], path: Path, blueprint: Architecture) -> Architecture:
     """Draw the blueprint of a saved model, and say if it was trained on other pictures."""
     try:
         backbone, in_chans = about["architecture"]["backbone"], about["architecture"]["in_chans"]
@@ -149,7 +149,7 @@ def _source_of(about: dict[str, Any], path: Path, blueprint: Blueprint) -> Bluep
             f"Classifier: weights must be of {blueprint.name!r}, got {str(path)!r} of {backbone!r}. "
             f"Set backbone={backbone!r} (--backbone {backbone})."
         )
-    source = draw_blueprint(backbone, in_chans, spec.size)
+    source = resolve_architecture(backbone, in_chans, spec.size)
     if source.size != blueprint.size:
         log.warning(
             "weights: %s was trained on tiles of %d x %d pixels, not %d x %d; positions are resampled",
@@ -166,7 +166,7 @@ def _has_positions(state: dict[str, Any], target: Any) -> bool:
 
 
 def _move_positions(
-    positions: torch.Tensor, target: Any, source: Blueprint | None, blueprint: Blueprint, path: Path
+    positions: torch.Tensor, target: Any, source: Architecture | None, blueprint: Architecture, path: Path
 ) -> torch.Tensor:
     """Resample position embeddings from the grid that they were trained on to that of the target."""
     from timm.layers import resample_abs_pos_embed
@@ -189,7 +189,7 @@ def _move_positions(
     return resample_abs_pos_embed(positions, list(target.patch_embed.grid_size), list(grid), n_prefix)
 
 
-def _rule(source: Blueprint | None, blueprint: Blueprint, grid: tuple[int, int]) -> str:
+def _rule(source: Architecture | None, blueprint: Architecture, grid: tuple[int, int]) -> str:
     return "a square grid" if source is None and blueprint.audio is None else f"a grid of {grid[0]} x {grid[1]}"
 
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.buffer import Spool
+from cqt2img._utils.buffer import DiskBuffer
 from cqt2img.errors import AudioError, InputError
 from cqt2img.tiles.cqt_kernels import transform
 from cqt2img.tiles.spec import TileSpec
@@ -15,12 +15,12 @@ _PITCHES = 150.0, 4000.0  # Hz between which partials tell the tuning
 _BAND_DB = -80.0  # what lies lower than this below the strongest frequency does not count as sound
 
 
-def estimate_tuning(wave: NDArray[np.float32] | Spool, spec: TileSpec) -> float:
+def estimate_tuning(wave: NDArray[np.float32] | DiskBuffer, spec: TileSpec) -> float:
     """Measure how far a recording is tuned from A4 = 440 Hz, in cents.
 
     Parameters
     ----------
-    wave : ndarray of float32 or Spool, shape (n_samples,)
+    wave : ndarray of float32 or DiskBuffer, shape (n_samples,)
         Mono audio at `spec.sample_rate`.
     spec : TileSpec
         Says the sample rate.
@@ -42,12 +42,12 @@ def estimate_tuning(wave: NDArray[np.float32] | Spool, spec: TileSpec) -> float:
     return measure_spectrum(wave, spec)[0]
 
 
-def measure_spectrum(wave: NDArray[np.float32] | Spool, spec: TileSpec) -> tuple[float, float]:
+def measure_spectrum(wave: NDArray[np.float32] | DiskBuffer, spec: TileSpec) -> tuple[float, float]:
     """Measure the tuning of a recording, and up to which frequency it has sound.
 
     Parameters
     ----------
-    wave : ndarray of float32 or Spool, shape (n_samples,)
+    wave : ndarray of float32 or DiskBuffer, shape (n_samples,)
         Mono audio at `spec.sample_rate`.
     spec : TileSpec
         Says the sample rate.
@@ -149,29 +149,32 @@ def compute_cqt(wave: NDArray[np.float32], spec: TileSpec, tuning_cents: float |
 
 
 def measure_cqt(
-    wave: NDArray[np.float32] | Spool, spec: TileSpec, tuning_cents: float, folder: str | os.PathLike[str] | None = None
-) -> tuple[Spool, np.float32]:
+    wave: NDArray[np.float32] | DiskBuffer,
+    spec: TileSpec,
+    tuning_cents: float,
+    folder: str | os.PathLike[str] | None = None,
+) -> tuple[DiskBuffer, np.float32]:
     """Transform a recording of any length in little memory.
 
     Parameters
     ----------
-    wave : ndarray of float32 or Spool, shape (n_samples,)
+    wave : ndarray of float32 or DiskBuffer, shape (n_samples,)
         Finite mono audio at `spec.sample_rate`.
     spec : TileSpec
         Says which bins and frames.
     tuning_cents : float
         How far the bins move from A4 = 440 Hz, in cents.
     folder : str or Path, optional
-        Where what does not fit into memory is kept until the Spool is closed.
+        Where what does not fit into memory is kept until the DiskBuffer is closed.
 
     Returns
     -------
-    rows : Spool of float32, shape (n_frames, n_bins)
+    rows : DiskBuffer of float32, shape (n_frames, n_bins)
         dB.
     reference : float32
         What is to be 0 dB: `spec.reference_percentile` of all values.
     """
-    rows = Spool(spec.n_bins, folder)
+    rows = DiskBuffer(spec.n_bins, folder)
     highest = _Highest((1 + len(wave) // spec.hop_length) * spec.n_bins, spec.reference_percentile)
     for block in transform(wave, spec, tuning_cents):
         decibels = _decibels(block, np.float32(1e-20), 10)

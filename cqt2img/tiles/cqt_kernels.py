@@ -23,7 +23,7 @@ _HANN = 1.50018310546875  # equivalent noise bandwidth of a Hann window in bins,
 
 
 class _Samples(Protocol):
-    """An array or a Spool."""
+    """An array or a DiskBuffer."""
 
     def __len__(self) -> int: ...
 
@@ -50,7 +50,7 @@ def transform(wave: _Samples, spec: TileSpec, tuning_cents: float) -> Iterator[N
 
     Parameters
     ----------
-    wave : ndarray of float32 or Spool, shape (n_samples,)
+    wave : ndarray of float32 or DiskBuffer, shape (n_samples,)
         Mono audio at `spec.sample_rate`.
     spec : TileSpec
         Says which bins and frames.

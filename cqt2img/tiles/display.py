@@ -18,7 +18,7 @@ _INK, _IVORY = "#222222", "#fbf7ee"
 _BLACK_KEYS = {1, 3, 6, 8, 10}
 
 
-def draw_tile(axes: "Axes", tile: NDArray[np.uint8], spec: TileSpec, title: str = "", start_seconds: float = 0) -> None:
+def plot_tile(axes: "Axes", tile: NDArray[np.uint8], spec: TileSpec, title: str = "", start_seconds: float = 0) -> None:
     """Draw one tile with a keyboard, note names and seconds.
 
     Parameters
@@ -102,7 +102,7 @@ def plot_tiles(
         if tile is None:
             continue
         axes = figure.add_subplot(n_rows, n_columns, n + 1)
-        draw_tile(axes, tile, spec, title, start)
+        plot_tile(axes, tile, spec, title, start)
         if n >= len(tiles) - n_columns:
             axes.set_xlabel("seconds", fontsize=8)
         all_axes.append(axes)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.buffer import Spool
+from cqt2img._utils.buffer import DiskBuffer
 from cqt2img.audio.decode import read_wave
 from cqt2img.audio.levels import Meter
 from cqt2img.errors import AudioError, InputError
@@ -84,13 +84,13 @@ def stream_recording(
     if folder is not None:
         return _read_tiles(Path(folder), spec)
     measured: dict[str, Any] = dict.fromkeys(QUALITY)
-    rows: Spool | NDArray[np.float32]
+    rows: DiskBuffer | NDArray[np.float32]
     if isinstance(item, np.ndarray) or item.suffix.lower() == ".npy":
         cqt = item if isinstance(item, np.ndarray) else _load_npy(item)
         rows, reference = to_db(cqt, spec).T, np.float32(0)
     else:
         meter = Meter()
-        with Spool(folder=scratch) as wave:
+        with DiskBuffer(folder=scratch) as wave:
             for block in read_wave(item, spec.sample_rate, meter=meter):
                 wave.append(block)
             tuning, bandwidth = measure_spectrum(wave, spec)
@@ -101,15 +101,15 @@ def stream_recording(
     return _cut(rows, reference, spec), {"seconds": seconds, "n_frames": len(rows), **measured}
 
 
-def _cut(rows: Spool | NDArray[np.float32], reference: np.float32, spec: TileSpec) -> Iterator[NDArray[np.uint8]]:
+def _cut(rows: DiskBuffer | NDArray[np.float32], reference: np.float32, spec: TileSpec) -> Iterator[NDArray[np.uint8]]:
     try:
         yield from stream_tiles(rows, reference, spec)
     finally:
-        if isinstance(rows, Spool):
+        if isinstance(rows, DiskBuffer):
             rows.close()
 
 
-def attempt(
+def try_extract(
     item: Any,
     spec: TileSpec,
     folder: str | None = None,
@@ -153,7 +153,7 @@ def attempt(
     return result, {"status": "ok", "reason": "", "message": "", **info, "fingerprint": digest.hexdigest()[:16]}
 
 
-def refuse_bad(caller: str, paths: Iterable[str], infos: Sequence[dict[str, Any]], way_out: str) -> None:
+def raise_on_failures(caller: str, paths: Iterable[str], infos: Sequence[dict[str, Any]], way_out: str) -> None:
     """Stop if a recording could not be read, and name the first one.
 
     Parameters

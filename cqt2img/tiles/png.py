@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.buffer import Spool
+from cqt2img._utils.buffer import DiskBuffer
 from cqt2img.errors import InputError
 from cqt2img.tiles.cqt import to_db
 from cqt2img.tiles.spec import TileSpec
@@ -55,12 +55,12 @@ def cut_tiles(cqt: NDArray, spec: TileSpec) -> NDArray[np.uint8]:
     return np.concatenate(list(stream_tiles(to_db(cqt, spec).T, np.float32(0), spec)))
 
 
-def stream_tiles(rows: Spool | NDArray[np.float32], reference: np.float32, spec: TileSpec) -> Iterator[NDArray]:
+def stream_tiles(rows: DiskBuffer | NDArray[np.float32], reference: np.float32, spec: TileSpec) -> Iterator[NDArray]:
     """Cut a CQT of any length into tiles, some at a time.
 
     Parameters
     ----------
-    rows : Spool or ndarray of float32, shape (n_frames, n_bins)
+    rows : DiskBuffer or ndarray of float32, shape (n_frames, n_bins)
         dB.
     reference : float32
         What is to be 0 dB.

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from cqt2img.models.device import find_device
+from cqt2img.models.device import resolve_device
 
 
 def make_accelerator(precision: str, device: str | None) -> Any:
@@ -19,7 +19,7 @@ def make_accelerator(precision: str, device: str | None) -> Any:
     precision : {"auto", "fp32", "bf16"}
         "auto" is bf16 on a GPU that has it, else fp32.
     device : {None, "cpu", "cuda", "mps"}
-        As for `find_device`.
+        As for `resolve_device`.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def make_accelerator(precision: str, device: str | None) -> Any:
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state()  # it keeps its precision, which a second fit must not meet
-    where = find_device(device).type
+    where = resolve_device(device).type
     if precision == "auto":
         precision = "bf16" if where == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     # said in so many words: else several processes without a GPU would each train alone

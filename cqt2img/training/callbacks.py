@@ -7,14 +7,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from cqt2img._utils.files import room, write_whole
+from cqt2img._utils.files import disk_full_error, write_atomic
 from cqt2img._utils.parallel import make_bar
 
 log = logging.getLogger(__name__)
 _FLUSH_SECONDS = 10  # a kill costs the curves no more, and two minutes by default
 
 
-class Watch:
+class Callback:
     """Gets told how training goes. This one does not listen; others derive from it."""
 
     def begin(self, n_epochs: int, n_steps: int, done: int, history: Sequence[dict[str, Any]] = ()) -> None:
@@ -51,20 +51,20 @@ class Watch:
         """
 
 
-class _Watches(Watch):
+class _CallbackList(Callback):
     """Several who look on.
 
     Parameters
     ----------
-    watches : sequence of Watch
+    watches : sequence of Callback
         Who.
     """
 
-    def __init__(self, watches: Sequence[Watch]) -> None:
+    def __init__(self, watches: Sequence[Callback]) -> None:
         self.watches = watches
 
     def begin(self, n_epochs: int, n_steps: int, done: int, history: Sequence[dict[str, Any]] = ()) -> None:
-        """Tell all; the words are those of `Watch`."""
+        """Tell all; the words are those of `Callback`."""
         for watch in self.watches:
             watch.begin(n_epochs, n_steps, done, history)
 
@@ -79,7 +79,7 @@ class _Watches(Watch):
             watch.epoch(entry)
 
 
-class _Bar(Watch):
+class _Bar(Callback):
     """A progress bar of steps, with the loss, the validation accuracy and the time left.
 
     Parameters
@@ -115,7 +115,7 @@ class _Bar(Watch):
             self.shown["validation accuracy"] = f"{entry['valid_accuracy']:.3f}"
 
 
-class _CsvLog(Watch):
+class _CsvLog(Callback):
     """The history as a table, one row an epoch, that grows while training runs.
 
     Parameters
@@ -135,9 +135,9 @@ class _CsvLog(Watch):
     def epoch(self, entry: dict[str, Any]) -> None:
         """Add a row."""
         self.rows.append(entry)
-        with room("fit", self.path.parent):
+        with disk_full_error("fit", self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path, self._write)
+            write_atomic(self.path, self._write)
 
     def _write(self, part: Path) -> None:
         with part.open("w", newline="", encoding="utf-8") as file:
@@ -146,7 +146,7 @@ class _CsvLog(Watch):
             table.writerows(self.rows)
 
 
-class _BoardLog(Watch):
+class _BoardLog(Callback):
     """The loss of every step and the history of every epoch, as curves in TensorBoard.
 
     Steps and epochs are two runs, each with its own count, in the folders `step` and `epoch`: one
@@ -191,7 +191,7 @@ class _BoardLog(Watch):
     def _add(self, run: str, values: dict[str, float], n: int) -> None:
         if self.writer is None:
             return
-        with room("fit", self.folder):
+        with disk_full_error("fit", self.folder):
             if run not in self.runs:
                 self.runs[run] = self.writer(str(self.folder / run), purge_step=n, flush_secs=_FLUSH_SECONDS)
                 self.stack.callback(self._close, run)
@@ -199,12 +199,12 @@ class _BoardLog(Watch):
                 self.runs[run].add_scalar(f"{run}/{name}", value, n)
 
     def _close(self, run: str) -> None:
-        with room("fit", self.folder):
+        with disk_full_error("fit", self.folder):
             self.runs[run].close()
 
 
 @contextmanager
-def look_on(visible: bool, folder: Path | None = None) -> Iterator[Watch]:
+def default_callbacks(visible: bool, folder: Path | None = None) -> Iterator[Callback]:
     """Set up who looks on.
 
     Parameters
@@ -217,11 +217,11 @@ def look_on(visible: bool, folder: Path | None = None) -> Iterator[Watch]:
 
     Yields
     ------
-    Watch
+    Callback
         All of them.
     """
     with ExitStack() as stack:
-        watches: list[Watch] = [_Bar(stack, visible)]
+        watches: list[Callback] = [_Bar(stack, visible)]
         if folder is not None:
             watches += [_CsvLog(folder / "history.csv"), _BoardLog(stack, folder / "tensorboard")]
-        yield _Watches(watches)
+        yield _CallbackList(watches)

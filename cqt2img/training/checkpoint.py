@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from cqt2img._utils.files import room, write_whole
-from cqt2img.data.dataset import Corpus
+from cqt2img._utils.files import disk_full_error, write_atomic
+from cqt2img.data.dataset import TrainingData
 from cqt2img.errors import InputError
 
 LAST, BEST = "last.pt", "best.safetensors"
@@ -30,13 +30,15 @@ class Checkpoint:
         The folder; without one nothing is kept.
     recipe : dict
         Fields of the recipe.
-    corpus : Corpus
+    corpus : TrainingData
         The recordings.
     network : Module
         As it is before the first step. The three tell one training from another.
     """
 
-    def __init__(self, folder: Path | None, recipe: dict[str, Any], corpus: Corpus, network: torch.nn.Module) -> None:
+    def __init__(
+        self, folder: Path | None, recipe: dict[str, Any], corpus: TrainingData, network: torch.nn.Module
+    ) -> None:
         self.folder = folder
         self.recipe = {k: v for k, v in recipe.items() if k not in _FREE}
         if folder is not None:
@@ -73,14 +75,14 @@ class Checkpoint:
             from safetensors.torch import save_file
 
             folder = self.folder
-            with room("fit", folder):
+            with disk_full_error("fit", folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                write_whole(
+                write_atomic(
                     folder / LAST, lambda part: torch.save({"key": self.key, "recipe": self.recipe, **state}, part)
                 )
                 if state["best"] is not None and state["step"] == 0 and not state["stale"]:
                     best = {k: v.contiguous() for k, v in state["best"]["state"].items()}
-                    write_whole(folder / BEST, lambda part: save_file(best, part))
+                    write_atomic(folder / BEST, lambda part: save_file(best, part))
         self.written = time.monotonic()
 
     def read(self, device: torch.device) -> dict[str, Any] | None:
@@ -140,7 +142,7 @@ def _digest(network: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _key(recipe: dict[str, Any], corpus: Corpus) -> str:
+def _key(recipe: dict[str, Any], corpus: TrainingData) -> str:
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
     arrays: list[NDArray[Any]] = [corpus.targets, corpus.training, corpus.validation, *corpus.strips.strips]
     for array in arrays:

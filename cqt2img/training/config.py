@@ -14,7 +14,7 @@ _PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingConfig:
     """How a backbone is fine-tuned.
 
     Parameters
@@ -102,7 +102,7 @@ class Recipe:
                 raise InputError(f"fit: {name} must {rule}, got {getattr(self, name)!r}. Choose another.")
 
 
-def check_parts(**parts: Any) -> None:
+def check_fractions(**parts: Any) -> None:
     """Refuse what is no part of a whole.
 
     Parameters
@@ -120,19 +120,19 @@ def check_parts(**parts: Any) -> None:
             raise InputError(f"fit: {name} must be a number from 0 to below 1, got {part!r}. Choose another.")
 
 
-def suit(recipe: Recipe, network: TileNet) -> Recipe:
+def resolve_config(recipe: TrainingConfig, network: TileNet) -> TrainingConfig:
     """Fill in what a recipe leaves to the backbone.
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : TrainingConfig
         Perhaps without learning rate or layer decay.
     network : TileNet
         What `build_network` gives.
 
     Returns
     -------
-    Recipe
+    TrainingConfig
         With both. Backbones with batch norms: 1e-3 and no decay, as measured with MobileNetV2 in
         `benchmarks/RESULTS.md`. Others, such as transformers and ConvNeXt: 1e-4, and where they are
         pretrained a decay of 0.75 from layer to layer, after the paper below.

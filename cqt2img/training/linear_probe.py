@@ -10,22 +10,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cqt2img._utils.files import room
+from cqt2img._utils.files import disk_full_error
 from cqt2img._utils.parallel import Progress
-from cqt2img.data.dataset import Corpus
+from cqt2img.data.dataset import TrainingData
 from cqt2img.data.tile_dataset import TrainingTiles
 from cqt2img.errors import InputError
 from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_proba
 from cqt2img.inference.predict import embed_tiles
-from cqt2img.models.device import steady_memory
+from cqt2img.models.device import retain_freed_memory
 from cqt2img.models.factory import TileNet
-from cqt2img.models.notes import NoteListener
+from cqt2img.models.notes import NoteClassifier
 
 _STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the inverse regularisation
 _MOST_TILES = 100_000  # that the solver sees; of longer corpora every second, third and so on
 
 
-class HeadFit(NamedTuple):
+class LinearProbe(NamedTuple):
     """A head that was fitted.
 
     Parameters
@@ -46,22 +46,22 @@ class HeadFit(NamedTuple):
     features: list[NDArray[np.float32]]
 
 
-def fit_head(
+def fit_linear_probe(
     network: TileNet,
-    corpus: Corpus,
+    corpus: TrainingData,
     device: torch.device,
     seed: int = 0,
     memory: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     refit: bool = False,
-) -> HeadFit:
+) -> LinearProbe:
     """Fit the head to the features of the body as it is, by logistic regression.
 
     Parameters
     ----------
     network : TileNet
         On `device`; its head is changed, its body is not.
-    corpus : Corpus
+    corpus : TrainingData
         The recordings. The regularisation is the one with the lowest log-loss on the validation
         recordings, at its best temperature; without these the middle one.
     device : torch.device
@@ -77,7 +77,7 @@ def fit_head(
 
     Returns
     -------
-    HeadFit
+    LinearProbe
         How it went.
 
     Raises
@@ -99,13 +99,13 @@ def fit_head(
     layers = _layers(network)
     places = [*corpus.training.tolist(), *corpus.validation.tolist()]
     embed = _embedder(network, device, memory)
-    with steady_memory():
+    with retain_freed_memory():
         shown = places if progress is None else progress(iter(places), len(places), "embedding")
         features = [embed(np.ascontiguousarray(corpus.strips.tiles(place))) for place in shown]
     n_mine, codes = len(corpus.training), corpus.targets.argmax(axis=1)
     step = -(-sum(map(len, features[:n_mine])) // _MOST_TILES)
     x = np.concatenate([f[::step] for f in features[:n_mine]])
-    reads_notes = isinstance(network.backbone, NoteListener)
+    reads_notes = isinstance(network.backbone, NoteClassifier)
     if reads_notes and not x.any():
         raise InputError(
             "fit: X must hold notes of a piano for the backbone 'notes', got none that can be read. "
@@ -132,17 +132,17 @@ def fit_head(
         for layer in layers:
             layer.weight.copy_(torch.from_numpy(matrix / scale))
             layer.bias.copy_(torch.from_numpy(bias - (matrix / scale) @ mean))
-    return HeadFit(model.C, float(loss), validation, [f.mean(axis=0) for f in features])
+    return LinearProbe(model.C, float(loss), validation, [f.mean(axis=0) for f in features])
 
 
-def settle_norms(network: TileNet, corpus: Corpus, device: torch.device, seed: int, n_batches: int = 20) -> None:
+def settle_norms(network: TileNet, corpus: TrainingData, device: torch.device, seed: int, n_batches: int = 20) -> None:
     """Let batch norms forget the pictures that the body comes from, and measure tiles.
 
     Parameters
     ----------
     network : TileNet
         On `device`; the statistics of its batch norms are changed, its weights are not.
-    corpus : Corpus
+    corpus : TrainingData
         The recordings; those on the training side are used.
     device : torch.device
         Where the network is.
@@ -201,7 +201,7 @@ def _embedder(
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
 
     def recall(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with room("fit", Path(memory)):
+        with disk_full_error("fit", Path(memory)):
             features = kept(tiles, digest.hexdigest(), network, device)
         whole = isinstance(features, np.ndarray) and features.dtype == np.float32 and features.ndim == 2
         return features if whole and len(features) == len(tiles) else embed_tiles(network, tiles, device)
@@ -219,7 +219,7 @@ class _Learnt(NamedTuple):
     places: list[int]
     features: list[NDArray]
     step: int
-    corpus: Corpus
+    corpus: TrainingData
 
     def part(self, n: int) -> tuple[NDArray, NDArray, NDArray]:
         """Give tiles, classes and weights of the first n recordings.

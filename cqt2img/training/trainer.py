@@ -13,27 +13,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cqt2img._utils.files import alone, room
+from cqt2img._utils.files import disk_full_error, folder_lock
 from cqt2img._utils.parallel import Progress
-from cqt2img.data.dataset import Corpus
+from cqt2img.data.dataset import TrainingData
 from cqt2img.data.tile_dataset import TrainingTiles
 from cqt2img.errors import Cqt2imgError
 from cqt2img.inference.calibration import log_loss, pool, to_proba
 from cqt2img.inference.predict import tile_log_proba
-from cqt2img.models.device import steady_memory
+from cqt2img.models.device import retain_freed_memory
 from cqt2img.models.factory import TileNet
 from cqt2img.training.accelerator import bf16_on_cpu, choose_workers, is_out_of_memory, make_accelerator
-from cqt2img.training.callbacks import Watch
+from cqt2img.training.callbacks import Callback
 from cqt2img.training.checkpoint import Checkpoint
-from cqt2img.training.config import Recipe, suit
-from cqt2img.training.linear_probe import fit_head, settle_norms
+from cqt2img.training.config import TrainingConfig, resolve_config
+from cqt2img.training.linear_probe import fit_linear_probe, settle_norms
 
 log = logging.getLogger(__name__)
 _ADVICE = "Lower learning_rate, or set precision='fp32'."
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """What training gives.
 
     Parameters
@@ -60,26 +60,26 @@ class TrainingError(Cqt2imgError, RuntimeError):
 
 def train(
     network: TileNet,
-    corpus: Corpus,
-    recipe: Recipe,
+    corpus: TrainingData,
+    recipe: TrainingConfig,
     device: str | None = None,
-    watch: Watch | None = None,
+    watch: Callback | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
-) -> Trained:
+) -> TrainingResult:
     """Fine-tune all layers of a network, and keep the epoch that is best on validation recordings.
 
     Parameters
     ----------
     network : TileNet
         What `build_network` gives; it is changed.
-    corpus : Corpus
+    corpus : TrainingData
         The recordings.
-    recipe : Recipe
+    recipe : TrainingConfig
         How.
     device : str, optional
         "cpu" keeps off the GPU.
-    watch : Watch, optional
+    watch : Callback, optional
         Gets told how it goes.
     checkpoint : Path, optional
         Folder for the state of the training, written every minute and after every epoch.
@@ -89,7 +89,7 @@ def train(
 
     Returns
     -------
-    Trained
+    TrainingResult
         The best epoch.
 
     Raises
@@ -106,15 +106,15 @@ def train(
     Kevin Clark et al., "ELECTRA: Pre-training Text Encoders as Discriminators Rather Than
     Generators", 2020, for the decay of the learning rate from layer to layer.
     """
-    recipe = suit(recipe, network)
-    with torch.random.fork_rng(), steady_memory(), ExitStack() as stack:
+    recipe = resolve_config(recipe, network)
+    with torch.random.fork_rng(), retain_freed_memory(), ExitStack() as stack:
         torch.manual_seed(recipe.seed)
-        course = _Course(network, corpus, recipe, device, watch or Watch())
+        course = Trainer(network, corpus, recipe, device, watch or Callback())
         keep = Checkpoint(checkpoint, asdict(recipe), corpus, course.plain)
         if checkpoint is not None and course.accelerator.is_main_process:
-            with room("fit", checkpoint):
+            with disk_full_error("fit", checkpoint):
                 checkpoint.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(alone(checkpoint))
+            stack.enter_context(folder_lock(checkpoint))
         stack.enter_context(bf16_on_cpu(course.plain, course.accelerator))
         state = keep.read(course.accelerator.device) if resume else None
         if state is not None:
@@ -124,32 +124,32 @@ def train(
         return course.run(keep)
 
 
-def train_head(
+def train_linear_probe(
     network: TileNet,
-    corpus: Corpus,
-    recipe: Recipe,
-    watch: Watch,
+    corpus: TrainingData,
+    recipe: TrainingConfig,
+    watch: Callback,
     memory: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
-) -> Trained:
+) -> TrainingResult:
     """Fit the head of a network alone, in the end to all recordings; every tile goes through its body once.
 
     Parameters
     ----------
     network : TileNet
         What `build_network` gives, where it is to run; its head is changed.
-    corpus : Corpus
+    corpus : TrainingData
         The recordings.
-    recipe : Recipe
+    recipe : TrainingConfig
         Its seed counts.
-    watch : Watch
+    watch : Callback
         Gets told how it went, as one epoch.
     memory, progress
-        As for `fit_head`.
+        As for `fit_linear_probe`.
 
     Returns
     -------
-    Trained
+    TrainingResult
         The network, and a history of one epoch.
 
     Raises
@@ -159,27 +159,29 @@ def train_head(
     """
     start = time.perf_counter()
     make_accelerator("fp32", network.table.device.type)  # of several processes, each fits the same, and one speaks
-    fitted = fit_head(network, corpus, network.table.device, recipe.seed, memory, progress, refit=True)
+    fitted = fit_linear_probe(network, corpus, network.table.device, recipe.seed, memory, progress, refit=True)
     if not np.isfinite(fitted.loss):
         raise TrainingError(f"fit: the network must give finite numbers, got a loss of {fitted.loss}. {_ADVICE}")
     entry = {"epoch": 1, "loss": fitted.loss, **_scores(fitted.validation, corpus.targets[corpus.validation]),
              "learning_rate": 0.0, "seconds": round(time.perf_counter() - start, 3)}  # fmt: skip
     watch.epoch(entry)
     state = {k: v.cpu() for k, v in network.state_dict().items()}
-    return Trained(state, [entry], fitted.validation, fitted.features)
+    return TrainingResult(state, [entry], fitted.validation, fitted.features)
 
 
-class _Course:
+class Trainer:
     """One training: what changes from step to step, and nothing else."""
 
-    def __init__(self, network: TileNet, corpus: Corpus, recipe: Recipe, device: str | None, watch: Watch) -> None:
+    def __init__(
+        self, network: TileNet, corpus: TrainingData, recipe: TrainingConfig, device: str | None, watch: Callback
+    ) -> None:
         from timm.optim import create_optimizer_v2
         from timm.scheduler import CosineLRScheduler
 
         assert recipe.learning_rate is not None and recipe.layer_decay is not None  # noqa: PT018
         self.corpus, self.recipe = corpus, recipe
         self.accelerator = make_accelerator(recipe.precision, device)
-        self.watch = watch if self.accelerator.is_main_process else Watch()
+        self.watch = watch if self.accelerator.is_main_process else Callback()
         self.data = TrainingTiles(corpus, recipe.augment, recipe.balance, recipe.seed)
         n_tiles, size = len(self.data), recipe.batch_size
         self.n_steps = max(1, n_tiles // size)  # what is left over is drawn in another epoch
@@ -215,11 +217,11 @@ class _Course:
         device, seed = self.accelerator.device, self.recipe.seed
         settle_norms(self.plain, self.corpus, device, seed)
         self.settled = 1000
-        fit_head(self.plain, self.corpus, device, seed)
+        fit_linear_probe(self.plain, self.corpus, device, seed)
         if self.average is not None:
             self.average.set(self.plain)
 
-    def run(self, keep: Checkpoint) -> Trained:
+    def run(self, keep: Checkpoint) -> TrainingResult:
         """Take what steps are left."""
         self.watch.begin(self.recipe.epochs, self.n_steps, self.epoch * self.n_steps + self.step, self.history)
         while self.epoch < self.recipe.epochs and self.stale < (self.recipe.patience or self.recipe.epochs + 1):
@@ -232,7 +234,7 @@ class _Course:
             self._close_epoch(start)
             keep.write(self.state(), self.accelerator)
         assert self.best is not None
-        return Trained(self.best["state"], self.history, self.best["validation"].numpy())
+        return TrainingResult(self.best["state"], self.history, self.best["validation"].numpy())
 
     def _batches(self) -> Iterator[Any]:
         """Give the batches of this epoch from the next step on, this process's part of each."""
@@ -372,7 +374,9 @@ def _mix(
     return mixed.round().to(levels.dtype), part * target + (1 - part) * target[other]
 
 
-def _validate(network: Any, corpus: Corpus, places: NDArray[np.int64], device: torch.device) -> NDArray[np.float32]:
+def _validate(
+    network: Any, corpus: TrainingData, places: NDArray[np.int64], device: torch.device
+) -> NDArray[np.float32]:
     """Log-probabilities of the validation recordings."""
     with np.errstate(invalid="ignore"):  # a network that has gone astray is told of by who called
         rows = [pool(tile_log_proba(network, corpus.strips.tiles(int(place)), device)) for place in places]

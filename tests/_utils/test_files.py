@@ -3,9 +3,9 @@ import errno
 import pytest
 from safetensors import SafetensorError
 
-from cqt2img._utils.files import room, write_whole
+from cqt2img._utils.files import disk_full_error, write_atomic
 from cqt2img.errors import InputError
-from tests.conftest import refused
+from tests.conftest import raises_exactly
 
 MESSAGE = "fit: the disk must have room, got a full one at {!r}. Free some space and run again; what is finished stays."
 
@@ -19,13 +19,13 @@ MESSAGE = "fit: the disk must have room, got a full one at {!r}. Free some space
     ],
 )
 def test_every_writer_of_ours_says_it_in_its_own_words(tmp_path, err):
-    with refused(InputError, MESSAGE.format(str(tmp_path))), room("fit", tmp_path):
+    with raises_exactly(InputError, MESSAGE.format(str(tmp_path))), disk_full_error("fit", tmp_path):
         raise err
 
 
 @pytest.mark.parametrize("err", [OSError(errno.EIO, "bad disk"), RuntimeError("shapes"), ValueError("no")])
 def test_other_errors_pass(tmp_path, err):
-    with pytest.raises(type(err)) as caught, room("fit", tmp_path):
+    with pytest.raises(type(err)) as caught, disk_full_error("fit", tmp_path):
         raise err
     assert caught.value is err
 
@@ -38,6 +38,6 @@ def test_what_is_half_written_is_not_there(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        write_whole(tmp_path / "table", write)
+        write_atomic(tmp_path / "table", write)
     assert [path.name for path in tmp_path.iterdir()] == ["table"]
     assert (tmp_path / "table").read_text() == "before"

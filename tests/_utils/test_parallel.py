@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from cqt2img._utils.files import alone, room, write_whole
-from cqt2img._utils.parallel import progress_bar, run_jobs
+from cqt2img._utils.files import disk_full_error, folder_lock, write_atomic
+from cqt2img._utils.parallel import progress_bar, run_parallel
 from cqt2img.errors import AudioError, InputError
 
-DIED = "run_jobs: a recording must leave its process alive, got '{}', which ended it twice ({}). "
+DIED = "run_parallel: a recording must leave its process alive, got '{}', which ended it twice ({}). "
 DIED += "Convert it to FLAC, take fewer processes if memory is short, or leave it out."
-LATE = "run_jobs: a recording must be done within {} s, got '{}', which was not. Raise timeout, or leave it out."
+LATE = "run_parallel: a recording must be done within {} s, got '{}', which was not. Raise timeout, or leave it out."
 
 
 class _OddError(Exception):
@@ -61,14 +61,14 @@ def work(item, what=""):
 
 
 @contextmanager
-def refused(kind, message):  # the one of conftest would make the workers import torch
+def raises_exactly(kind, message):  # the one of conftest would make the workers import torch
     with pytest.raises(kind) as caught:
         yield
     assert str(caught.value) == message
 
 
 def run(jobs, n_jobs=2, **options):
-    return list(run_jobs(work, iter(jobs), len(jobs), n_jobs, None, "", **options))
+    return list(run_parallel(work, iter(jobs), len(jobs), n_jobs, None, "", **options))
 
 
 def is_alive(pid):
@@ -128,13 +128,15 @@ def test_what_jobs_print_and_read_is_their_own_affair():
 
 def test_a_worker_that_cannot_start(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match=r"^run_jobs: a worker must start, got exit code 1\. See what it said\.$"):
+    with pytest.raises(
+        RuntimeError, match=r"^run_parallel: a worker must start, got exit code 1\. See what it said\.$"
+    ):
         run([(0, ""), (1, "")])
 
 
 def test_who_wants_no_more_waits_for_nothing():
     start = time.monotonic()
-    steps = run_jobs(work, ((n, "slow" if n < 3 else "sleep") for n in range(9)), 9, 2, None, "")
+    steps = run_parallel(work, ((n, "slow" if n < 3 else "sleep") for n in range(9)), 9, 2, None, "")
     assert next(steps) == 0
     steps.close()
     assert time.monotonic() - start < 10
@@ -142,14 +144,14 @@ def test_who_wants_no_more_waits_for_nothing():
 
 @pytest.mark.parametrize("bad", [0, 1.5, None, True])
 def test_processes_are_a_whole_number_but_0(bad):
-    message = f"run_jobs: n_jobs must be a whole number but 0, got {bad!r}. Take 1, or -1 for every core."
-    with refused(InputError, message):
+    message = f"run_parallel: n_jobs must be a whole number but 0, got {bad!r}. Take 1, or -1 for every core."
+    with raises_exactly(InputError, message):
         run([], bad)
 
 
 @pytest.mark.parametrize("bad", [0, -1, float("nan")])
 def test_time_is_above_0(bad):
-    with refused(InputError, f"run_jobs: timeout must be above 0 s, got {bad!r}. Take 600."):
+    with raises_exactly(InputError, f"run_parallel: timeout must be above 0 s, got {bad!r}. Take 600."):
         run([], timeout=bad)
 
 
@@ -158,10 +160,10 @@ import signal, sys, time
 sys.path[:0] = {path!r}
 from pathlib import Path
 import stopping
-from cqt2img._utils.parallel import run_jobs
+from cqt2img._utils.parallel import run_parallel
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell takes it from what runs in the background
 try:
-    for n in run_jobs(stopping.work, ((n, {seconds}) for n in range(100)), 100, {n_jobs}, None, ""):
+    for n in run_parallel(stopping.work, ((n, {seconds}) for n in range(100)), 100, {n_jobs}, None, ""):
         print(n, flush=True)
 except KeyboardInterrupt:
     print("stopped", flush=True)
@@ -220,7 +222,7 @@ import os, signal, sys, threading, time
 sys.path[:0] = {path!r}
 import joblib
 from dask.distributed import Client, LocalCluster
-from cqt2img._utils.parallel import run_jobs
+from cqt2img._utils.parallel import run_parallel
 from tests._utils.test_parallel import work
 
 if __name__ == "__main__":
@@ -229,7 +231,7 @@ if __name__ == "__main__":
         with joblib.parallel_config(backend="dask"):
             what = ["slow"] * 40
             what[3], what[5], what[7] = "SIGSEGV", "sleep", "process"
-            steps = run_jobs(work, ((n, what[n]) for n in range(40)), 40, 1, None, "", timeout=2)
+            steps = run_parallel(work, ((n, what[n]) for n in range(40)), 40, 1, None, "", timeout=2)
             done = []
             for n, result in enumerate(steps):
                 done.append(result)
@@ -264,14 +266,14 @@ def test_progress_bar():
 
 def test_write_whole(tmp_path):
     path = tmp_path / "x.txt"
-    write_whole(path, lambda part: part.write_text("one"))
+    write_atomic(path, lambda part: part.write_text("one"))
 
     def fail(part):
         part.write_text("tw")
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="full"):
-        write_whole(path, fail)
+        write_atomic(path, fail)
     assert contents(tmp_path) == {"x.txt": b"one"}
 
 
@@ -279,9 +281,9 @@ def test_a_full_disk_is_one_sentence():
     message = "render: the disk must have room, got a full one at '{}'. "
     message += "Free some space and run again; what is finished stays."
     for place, error in (("out", OSError(28, "full")), ("x.png", OSError(28, "full", "x.png"))):
-        with refused(InputError, message.format(place)), room("render", Path("out")):
+        with raises_exactly(InputError, message.format(place)), disk_full_error("render", Path("out")):
             raise error
-    with pytest.raises(PermissionError), room("render", Path("out")):
+    with pytest.raises(PermissionError), disk_full_error("render", Path("out")):
         raise PermissionError(13, "no")
 
 
@@ -297,10 +299,10 @@ def fill(folder):
 
 def test_what_killed_runs_left_is_cleared_away(tmp_path):
     fill(tmp_path)
-    with alone(tmp_path):
+    with folder_lock(tmp_path):
         assert set(contents(tmp_path)) == KEPT
         fill(tmp_path)
-        with alone(tmp_path):  # the parts of a living run stay
+        with folder_lock(tmp_path):  # the parts of a living run stay
             assert set(contents(tmp_path)) == LEFT | KEPT
         assert set(contents(tmp_path)) == LEFT | KEPT
     assert set(contents(tmp_path)) == KEPT

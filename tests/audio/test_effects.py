@@ -107,11 +107,11 @@ def test_mp3_keeps_a_tone_in_its_place():
     assert np.corrcoef(heard[:n][middle], wave[:n][middle])[0, 1] > 0.99
 
 
-@pytest.mark.parametrize("name", disturb.DISTURBANCES)
+@pytest.mark.parametrize("name", disturb.EFFECTS)
 def test_named_disturbances_repeat_with_their_seed(name):
     wave = disturb.add_noise(tone(seconds=2), rng(), 15)
     kept = wave.copy()
-    change = disturb.DISTURBANCES[name]
+    change = disturb.EFFECTS[name]
     once, again = (change(wave, RATE, rng()) for _ in range(2))
     np.testing.assert_array_equal(once, again)
     np.testing.assert_array_equal(wave, kept)

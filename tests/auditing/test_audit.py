@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 import cqt2img
 from cqt2img.data.synthetic import make_corpus
 from cqt2img.errors import InputError
-from tests.conftest import refused
+from tests.conftest import raises_exactly
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +114,11 @@ def test_labels_are_needed(table):
         f"audit: y must label every recording, got none for 27 of 27, first {table['path'][0]!r}. "
         "Sort the recordings into one folder per label, or give y or a csv with the column label."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         cqt2img.audit(pd.DataFrame({"path": table["path"]}), verbose=False)
     for too_few, n in ((table[:2], 1), (table.groupby("label").head(1), 0)):
         message = f"audit: X must hold two classes or more of two recordings that can be read, got {n}. Add recordings."
-        with refused(InputError, message):
+        with raises_exactly(InputError, message):
             cqt2img.audit(too_few, verbose=False)
 
 
@@ -128,7 +128,7 @@ def test_the_model_must_be_fitted(table):
 
 
 def test_a_name_that_the_model_does_not_know_is_said_before_any_work(model, table, monkeypatch):
-    monkeypatch.setattr("cqt2img.auditing.audit.load_strips", None)
+    monkeypatch.setattr("cqt2img.auditing.audit.load_tile_arrays", None)
     with pytest.raises(InputError, match="labels that the model knows, got ada-legato, bruno-staccato, clara-rubato"):
         cqt2img.audit(table, model=model)
 

@@ -141,7 +141,7 @@ def takes_on_disk(folder: Path) -> dict[str, np.ndarray]:
     album = make_album("test")
     waves = {f"take {n}": record(play(perform(melody, player, rng), album), album, rng) for n in range(3)}
     for n, name in enumerate(("mp3, trimmed, gain", "speed, trimmed, room, noise")):
-        waves[f"copy {n}"] = disturb.DISTURBANCES[name](waves["take 0"], SAMPLE_RATE, rng)
+        waves[f"copy {n}"] = disturb.EFFECTS[name](waves["take 0"], SAMPLE_RATE, rng)
     for name, wave in waves.items():
         soundfile.write(folder / f"{name}.flac", wave / max(1, np.abs(wave).max()), SAMPLE_RATE)
     return waves

@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cqt2img.auditing.label_errors import NEAR, SUSPECTS, lone_albums, near_names, suspect_labels
+from cqt2img.auditing.label_errors import NEAR, SUSPECTS, find_label_errors, lone_albums, near_names
 from cqt2img.errors import InputError
-from tests.conftest import refused
+from tests.conftest import raises_exactly
 
 PLAYERS = ("Ada", "Bill", "Clara")
 
@@ -25,7 +25,7 @@ def corpus(n_albums=3, n_takes=8, seed=0, loud=4.0):
 
 def test_right_labels_are_not_doubted():
     for seed in range(3):
-        found = suspect_labels(*corpus(seed=seed))
+        found = find_label_errors(*corpus(seed=seed))
         assert list(found.columns) == SUSPECTS
         assert len(found) == 0
 
@@ -35,7 +35,7 @@ def test_a_take_in_the_wrong_album_is_heard():
     for seed in range(3):
         sketches, table = corpus(seed=seed)
         sketches[3] = sketches[3 * 8 + 1] + np.float32(0.1)  # on a record of Ada, a take of Bill's
-        found = suspect_labels(sketches, table)
+        found = find_label_errors(sketches, table)
         assert found[["row", "path", "label", "likely", "by_group"]].to_numpy().tolist() == [
             [3, "Ada/Ada 0/3.flac", "Ada", "Bill", False]
         ]
@@ -45,7 +45,7 @@ def test_a_take_in_the_wrong_album_is_heard():
 def test_a_wrong_label_is_outvoted_by_its_album():
     sketches, table = corpus(n_takes=3)
     table.loc[[1, 12], "label"] = "Clara", "Ada"
-    found = suspect_labels(sketches, table)
+    found = find_label_errors(sketches, table)
     assert found[["row", "label", "likely", "by_group"]].to_numpy().tolist() == [
         [1, "Clara", "Ada", True],
         [12, "Ada", "Bill", True],
@@ -53,16 +53,18 @@ def test_a_wrong_label_is_outvoted_by_its_album():
     assert found["by_sound"].isna().all()  # of three takes nothing can be learned
     # the same where the group was named after the label, and folder and album still tell
     table["group"] = table["label"] + "/" + table["album"]
-    assert suspect_labels(sketches, table)["row"].tolist() == [1, 12]
-    assert suspect_labels(sketches, table.assign(path=[f"{n}.flac" for n in range(27)]))["row"].tolist() == [1, 12]
-    assert len(suspect_labels(sketches, table.drop(columns="album").assign(path=[f"{n}.flac" for n in range(27)]))) == 0
+    assert find_label_errors(sketches, table)["row"].tolist() == [1, 12]
+    assert find_label_errors(sketches, table.assign(path=[f"{n}.flac" for n in range(27)]))["row"].tolist() == [1, 12]
+    assert (
+        len(find_label_errors(sketches, table.drop(columns="album").assign(path=[f"{n}.flac" for n in range(27)]))) == 0
+    )
 
 
 def test_ear_and_album_agree_and_come_first():
     sketches, table = corpus()
     sketches[3] = sketches[25]
     table.loc[70, "label"] = "Bill"
-    found = suspect_labels(sketches, table)
+    found = find_label_errors(sketches, table)
     assert found["row"].tolist() == [70, 3]
     assert found["by_group"].tolist() == [True, False]
     assert found["likely"].tolist() == ["Clara", "Bill"]
@@ -74,44 +76,44 @@ def test_albums_of_several_players_accuse_nobody():
     sketches, table = corpus(n_takes=3)
     everybody = ["Ada"] * 5 + ["Bill", "Clara", "Dora", "Eve"]
     table = table.assign(label=everybody * 3, group=np.arange(27) // 9, path=[f"{n}.flac" for n in range(27)], album="")
-    assert len(suspect_labels(sketches, table)) == 0
+    assert len(find_label_errors(sketches, table)) == 0
 
 
 def test_an_ear_that_hears_nothing_says_nothing():
     sketches, table = corpus(loud=0)
-    assert len(suspect_labels(sketches, table)) == 0
+    assert len(find_label_errors(sketches, table)) == 0
 
 
 def test_classes_are_listened_to_where_there_are_no_albums():
     sketches, table = corpus(n_albums=1, n_takes=30)
     table = table.assign(group=table["path"], album=table["path"])
-    assert len(suspect_labels(sketches, table)) == 0
+    assert len(find_label_errors(sketches, table)) == 0
     sketches[3] = sketches[31]
-    found = suspect_labels(sketches, table)
+    found = find_label_errors(sketches, table)
     assert found[["row", "likely"]].to_numpy().tolist() == [[3, "Bill"]]
     few = table.index[table.index % 2 == 1]
-    assert len(suspect_labels([sketches[n] for n in few], table.iloc[few])) == 0
+    assert len(find_label_errors([sketches[n] for n in few], table.iloc[few])) == 0
 
 
 def test_few_tiles_teach_nothing():
     """Of more numbers than tiles any take looks odd."""
     sketches, table = corpus(n_takes=12)
     sketches[3] = sketches[37]
-    assert len(suspect_labels([one[:1] for one in sketches], table)) == 1
+    assert len(find_label_errors([one[:1] for one in sketches], table)) == 1
     wide = [np.pad(one, ((0, 0), (0, 630))) for one in sketches]
-    assert len(suspect_labels([one[:1] for one in wide], table)) == 0
+    assert len(find_label_errors([one[:1] for one in wide], table)) == 0
 
 
 def test_recordings_without_company():
     sketches, table = corpus(n_albums=1, n_takes=1)
-    assert len(suspect_labels(sketches, table)) == 0
+    assert len(find_label_errors(sketches, table)) == 0
 
 
 def test_a_sketch_too_few():
     sketches, table = corpus(n_albums=1)
-    with refused(InputError, "suspect_labels: sketches must be one per recording, got 23 for 24. "
+    with raises_exactly(InputError, "find_label_errors: sketches must be one each, got 23 for 24. "
                  "Sketch the recordings of the table."):  # fmt: skip
-        suspect_labels(sketches[1:], table)
+        find_label_errors(sketches[1:], table)
 
 
 @pytest.mark.parametrize(

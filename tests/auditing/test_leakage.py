@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cqt2img.auditing.leakage import climb
+from cqt2img.auditing.leakage import score_splits
 
 
 def corpus(player, album, n_albums=4, n_takes=5, n_tiles=6, seed=0):
@@ -21,7 +21,7 @@ def corpus(player, album, n_albums=4, n_takes=5, n_tiles=6, seed=0):
 
 
 def scores_of(sketches, table):
-    rungs = climb(sketches, table, {"albums": table["group"].to_numpy()})
+    rungs = score_splits(sketches, table, {"albums": table["group"].to_numpy()})
     assert [rung.held_out for rung in rungs] == ["tiles", "recordings", "albums"]
     return [rung.scores.accuracy for rung in rungs]
 
@@ -44,7 +44,7 @@ def test_noise_is_chance_on_every_rung():
 def test_one_loud_tile_does_not_decide():
     sketches, table = corpus(player=3, album=0)
     sketches[0][0] = sketches[-1].mean(axis=0) * 5  # this tile is surely of another player
-    rung = climb(sketches, table, {})[0]
+    rung = score_splits(sketches, table, {})[0]
     assert rung.scores.accuracy == 1
     assert rung.tile_accuracy < 1
 
@@ -52,11 +52,11 @@ def test_one_loud_tile_does_not_decide():
 def test_classes_of_one_album_are_left_out_of_every_rung():
     sketches, table = corpus(player=3, album=0)
     table.loc[table["label"] == "player 0", "group"] = "its only album"
-    rungs = climb(sketches, table, {"albums": table["group"].to_numpy()})
+    rungs = score_splits(sketches, table, {"albums": table["group"].to_numpy()})
     assert all(rung.scores.classes == ("player 1", "player 2") for rung in rungs)
     assert all((table["label"].iloc[rung.places] != "player 0").all() for rung in rungs)
     table["group"] = table["label"]  # nobody has two albums: albums cannot be held out
-    rungs = climb(sketches, table, {"albums": table["group"].to_numpy()})
+    rungs = score_splits(sketches, table, {"albums": table["group"].to_numpy()})
     assert [rung.held_out for rung in rungs] == ["tiles", "recordings"]
     assert len(rungs[0].places) == len(table)
 
@@ -64,12 +64,12 @@ def test_classes_of_one_album_are_left_out_of_every_rung():
 def test_a_ladder_needs_two_classes():
     sketches, table = corpus(player=3, album=0)
     table["label"] = "player 0"
-    assert climb(sketches, table, {}) == []
+    assert score_splits(sketches, table, {}) == []
 
 
 def test_probabilities_and_places_belong_together():
     sketches, table = corpus(player=3, album=0)
-    rung = climb(sketches, table, {})[0]
+    rung = score_splits(sketches, table, {})[0]
     named = np.asarray(rung.scores.classes)[rung.proba.argmax(axis=1)]
     assert (named == table["label"].to_numpy()[rung.places]).all()
     np.testing.assert_allclose(rung.proba.sum(axis=1), 1, atol=1e-5)
@@ -78,6 +78,6 @@ def test_probabilities_and_places_belong_together():
 
 def test_the_seed_deals_the_same():
     sketches, table = corpus(player=0.3, album=1)
-    one, other = (climb(sketches, table, {"albums": table["group"].to_numpy()}, 3) for _ in range(2))
+    one, other = (score_splits(sketches, table, {"albums": table["group"].to_numpy()}, 3) for _ in range(2))
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a.proba, b.proba)

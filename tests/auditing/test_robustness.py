@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from cqt2img.auditing import robustness as stability
-from cqt2img.auditing.robustness import KINDS, measure_stability
+from cqt2img.auditing.robustness import KINDS, measure_robustness
 from cqt2img.data.recordings import list_recordings
 
 
 def test_a_player_known_by_register_is_known_through_every_change(model, folder):
-    found = measure_stability(model, list_recordings(folder), n_recordings=6)
+    found = measure_robustness(model, list_recordings(folder), n_recordings=6)
     assert found["disturbance"].tolist() == list(KINDS)
     assert (found["n"] == 6).all()
     assert (found["right_before"] == found["right_before"].iloc[0]).all()
@@ -22,22 +22,22 @@ def test_a_model_that_listens_to_level_of_the_highest_row_is_moved_by_hiss(model
         return np.stack([hissing, ~hissing, np.zeros(len(X))], axis=1).astype(np.float32)
 
     monkeypatch.setattr(model, "predict_proba", by_noise)
-    found = measure_stability(model, list_recordings(folder / "Low"), 2).set_index("disturbance")
+    found = measure_robustness(model, list_recordings(folder / "Low"), 2).set_index("disturbance")
     assert found["changed"]["noise 20 dB"] == found["moved"]["noise 20 dB"] == 1
     assert found["changed"]["starts 1 s later"] == 0
 
 
 def test_classes_take_turns_and_bad_files_cost_themselves(model, folder, bad_folder):
     table = list_recordings(folder)
-    assert measure_stability(model, table, n_recordings=3)["n"].tolist() == [3] * len(KINDS)
+    assert measure_robustness(model, table, n_recordings=3)["n"].tolist() == [3] * len(KINDS)
     both = list_recordings([*sorted(folder.rglob("*.wav"))[:2], *sorted(bad_folder.glob("*.wav"))])
     both["label"] = "High"
-    assert measure_stability(model, both)["n"].iloc[0] == 2
+    assert measure_robustness(model, both)["n"].iloc[0] == 2
 
 
 def test_pictures_alone_cannot_be_changed(model):
     table = list_recordings([np.zeros((60, 40)) + 1], ["High"])
-    found = measure_stability(model, table)
+    found = measure_robustness(model, table)
     assert len(found) == 0
     assert found.columns.tolist() == ["disturbance", "changed", "moved", "right_before", "right_after", "n"]
 

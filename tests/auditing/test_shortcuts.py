@@ -5,9 +5,9 @@ import soundfile
 
 from cqt2img.auditing import shortcuts
 from cqt2img.auditing.shortcuts import COLUMNS, find_shortcuts, measure_clues, permute_groups
-from cqt2img.data.tile_arrays import Strips
+from cqt2img.data.tile_arrays import TileArrays
 from cqt2img.errors import InputError
-from tests.conftest import RATE, refused
+from tests.conftest import RATE, raises_exactly
 
 N_CLASSES, N_GROUPS, N_TAKES = 3, 4, 3
 WHO, ALBUM, TAKE = np.indices((N_CLASSES, N_GROUPS, N_TAKES)).reshape(3, -1)
@@ -42,7 +42,7 @@ def corpus(folder, spec, fault="", seed=0, n_files=None):
     for n, path in enumerate(paths[:n_files]):
         subtype = SUBTYPES[WHO[n] if fault == "file format" else (ALBUM[n] + n // 12) % 3]
         soundfile.write(path, 10 ** (hiss[n] / 20) * rng.standard_normal(RATE // 2), RATE, subtype=subtype)
-    return Strips(spec, strips, np.full(len(table), spec.width)), table.assign(path=list(map(str, paths)))
+    return TileArrays(spec, strips, np.full(len(table), spec.width)), table.assign(path=list(map(str, paths)))
 
 
 @pytest.mark.parametrize("clue", [*list(shortcuts._SAID)[:4], "duration", "file format", "piece"])
@@ -203,12 +203,14 @@ def test_the_smallest_p_value():
 
 def test_a_table_of_other_recordings(tmp_path, small):
     strips, table = corpus(tmp_path, small, n_files=0)
-    with refused(InputError, "find_shortcuts: table must have one row per recording, got 35 for 36. "
+    with raises_exactly(InputError, "find_shortcuts: table must have one row per recording, got 35 for 36. "
                  "Leave out what could not be read."):  # fmt: skip
         find_shortcuts(strips, table[1:])
 
 
 def test_one_class(tmp_path, small):
     strips, table = corpus(tmp_path, small, n_files=0)
-    with refused(InputError, "find_shortcuts: table must hold two classes or more, got 1. Label the recordings."):
+    with raises_exactly(
+        InputError, "find_shortcuts: table must hold two classes or more, got 1. Label the recordings."
+    ):
         find_shortcuts(strips, table.assign(label="Ada"))

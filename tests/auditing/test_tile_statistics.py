@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cqt2img.auditing.tile_statistics import semitones, sketch, sketch_tiles
-from cqt2img.data.tile_arrays import Strips
+from cqt2img.data.tile_arrays import TileArrays
 from cqt2img.tiles.spec import TileSpec
 
 FAST, PIANO = TileSpec.preset("fast"), TileSpec.preset("piano")
@@ -46,7 +46,9 @@ def test_the_padding_of_the_last_tile_has_no_say():
 
 def test_every_recording_has_a_sketch():
     rng = np.random.default_rng(0)
-    strips = Strips(FAST, [rng.integers(0, 256, (96, n * 128)).astype(np.uint8) for n in (1, 3)], np.array([128, 384]))
+    strips = TileArrays(
+        FAST, [rng.integers(0, 256, (96, n * 128)).astype(np.uint8) for n in (1, 3)], np.array([128, 384])
+    )
     found = sketch(strips)
     assert [one.shape for one in found] == [(1, 288), (3, 288)]
     np.testing.assert_array_equal(found[1], sketch_tiles(strips.tiles(1), FAST))

@@ -1,17 +1,17 @@
 import numpy as np
 import pytest
 
-from cqt2img.data.dataset import list_sides
+from cqt2img.data.dataset import list_train_validation
 from cqt2img.data.recordings import list_recordings
-from cqt2img.data.tile_arrays import load_strips
+from cqt2img.data.tile_arrays import load_tile_arrays
 from cqt2img.errors import InputError
 from cqt2img.tiles.png import cut_tiles
-from tests.conftest import make_cqt, ramp, refused
+from tests.conftest import make_cqt, raises_exactly, ramp
 
 
 def test_strips_hold_what_was_cut(small):
     cqts = [make_cqt(5, 20), make_cqt(6, 100), make_cqt(7, 64)]
-    strips, infos = load_strips(list_recordings(cqts), small)
+    strips, infos = load_tile_arrays(list_recordings(cqts), small)
     assert len(strips) == 3
     for n, cqt in enumerate(cqts):
         np.testing.assert_array_equal(strips.tiles(n), cut_tiles(cqt, small))
@@ -24,7 +24,7 @@ def test_strips_hold_what_was_cut(small):
 def test_bad_recording_costs_itself(small, place, n_jobs):
     cqts = [make_cqt(5), make_cqt(6)]
     cqts.insert(place, np.full((60, 40), np.nan))
-    strips, infos = load_strips(list_recordings(cqts), small, n_jobs)
+    strips, infos = load_tile_arrays(list_recordings(cqts), small, n_jobs)
     assert len(strips) == 2
     assert [info["reason"] for info in infos] == ["non_finite" if n == place else "" for n in range(3)]
     assert [info["status"] for info in infos] == ["error" if n == place else "ok" for n in range(3)]
@@ -34,7 +34,7 @@ def test_bad_recording_costs_itself(small, place, n_jobs):
 
 
 def test_nothing_can_be_read(small):
-    strips, infos = load_strips(list_recordings([np.zeros((60, 40))]), small)
+    strips, infos = load_tile_arrays(list_recordings([np.zeros((60, 40))]), small)
     assert len(strips) == 0
     assert infos[0]["reason"] == "silent"
     assert infos[0]["message"] == "to_db: cqt must hold sound, got silence. Leave the recording out."
@@ -47,7 +47,7 @@ def test_progress_sees_every_recording(small):
         seen.append((n, title))
         return steps
 
-    load_strips(list_recordings([make_cqt(5), make_cqt(6)]), small, progress=progress)
+    load_tile_arrays(list_recordings([make_cqt(5), make_cqt(6)]), small, progress=progress)
     assert seen == [(2, "pictures")]
 
 
@@ -65,7 +65,7 @@ def test_crop_of_a_short_recording_is_its_tile(strips, start):
 
 def test_crop_ignores_sound_behind_the_last_tile(small):
     # 70 frames: the last 6 are less than min_fill, and are left out
-    strips, _ = load_strips(list_recordings([ramp(70)]), small)
+    strips, _ = load_tile_arrays(list_recordings([ramp(70)]), small)
     assert strips.strips[0].shape == (64, 64)
     assert strips.crop(0, 60).shape == small.size
 
@@ -74,7 +74,7 @@ def test_crop_ignores_sound_behind_the_last_tile(small):
 def test_strips_beyond_the_limit_are_mapped_from_a_file(small, monkeypatch, limit, n_in_memory):
     monkeypatch.setattr("cqt2img.data.tile_arrays._IN_MEMORY", limit)
     cqts = [make_cqt(n, n_frames) for n, n_frames in enumerate((20, 100, 33, 64))]
-    found, _ = load_strips(list_recordings(cqts), small)
+    found, _ = load_tile_arrays(list_recordings(cqts), small)
     mapped = [isinstance(strip, np.memmap) for strip in found.strips]
     assert mapped == [n >= n_in_memory for n in range(4)]
     for n, cqt in enumerate(cqts):
@@ -87,13 +87,15 @@ def test_strips_beyond_the_limit_are_mapped_from_a_file(small, monkeypatch, limi
 
 def test_sides_are_listed_one_behind_the_other(small):
     cqts = [make_cqt(n) for n in range(6)]
-    table, wanted = list_sides(cqts[:4], list("baba"), None, None, (cqts[4:], ["a", "b"]))
+    table, wanted = list_train_validation(cqts[:4], list("baba"), None, None, (cqts[4:], ["a", "b"]))
     assert table["held"].tolist() == [False] * 4 + [True] * 2
     assert wanted.tolist() == ["a", "b"]
-    alone, _ = list_sides(cqts[:4], list("baba"), None, None)
+    alone, _ = list_train_validation(cqts[:4], list("baba"), None, None)
     assert not alone["held"].any()
 
 
 def test_one_class_is_refused():
-    with refused(InputError, "fit: y must hold two classes or more, got only a. Add recordings of another player."):
-        list_sides([make_cqt(1), make_cqt(2)], ["a", "a"], None, None)
+    with raises_exactly(
+        InputError, "fit: y must hold two classes or more, got only a. Add recordings of another player."
+    ):
+        list_train_validation([make_cqt(1), make_cqt(2)], ["a", "a"], None, None)

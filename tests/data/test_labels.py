@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cqt2img.data.labels import encode, find_classes, one_hot, refuse_unlabelled
+from cqt2img.data.labels import check_labelled, encode, find_classes, one_hot
 from cqt2img.errors import InputError
 
 FIT = "Sort the recordings into one folder per label, or give y or a csv with the column label."
@@ -35,12 +35,12 @@ def test_find_classes_and_encode(y, classes):
 def test_a_label_is_missing(nothing):
     message = f"fit: y must label every recording, got none for 2 of 4, first number 1. {FIT}"
     refuse(message, find_classes, ["a", nothing, "b", nothing])
-    refuse(message.replace("fit:", "score:"), refuse_unlabelled, "score", ["a", nothing, "b", nothing])
-    refuse_unlabelled("score", ["a"])
+    refuse(message.replace("fit:", "score:"), check_labelled, "score", ["a", nothing, "b", nothing])
+    check_labelled("score", ["a"])
     paths = ["a.wav", "b.wav", "c.wav", "d.wav"]
     message = f"fit: y must label every recording, got none for 2 of 4, first 'b.wav'. {FIT}"
     refuse(message, find_classes, ["a", nothing, "b", nothing], paths)
-    refuse(message, refuse_unlabelled, "fit", ["a", nothing, "b", nothing], paths)
+    refuse(message, check_labelled, "fit", ["a", nothing, "b", nothing], paths)
 
 
 def test_a_number_and_its_text_are_one_label():

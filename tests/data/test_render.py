@@ -12,7 +12,7 @@ import soundfile
 from cqt2img.data import render as rendering
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.render import render
-from cqt2img.data.tile_folder import as_spec, open_tiles, spec_for
+from cqt2img.data.tile_folder import as_spec, open_tiles, resolve_spec
 from cqt2img.errors import AudioError, InputError
 from cqt2img.tiles.extract import QUALITY
 from cqt2img.tiles.png import read_tile
@@ -194,7 +194,7 @@ def test_recordings_are_not_dropped_from_the_manifest(takes, tmp_path):
 def test_processes_are_a_whole_number_but_0(takes, tmp_path, bad):
     with pytest.raises(InputError) as caught:
         render(takes, tmp_path / "out", SPEC, n_jobs=bad)
-    assert str(caught.value).startswith(f"run_jobs: n_jobs must be a whole number but 0, got {bad!r}.")
+    assert str(caught.value).startswith(f"run_parallel: n_jobs must be a whole number but 0, got {bad!r}.")
 
 
 def test_two_runs_into_one_folder(takes, tmp_path, monkeypatch):
@@ -415,16 +415,16 @@ def test_as_spec(tmp_path):
 def test_spec_for(tmp_path):
     made = render([np.random.default_rng(0).random((48, 9))], tmp_path / "out", SPEC)
     for X in (made, made.path, str(made.path)):
-        assert spec_for(None, X, "fit") == SPEC
-        assert spec_for(SPEC, X, "fit") == SPEC
+        assert resolve_spec(None, X, "fit") == SPEC
+        assert resolve_spec(SPEC, X, "fit") == SPEC
         message = (
             f"fit: X must hold tiles of spec {OTHER.key}, got {str(made.path)!r} of spec {SPEC.key}. "
             "Render the recordings again with this spec."
         )
-        refuse(message, spec_for, OTHER, X, "fit")
+        refuse(message, resolve_spec, OTHER, X, "fit")
     for X in (tmp_path, [np.ones(3)], ["x.wav"]):
-        assert spec_for(None, X, "fit") == TileSpec()
-        assert spec_for("fast", X, "fit") == TileSpec.preset("fast")
+        assert resolve_spec(None, X, "fit") == TileSpec()
+        assert resolve_spec("fast", X, "fit") == TileSpec.preset("fast")
 
 
 def test_the_same_bytes_whatever_the_processes_and_the_order(takes, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from cqt2img.data.splits import GroupFolds, group_split, join_groups
 from cqt2img.errors import InputError
-from tests.conftest import refused
+from tests.conftest import raises_exactly
 
 
 def corpus(seed, shared):
@@ -186,27 +186,27 @@ def test_groups_are_joined_through_what_links_them():
 
 
 def test_what_cannot_be_parted_is_refused():
-    with refused(InputError, "GroupFolds: y must hold a label per recording, got None. Pass y."):
+    with raises_exactly(InputError, "GroupFolds: y must hold a label per recording, got None. Pass y."):
         list(GroupFolds().split(np.zeros(4)))
     message = "GroupFolds: groups must have one entry per recording, got 2 for 4. Count them."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         list(GroupFolds(2).split(None, ["a", "b"] * 2, [1, 2]))
     message = (
         "GroupFolds: every class must have 2 groups or more, got 1 for 'solo'. What is tested would miss from "
         "training: add an album, or leave the class out."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         list(GroupFolds(2).split(None, ["a", "a", "solo", "solo"], [1, 2, 3, 3]))
     for n_splits in (1, 3):
         message = (
             "GroupFolds: n_splits must be from 2 to 2, the most that groups and classes allow, "
             f"got {n_splits}. Choose another."
         )
-        with refused(InputError, message):
+        with raises_exactly(InputError, message):
             list(GroupFolds(n_splits).split(None, ["a", "a", "b", "b"], [1, 2, 3, 4]))
     message = (
         "GroupFolds: every class must be left in training, got none of 'b' without one fold. "
         "Take other groups, or more folds."
     )
-    with refused(InputError, message):  # both groups of "b" are in one fold
+    with raises_exactly(InputError, message):  # both groups of "b" are in one fold
         list(GroupFolds(2).split(None, ["a", "a", "b", "c", "c", "b", "b"], [1, 2, 1, 2, 3, 3, 3]))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cqt2img.data.dataset import Corpus
+from cqt2img.data.dataset import TrainingData
 from cqt2img.data.labels import one_hot
 from cqt2img.data.tile_dataset import TrainingTiles
 from cqt2img.inference.predict import tile_batches
@@ -17,7 +17,9 @@ def n_tiles(strips):
 def training(strips, augment="none", seed=0, recordings=None, balance="class", groups="abcde"):
     targets = one_hot(np.array([0, 0, 1, 1, 2]), 3)
     mine = np.arange(5) if recordings is None else recordings
-    return TrainingTiles(Corpus(strips, targets, np.array(list(groups)), mine, np.arange(0)), augment, balance, seed)
+    return TrainingTiles(
+        TrainingData(strips, targets, np.array(list(groups)), mine, np.arange(0)), augment, balance, seed
+    )
 
 
 def test_every_class_equally_often(strips):

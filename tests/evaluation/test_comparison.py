@@ -5,7 +5,7 @@ from scipy.stats import binomtest
 from cqt2img.errors import InputError
 from cqt2img.evaluation.comparison import compare
 from cqt2img.evaluation.evaluation import evaluate_proba
-from tests.conftest import refused
+from tests.conftest import raises_exactly
 
 NAMES = ["Evans", "Monk"]
 
@@ -97,7 +97,7 @@ def test_other_recordings_are_refused(paths, codes, counts):
         f"compare: first and second must score the same recordings with the same labels, got {counts} in common. "
         "Evaluate both models on the same."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         compare(scores_of([1, 0, 1], None, ["a", "b", "c"]), other)
 
 

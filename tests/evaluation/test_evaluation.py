@@ -17,7 +17,7 @@ from cqt2img.errors import InputError
 from cqt2img.evaluation.calibration import calibrated_range, calibration_error
 from cqt2img.evaluation.evaluation import evaluate_proba
 from cqt2img.inference.calibration import log_loss, pool
-from tests.conftest import refused
+from tests.conftest import raises_exactly
 
 
 def draw(n=200, n_classes=6, seed=0, skill=1.0):
@@ -154,7 +154,7 @@ def test_one_recording():
 
 def test_nothing_to_score():
     message = "evaluate: X must hold a recording that can be read, got none. See the reasons with identify."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         evaluate_proba(np.zeros((0, 2), np.float32), np.zeros(0, int), names(2))
 
 

@@ -18,8 +18,8 @@ from cqt2img.evaluation.plots import (
     plot_seconds,
 )
 from cqt2img.evaluation.report import to_png
-from cqt2img.training.callbacks import look_on
-from tests.conftest import refused
+from cqt2img.training.callbacks import default_callbacks
+from tests.conftest import raises_exactly
 
 PROBA = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], np.float32)
 CODES = np.array([0, 1, 1, 1])
@@ -143,7 +143,7 @@ def test_plot_seconds_of_one_tile_each(scores):
 
 def test_plot_seconds_without_tiles(scores):
     message = "plot_seconds: scores must know the tiles, got none. Pass what Classifier.evaluate gives."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         plot_seconds(scores)
 
 
@@ -227,7 +227,7 @@ def test_plot_history_of_a_model(model):
 @pytest.mark.parametrize("kind", [str, Path])
 @pytest.mark.parametrize("history", [HISTORY, [entry(1, 2.0), entry(2, 1.0)]], ids=["validation", "none"])
 def test_plot_history_of_a_table(tmp_path, kind, history):
-    with look_on(False, tmp_path) as watch:
+    with default_callbacks(False, tmp_path) as watch:
         for one in history:
             watch.epoch(one)
     of_table, of_list = plot_history(kind(tmp_path / "history.csv")), plot_history(history)
@@ -245,7 +245,7 @@ def test_history_of_nothing(tmp_path):
     (tmp_path / "history.csv").write_text("epoch,loss\n")
     message = "plot_history: history must have one epoch or more, got none. Fit, or wait for the first."
     for history in ([], (), tmp_path / "history.csv"):
-        with refused(InputError, message):
+        with raises_exactly(InputError, message):
             plot_history(history)
 
 
@@ -261,7 +261,7 @@ def not_a_history(shown):
      ([[1, 2]], "list"), (np.ones((2, 2)), "ndarray")],
 )  # fmt: skip
 def test_what_is_no_history(history, shown):
-    with refused(InputError, not_a_history(shown)):
+    with raises_exactly(InputError, not_a_history(shown)):
         plot_history(history)
 
 
@@ -270,7 +270,7 @@ def test_file_that_is_no_history(tmp_path, text):
     path = tmp_path / "history.csv"
     if text is not None:
         path.write_text(text)
-    with refused(InputError, not_a_history(repr(str(path)))):
+    with raises_exactly(InputError, not_a_history(repr(str(path)))):
         plot_history(path)
 
 
@@ -278,5 +278,5 @@ def test_bytes_that_are_no_history(tmp_path):
     path = tmp_path / "last.pt"
     path.write_bytes(bytes(range(256)))
     for place in (path, tmp_path):
-        with refused(InputError, not_a_history(repr(str(place)))):
+        with raises_exactly(InputError, not_a_history(repr(str(place)))):
             plot_history(place)

@@ -10,7 +10,7 @@ from cqt2img.errors import InputError
 from cqt2img.evaluation.evaluation import evaluate_proba
 from cqt2img.evaluation.report import check_table_name, to_png, write_audacity, write_page, write_scores, write_table
 from cqt2img.tiles.display import plot_tiles
-from tests.conftest import refused
+from tests.conftest import raises_exactly
 
 FRAME = pd.DataFrame(
     {
@@ -40,9 +40,9 @@ def test_folder_that_cannot_be_made(tmp_path):
     file = tmp_path / "file"
     file.touch()
     for path in (file, file / "below" / "that"):
-        with refused(InputError, refusal(path)):
+        with raises_exactly(InputError, refusal(path)):
             check_folder(path)
-    with refused(InputError, refusal(file)):
+    with raises_exactly(InputError, refusal(file)):
         check_table_name(file / "answers.csv")
     check_folder(tmp_path / "new" / "newer")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -50,7 +50,7 @@ def test_folder_that_cannot_be_made(tmp_path):
 
 def test_folder_that_may_not_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
-    with refused(InputError, refusal(tmp_path / "new")):
+    with raises_exactly(InputError, refusal(tmp_path / "new")):
         check_folder(tmp_path / "new")
 
 
@@ -103,7 +103,7 @@ def test_ending_that_is_not_known(tmp_path, name):
     path = tmp_path / name
     message = f"write_table: path must be a file that ends in .csv, .jsonl, .parquet, got {str(path)!r}. Rename it."
     for call in (lambda: check_table_name(path), lambda: write_table(FRAME, path)):
-        with refused(InputError, message):
+        with raises_exactly(InputError, message):
             call()
     assert list(tmp_path.iterdir()) == []
 
@@ -112,7 +112,7 @@ def test_table_in_place_of_a_folder(tmp_path):
     path = tmp_path / "folder.csv"
     path.mkdir()
     message = f"write_table: path must be a file that ends in .csv, .jsonl, .parquet, got {str(path)!r}. Rename it."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         check_table_name(path)
 
 

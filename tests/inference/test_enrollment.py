@@ -13,9 +13,9 @@ from sklearn.exceptions import NotFittedError
 from cqt2img.classifier import Classifier, load
 from cqt2img.data.recordings import list_recordings
 from cqt2img.errors import AudioError, InputError
-from cqt2img.inference.enrollment import Gallery, Head, find_albums, fit_new_row, fit_row, read_head, widen_head
+from cqt2img.inference.enrollment import Head, ReferenceSet, fit_new_row, fit_row, infer_albums, read_head, widen_head
 from cqt2img.models.factory import build_network
-from tests.conftest import make_cqt, make_wave, refused
+from tests.conftest import make_cqt, make_wave, raises_exactly
 from tests.inference.test_open_set import ALBUMS, Y, lines
 
 NEW = [make_cqt(58, 60 + k, seed=99 + k) for k in range(5)]
@@ -38,7 +38,7 @@ def two_players(seed=0, n=40, n_features=6):
     centres = 4 * np.eye(n_features)[:3]
     features = (centres[np.repeat([0, 1, 2], n)] + rng.standard_normal((3 * n, n_features))).astype(np.float32)
     head = Head(np.eye(n_features)[:2] * 2, np.zeros(2))
-    return head, Gallery(features[: 2 * n], np.repeat([0, 1], n), np.zeros(2 * n, bool)), features[2 * n :]
+    return head, ReferenceSet(features[: 2 * n], np.repeat([0, 1], n), np.zeros(2 * n, bool)), features[2 * n :]
 
 
 # the new row
@@ -77,7 +77,7 @@ def test_the_row_is_where_no_small_step_lowers_the_loss():
 
 def test_features_of_another_scale_give_the_same_answers():
     head, gallery, clips = two_players()
-    stretched = Gallery(gallery.features * 1000, gallery.codes, gallery.held)
+    stretched = ReferenceSet(gallery.features * 1000, gallery.codes, gallery.held)
     row, bias = fit_row(head, gallery, clips[:5])
     scaled, bias_too = fit_row(Head(head.weight / 1000, head.bias), stretched, clips[:5] * 1000)
     np.testing.assert_allclose(scaled * 1000, row, atol=1e-2)
@@ -95,7 +95,7 @@ def test_clips_left_out_tell_chance_from_skill():
 def test_the_bias_makes_up_for_knowing_the_clips_too_well():
     """Few clips in many dimensions: without the held-out recordings the new player is named too seldom."""
     head, gallery, clips = two_players(n_features=300)
-    held = Gallery(gallery.features, gallery.codes, np.arange(80) % 4 == 0)
+    held = ReferenceSet(gallery.features, gallery.codes, np.arange(80) % 4 == 0)
     recall = {}
     for name, one in (("fitted", gallery), ("shifted", held)):
         row, bias, _ = fit_new_row(head, one, clips[:3], np.arange(3))
@@ -139,14 +139,14 @@ def test_find_albums(tmp_path):
     for name in ("one/a.wav", "one/b.wav", "two/c.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         soundfile.write(tmp_path / name, make_wave(60), 22_050)
-    folders = find_albums(list_recordings([str(tmp_path / "one"), str(tmp_path / "two")]))
+    folders = infer_albums(list_recordings([str(tmp_path / "one"), str(tmp_path / "two")]))
     assert folders.tolist() == [str(tmp_path / "one")] * 2 + [str(tmp_path / "two")]
-    assert find_albums(list_recordings(tmp_path)).tolist() == folders.tolist()
+    assert infer_albums(list_recordings(tmp_path)).tolist() == folders.tolist()
     paths = sorted(map(str, tmp_path.rglob("*.wav")))
-    assert find_albums(list_recordings(paths, groups=["x", "y", None])).tolist() == ["x", "y", str(tmp_path / "two")]
+    assert infer_albums(list_recordings(paths, groups=["x", "y", None])).tolist() == ["x", "y", str(tmp_path / "two")]
     table = pd.DataFrame({"path": paths, "album": ["p", "p", "q"]})
-    assert find_albums(list_recordings(table)).tolist() == ["p", "p", "q"]
-    assert find_albums(list_recordings(NEW[:2])).tolist() == ["array 0", "array 1"]
+    assert infer_albums(list_recordings(table)).tolist() == ["p", "p", "q"]
+    assert infer_albums(list_recordings(NEW[:2])).tolist() == ["array 0", "array 1"]
 
 
 # a player more
@@ -185,7 +185,7 @@ def test_two_players_one_after_the_other(base):
     assert base.classes_.tolist() == [*"abcd", "x", "y"]
     assert base.predict([*LATER, *other[4:]]).tolist() == ["y"] * 4 + ["x"] * 2
     assert [one["name"] for one in base.enrolled_] == ["y", "x"]
-    assert base.gallery_.codes.tolist()[-9:] == [5] * 5 + [4] * 4
+    assert base.references_.codes.tolist()[-9:] == [5] * 5 + [4] * 4
 
 
 def test_evaluate_knows_what_was_enrolled(base):
@@ -268,14 +268,14 @@ def test_not_fitted(options):
     ],
 )
 def test_name_cannot_be_added(base, name, message):
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         base.enroll(name, NEW)
     assert base.classes_.tolist() == ["a", "b", "c", "d"]
 
 
 def test_a_clip_that_training_met(base):
     message = "enroll: X must hold new clips, got 'array 1', which training met. Give other clips."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         base.enroll("bb", [NEW[0], lines()[5]])
 
 
@@ -288,19 +288,19 @@ def test_clips_that_cannot_be_read(base, bad_folder):
     assert str(caught.value).endswith(") Leave it out, or pass on_error='skip'.")
     base.set_params(on_error="skip")
     message = "enroll: X must hold new clips, got none that can be read. Give other clips."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         base.enroll("bb", [path])
     assert base.classes_.tolist() == ["a", "b", "c", "d"]
     assert base.enroll("bb", [path, *NEW]).enrolled_[0]["n_clips"] == 5
 
 
 def test_a_model_that_remembers_nothing(base):
-    base.gallery_ = None
+    base.references_ = None
     message = (
         "enroll: the model must remember its recordings and have a linear head, got an older or another one. "
         "Fit and save it again."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         base.enroll("bb", NEW)
 
 
@@ -313,10 +313,10 @@ def test_damaged_gallery(base, tmp_path):
     message = (
         f"load: path must be an undamaged model, got {str(tmp_path / 'copy')!r} with another gallery. Copy it again."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         load(tmp_path / "copy")
     (tmp_path / "copy" / "gallery.safetensors").unlink()
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         load(tmp_path / "copy")
     assert json.loads((tmp_path / "model" / "model.json").read_text())["enrolled"] == []
 

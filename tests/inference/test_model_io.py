@@ -12,7 +12,7 @@ from cqt2img.classifier import Classifier, load
 from cqt2img.data.render import render
 from cqt2img.errors import InputError
 from cqt2img.tiles.spec import TileSpec
-from tests.conftest import make_cqt, refused
+from tests.conftest import make_cqt, raises_exactly
 
 FILES = ["model.json", "model.safetensors", "selftest.safetensors"]
 ALL = ["gallery.safetensors", *FILES]
@@ -148,10 +148,14 @@ def test_older_model_is_replaced_as_a_whole(model, copy):
 
 def test_a_model_with_other_files_beside_it_is_left_alone(model, copy, monkeypatch):
     (copy / "notes.txt").write_text("mine")
-    with refused(InputError, f"save: path must be new or an older model, got {str(copy)!r}. Choose another name."):
+    with raises_exactly(
+        InputError, f"save: path must be new or an older model, got {str(copy)!r}. Choose another name."
+    ):
         model.save(copy)
     monkeypatch.chdir(copy)
-    with refused(InputError, f"save: path must be new or an older model, got {str(copy)!r}. Choose another name."):
+    with raises_exactly(
+        InputError, f"save: path must be new or an older model, got {str(copy)!r}. Choose another name."
+    ):
         model.save(".")
     assert (copy / "notes.txt").read_text() == "mine"
 
@@ -185,7 +189,7 @@ def test_the_older_model_stays_where_the_new_one_cannot_come(model, copy, monkey
 def test_a_model_without_finite_numbers_is_not_saved(model, tmp_path):
     next(model.network_.parameters()).data.fill_(float("nan"))
     message = "save: the model must give finite numbers, got NaN. Fit it with a lower learning_rate."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         model.save(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
@@ -198,7 +202,7 @@ def test_a_model_without_finite_numbers_is_not_saved(model, tmp_path):
 def test_facts_that_somebody_changed(copy, name, value):
     about = json.loads((copy / "model.json").read_text())
     (copy / "model.json").write_text(json.dumps({**about, name: value}))
-    with refused(
+    with raises_exactly(
         InputError, f"load: path must be a model of format 1, got {str(copy)!r} ({name}). Fit and save it again."
     ):
         load(copy)
@@ -235,7 +239,7 @@ def test_what_is_no_model_is_not_replaced(model, tmp_path, kind):
     else:
         path.write_text("years of work")
     message = f"save: path must be new or an older model, got {str(path)!r}. Choose another name."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         model.save(path)
     assert ((path / "chapter 1.txt") if kind == "folder" else path).read_text() == "years of work"
     assert list(tmp_path.iterdir()) == [path]
@@ -246,7 +250,7 @@ def test_folder_with_a_model_json_of_another_program(model, tmp_path):
     path.mkdir()
     (path / "model.json").write_text('{"made_by": "another program"}')
     message = f"save: path must be new or an older model, got {str(path)!r}. Choose another name."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         model.save(path)
     assert (path / "model.json").read_text() == '{"made_by": "another program"}'
 
@@ -262,7 +266,7 @@ def test_folder_that_is_no_model(tmp_path, kind):
     if kind == "file":
         path.write_text("no model")
     message = f"load: path must be a model saved by cqt2img, got {str(path)!r} without model.json. Fit and save one."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         load(path)
 
 
@@ -270,7 +274,7 @@ def test_folder_that_is_no_model(tmp_path, kind):
 def test_file_is_missing(copy, name):
     (copy / name).unlink()
     message = f"load: path must be a model saved by cqt2img, got {str(copy)!r} without {name}. Fit and save one."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         load(copy)
 
 
@@ -279,7 +283,7 @@ def test_weights_are_damaged(copy):
     data[-5] ^= 1
     (copy / "model.safetensors").write_bytes(data)
     message = f"load: path must be an undamaged model, got {str(copy)!r} with other weights. Copy it again."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         load(copy)
 
 
@@ -309,7 +313,7 @@ def test_json_is_damaged(copy, text):
 def test_another_format(copy, values):
     change(copy, **values)
     message = f"load: path must be a model of format 1, got {str(copy)!r} ('format'). Fit and save it again."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         load(copy)
 
 
@@ -328,7 +332,7 @@ def test_pictures_that_this_version_cannot_draw(copy):
         f"load: path must be a model whose pictures this version can draw, got {str(copy)!r} of spec 0123456789ab. "
         f"Use the versions it was made with: {about['versions']}."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         load(copy)
 
 
@@ -342,7 +346,7 @@ def test_self_test_fails(copy, shift):
         f"load: path must be a model that passes its self-test, got {str(copy)!r}, which is off by {shift:.2g}. "
         f"Use the versions it was made with: {about['versions']}."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         load(copy)
 
 
@@ -367,7 +371,7 @@ def test_tiles_of_another_spec(saved, tmp_path, small):
         f"predict: X must hold tiles of spec {small.key}, got {str(tmp_path / 'tiles')!r} of spec {other.key}. "
         "Render the recordings again with this spec."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         load(saved).predict(tmp_path / "tiles")
 
 

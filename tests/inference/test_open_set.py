@@ -6,9 +6,9 @@ from scipy.special import log_softmax, logsumexp
 
 from cqt2img.classifier import Classifier, load
 from cqt2img.errors import InputError
-from cqt2img.inference.enrollment import Gallery, Head
-from cqt2img.inference.open_set import SCORES, Familiarity, choose, measure
-from tests.conftest import make_cqt, refused
+from cqt2img.inference.enrollment import Head, ReferenceSet
+from cqt2img.inference.open_set import SCORES, OpenSetDetector, measure, select_score
+from tests.conftest import make_cqt, raises_exactly
 
 ROWS = {"a": 5, "b": 20, "c": 35, "d": 50}
 STRANGE = 58
@@ -35,11 +35,11 @@ def clouds(n_players, spread, n_each=30, n_features=20, seed=0):
     centres = 3 * rng.standard_normal((n_players, n_features))
     codes = np.repeat(np.arange(n_players), n_each)
     features = centres[codes] + spread * rng.standard_normal((len(codes), n_features))
-    return Gallery(features.astype(np.float32), codes, np.arange(len(codes)) % 3 == 0)
+    return ReferenceSet(features.astype(np.float32), codes, np.arange(len(codes)) % 3 == 0)
 
 
 HEAD = Head(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0.0, 0.5]))
-PAIR = Gallery(np.array([[1, 0], [0, 2], [1, 1]], np.float32), np.array([0, 1, 1]), np.array([False, False, True]))
+PAIR = ReferenceSet(np.array([[1, 0], [0, 2], [1, 1]], np.float32), np.array([0, 1, 1]), np.array([False, False, True]))
 
 
 # the scores
@@ -58,9 +58,9 @@ def test_known_is_the_part_of_the_held_out_that_is_no_more_familiar():
     angles = np.linspace(0, 0.9, 10)
     held = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     features = np.concatenate([[[1, 0]], held]).astype(np.float32)
-    gallery = Gallery(features, np.zeros(11, int), np.arange(11) > 0)
+    gallery = ReferenceSet(features, np.zeros(11, int), np.arange(11) > 0)
     turns = np.array([-0.01, 0.45, 0.85, 0.95])
-    found = Familiarity().judge(np.stack([np.cos(turns), np.sin(turns)], axis=1).astype(np.float32), HEAD, gallery)
+    found = OpenSetDetector().judge(np.stack([np.cos(turns), np.sin(turns)], axis=1).astype(np.float32), HEAD, gallery)
     np.testing.assert_allclose(found, [0.9, 0.5, 0.1, 0.0])
 
 
@@ -68,7 +68,7 @@ def test_a_held_out_recording_is_no_more_familiar_than_itself():
     """Else the most familiar of all, as the sure answers of a small network are, would be called unknown."""
     gallery = clouds(3, 1.0)
     head = Head(np.ones((3, 20)), np.arange(3.0))
-    found = Familiarity("energy").judge(gallery.features[gallery.held], head, gallery)
+    found = OpenSetDetector("energy").judge(gallery.features[gallery.held], head, gallery)
     np.testing.assert_allclose(np.sort(found), np.arange(1, 31) / 30)
 
 
@@ -78,7 +78,7 @@ def test_one_in_ten_of_the_known_is_lost(score):
     rng = np.random.default_rng(1)
     head = Head(rng.standard_normal((6, 20)), np.zeros(6))
     fresh = clouds(6, 1.0, n_each=600).features[::3] + 0  # the held-out ones themselves, and so the exact part
-    known = Familiarity(score).judge(fresh, head, gallery)
+    known = OpenSetDetector(score).judge(fresh, head, gallery)
     assert (known < 0.1).mean() == pytest.approx(0.1, abs=0.002)
 
 
@@ -86,34 +86,34 @@ def test_one_in_ten_of_the_known_is_lost(score):
 
 
 def test_players_apart_are_told_and_hardly_any_known_is_lost():
-    found = choose(clouds(8, 0.5))
+    found = select_score(clouds(8, 0.5))
     assert found.auroc[found.score] > 0.98
     assert max(found.auroc.values()) == found.auroc[found.score]
     assert found.lost <= 0.05
 
 
 def test_players_that_are_one_cloud_cannot_be_told():
-    found = choose(clouds(8, 100.0, n_each=90))
+    found = select_score(clouds(8, 100.0, n_each=90))
     assert found.auroc["neighbours"] == pytest.approx(0.5, abs=0.07)
     assert 0.01 <= found.lost <= 0.1
 
 
 @pytest.mark.parametrize("n_players", [2, 3])
 def test_too_few_players_to_leave_some_out(n_players):
-    assert choose(clouds(n_players, 0.5)) == Familiarity("neighbours", 0.1, None)
+    assert select_score(clouds(n_players, 0.5)) == OpenSetDetector("neighbours", 0.1, None)
 
 
 def test_four_players_are_enough():
-    assert set(choose(clouds(4, 0.5)).auroc) == set(SCORES)
+    assert set(select_score(clouds(4, 0.5)).auroc) == set(SCORES)
 
 
 def test_nothing_held_out():
     gallery = clouds(6, 0.5)
-    assert choose(Gallery(gallery.features, gallery.codes, np.zeros(180, bool))) == Familiarity()
+    assert select_score(ReferenceSet(gallery.features, gallery.codes, np.zeros(180, bool))) == OpenSetDetector()
 
 
 def test_the_same_seed_the_same_choice():
-    assert choose(clouds(7, 3.0), 3) == choose(clouds(7, 3.0), 3) != choose(clouds(7, 3.0), 4)
+    assert select_score(clouds(7, 3.0), 3) == select_score(clouds(7, 3.0), 3) != select_score(clouds(7, 3.0), 4)
 
 
 # asked of a model
@@ -132,7 +132,7 @@ def test_identify_says_how_known_and_changes_nothing_else(fitted):
                            "known", "is_unknown", "status", "reason", "message"]  # fmt: skip
     assert found.drop(columns=["known", "is_unknown"]).equals(plain)
     assert found["is_unknown"].tolist() == [False] * 4 + [True] * 3
-    assert (found["known"] < fitted.familiarity_.lost).tolist() == found["is_unknown"].tolist()
+    assert (found["known"] < fitted.open_set_.lost).tolist() == found["is_unknown"].tolist()
 
 
 def test_a_recording_that_cannot_be_read_is_neither(fitted):
@@ -159,7 +159,7 @@ def test_labels_that_are_no_text(options):
 def test_the_model_folder_keeps_it(fitted, tmp_path):
     fitted.save(tmp_path / "model")
     loaded = load(tmp_path / "model")
-    assert loaded.familiarity_ == fitted.familiarity_
+    assert loaded.open_set_ == fitted.open_set_
     X = lines()[:4] + STRANGERS
     assert loaded.identify(X, unknown=True).equals(fitted.identify(X, unknown=True))
 
@@ -177,14 +177,14 @@ def test_the_body_is_asked_once_and_the_answer_is_the_same(options, backbone):
 @pytest.mark.parametrize("unknown", [3, "", None, 0])
 def test_unknown_is_no_word(fitted, unknown):
     message = f"predict: unknown must be True, False or a word, got {unknown!r}. Choose one."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         fitted.predict(lines(1), unknown=unknown)
 
 
 def test_a_class_called_unknown(options):
     model = Classifier(**{**options, "epochs": 1}).fit(lines(8), ["unknown", "b"] * 4)
     message = "predict: unknown must be no name of a class, got 'unknown'. Pass another word, as in unknown='nobody'."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         model.predict(lines(1), unknown=True)
     assert set(model.predict(lines(2), unknown="nobody")) <= {"unknown", "b", "nobody"}
 
@@ -195,9 +195,9 @@ def test_no_validation_recordings(options):
         "predict: unknown must be asked of a model with validation recordings, which say how strange a known "
         "player may sound, got none. Fit with validation= or with validation_fraction above 0."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         model.predict(lines(1), unknown=True)
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         model.identify(lines(1), unknown=True)
 
 
@@ -216,10 +216,10 @@ def test_a_model_of_an_older_version(fitted, tmp_path):
     message = (
         "predict: unknown must be asked of a model fitted by this version, got an older one. Fit and save it again."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         old.predict(lines(1), unknown=True)
     old.save(tmp_path / "again")
-    assert load(tmp_path / "again").gallery_ is None
+    assert load(tmp_path / "again").references_ is None
 
 
 def test_a_head_that_is_not_linear(fitted):
@@ -229,5 +229,5 @@ def test_a_head_that_is_not_linear(fitted):
     body = model.network_.backbone
     body.fc = torch.nn.Sequential(body.fc)
     message = "predict: unknown must be asked of a network whose head is linear, got another. Choose another backbone."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         model.predict(lines(1), unknown=True)

@@ -4,10 +4,10 @@ import torch
 from scipy.special import log_softmax, softmax
 
 from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_proba
-from cqt2img.inference.predict import Heard, listen, tile_log_proba
-from cqt2img.inference.tables import answer, recording_answers, tile_answers
+from cqt2img.inference.predict import RecordingOutput, predict_recordings, tile_log_proba
+from cqt2img.inference.tables import answer, recording_table, tile_table
 from cqt2img.models.factory import build_network
-from cqt2img.tiles.extract import attempt
+from cqt2img.tiles.extract import try_extract
 from tests.conftest import make_cqt
 
 CPU = torch.device("cpu")
@@ -160,13 +160,13 @@ def test_log_loss_of_one_who_is_sure():
 def test_listen_goes_on_after_a_bad_recording(small, network, place):
     cqts = [make_cqt(5, 100), make_cqt(9, 40)]
     cqts.insert(place, np.zeros((60, 40)))
-    heard = list(listen(network, (attempt(cqt, small) for cqt in cqts), CPU))
+    heard = list(predict_recordings(network, (try_extract(cqt, small) for cqt in cqts), CPU))
     assert [one.tiles is None for one in heard] == [n == place for n in range(3)]
     assert [one.recording is None for one in heard] == [n == place for n in range(3)]
     assert heard[place].info["reason"] == "silent"
     for cqt, one in zip(cqts, heard, strict=True):
         if one.tiles is not None:
-            tiles, _ = attempt(cqt, small)
+            tiles, _ = try_extract(cqt, small)
             np.testing.assert_array_equal(one.tiles, tile_log_proba(network, tiles, CPU))
             np.testing.assert_array_equal(one.recording, pool(one.tiles))
 
@@ -175,11 +175,11 @@ def heard(small, n_tiles=3):
     ok = {"status": "ok", "reason": "", "message": "", "seconds": 4.0}
     bad = {"status": "error", "reason": "silent", "message": "It is silent.", "seconds": None}
     rows = random_log_proba(n_tiles)
-    return [Heard(ok, rows, pool(rows)), Heard(bad, None, None)]
+    return [RecordingOutput(ok, rows, pool(rows)), RecordingOutput(bad, None, None)]
 
 
 def test_recording_answers(small):
-    found = recording_answers(["a.wav", "b.wav"], heard(small), NAMES, 2.0, 2)
+    found = recording_table(["a.wav", "b.wav"], heard(small), NAMES, 2.0, 2)
     assert list(found) == [
         "path", "label", "probability", "label_2", "probability_2", "status", "reason", "message",
     ]  # fmt: skip
@@ -192,7 +192,7 @@ def test_recording_answers(small):
 
 
 def test_tile_answers(small):
-    found = tile_answers(["a.wav", "b.wav"], heard(small), NAMES, 1.0, small, 1)
+    found = tile_table(["a.wav", "b.wav"], heard(small), NAMES, 1.0, small, 1)
     assert found["path"].tolist() == ["a.wav"] * 3 + ["b.wav"]
     seconds = small.tile_seconds
     assert found["start_seconds"][:3].tolist() == pytest.approx([0, seconds, 2 * seconds], abs=1e-3)

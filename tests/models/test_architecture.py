@@ -5,14 +5,14 @@ import timm
 import torch
 
 from cqt2img.errors import InputError
-from cqt2img.models.architecture import create, draw_blueprint
+from cqt2img.models.architecture import create, resolve_architecture
 from cqt2img.models.factory import build_network
-from tests.conftest import refused
+from tests.conftest import raises_exactly
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "yamnet", "efficientat_mn04"])
 def test_convolutions_take_tiles_as_they_are(name):
-    blueprint = draw_blueprint(name, 1, (67, 45))
+    blueprint = resolve_architecture(name, 1, (67, 45))
     assert blueprint.options == {"in_chans": 1}
     assert blueprint.size == (67, 45)
 
@@ -23,13 +23,13 @@ def test_convolutions_take_tiles_as_they_are(name):
      ("swin_tiny_patch4_window7_224", (68, 48)), ("vit_small_patch14_dinov2", (70, 56)), ("ast_tiny_s10", (76, 46))],
 )  # fmt: skip
 def test_patches_cover_the_tile(name, seen):
-    blueprint = draw_blueprint(name, 3, (67, 45))
+    blueprint = resolve_architecture(name, 3, (67, 45))
     assert blueprint.options == {"in_chans": 3, "img_size": seen}
     assert blueprint.size == seen
 
 
 def test_time_first_turns_the_size():
-    blueprint = draw_blueprint("audiomae", 1, (67, 45))
+    blueprint = resolve_architecture("audiomae", 1, (67, 45))
     assert blueprint.options["img_size"] == (48, 80)
     assert blueprint.size == (80, 48)
 
@@ -79,5 +79,5 @@ def test_create_names_the_cause():
         "argument 'nonsense'. Connect to the network once so that timm can fetch them, give a local file of weights, "
         "or start at random with weights=None (--weights none)."
     )
-    with refused(InputError, message):
-        create(draw_blueprint("resnet18", 3, (64, 64)), "somewhere", nonsense=1)
+    with raises_exactly(InputError, message):
+        create(resolve_architecture("resnet18", 3, (64, 64)), "somewhere", nonsense=1)

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from cqt2img import Classifier, load
 from cqt2img.errors import InputError
-from cqt2img.models.architecture import create, draw_blueprint
+from cqt2img.models.architecture import create, resolve_architecture
 from cqt2img.models.audio_nets import audio_net_names, find_audio_net, make_transformer
 from cqt2img.models.factory import build_network
 from cqt2img.models.weights import read_weights
 from cqt2img.tiles.spec import PRESETS, TileSpec
-from tests.conftest import refused
+from tests.conftest import raises_exactly
 
 SHARED = Path(os.environ.get("CQT2IMG_SHARED", Path(__file__).parents[3] / "shared")) / "weights"
 FILES = {"yamnet": "mobilenetv1_100", "efficientat_mn04": "mobilenetv3_large_040_audioset"}
@@ -83,7 +83,7 @@ def test_colours_mean_nothing_to_them(small, name):
         f"Classifier: in_chans must be 1 for {name!r}, which heard levels and saw no colours, got 3. "
         "Set in_chans=1 (--in-chans 1)."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         build_network(name, 3, small)
 
 
@@ -93,7 +93,7 @@ def test_imagenet_means_nothing_to_them(small, name):
         f"Classifier: weights must be a file or None for {name!r}, got 'imagenet'. "
         "Give the file that knows AudioSet, or start at random with weights=None (--weights none)."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         build_network(name, 3, small, "imagenet", in_chans=1)
 
 
@@ -119,7 +119,7 @@ def test_audiomae_positions_keep_time_and_pitch(small, tmp_path):
         f"{str(tmp_path / 'short.safetensors')!r}. "
         "Give the folder of a saved model, which names its grid, or weights trained on squares."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         build_network("audiomae", 3, small, tmp_path / "short.safetensors", in_chans=1)
 
 
@@ -159,7 +159,7 @@ def test_a_tile_of_piano_is_heard_as_music_before_any_training(name):
     """With the head of the file, and in no other direction: 137 is Music, 138 Musical instrument, 153 Piano."""
     # with windows as short as those of the sound it knows; the long ones of the presets are strange to it
     spec = replace(TileSpec.preset("piano"), gamma=20.0)
-    blueprint = draw_blueprint(name, 1, spec.size)
+    blueprint = resolve_architecture(name, 1, spec.size)
     backbone = create(blueprint, "file", **read_weights(file_of(name), blueprint)).eval()
     network = build_network(name, 3, spec, in_chans=1).eval()
     network.backbone = backbone
@@ -240,7 +240,11 @@ def test_positions_keep_their_place_through_timm_alone(deit, name, height, width
     """The way of weights="imagenet"; timm before 1.0.31 misplaced them where the grids have as many patches."""
     overlay = {"file": str(deit[0])}
     network = create(
-        draw_blueprint(name, 3, (height, width)), "file", num_classes=3, pretrained=True, pretrained_cfg_overlay=overlay
+        resolve_architecture(name, 3, (height, width)),
+        "file",
+        num_classes=3,
+        pretrained=True,
+        pretrained_cfg_overlay=overlay,
     )
     check_ramp(network.pos_embed, (rows, columns))
 
@@ -263,7 +267,7 @@ def test_everything_else_comes_from_imagenet(deit, in_chans):
 @pytest.mark.parametrize(("name", "stride"), [("ast", 16), ("ast_tiny_s10", 10), ("ast_small", 16)])
 def test_whole_patches_cover_the_tiles_of_every_preset(preset, name, stride):
     spec = TileSpec.preset(preset)
-    blueprint = draw_blueprint(name, 3, spec.size)
+    blueprint = resolve_architecture(name, 3, spec.size)
     network = create(blueprint, "random", num_classes=3, device="meta")
     for n_patches, side, seen in zip(network.patch_embed.grid_size, spec.size, blueprint.size, strict=True):
         assert side <= seen == 16 + stride * (n_patches - 1) < side + stride
@@ -274,8 +278,8 @@ def test_whole_patches_cover_the_tiles_of_every_preset(preset, name, stride):
 
 
 def test_tiles_of_a_preset_as_they_are():
-    assert draw_blueprint("ast", 3, (192, 256)).size == (192, 256)
-    assert draw_blueprint("ast", 3, (96, 128)).size == (96, 128)
+    assert resolve_architecture("ast", 3, (192, 256)).size == (192, 256)
+    assert resolve_architecture("ast", 3, (96, 128)).size == (96, 128)
 
 
 def test_patches_overlap(small):
@@ -315,7 +319,7 @@ def test_no_such_transformer(small, name):
         "Classifier: backbone must be ast or ast_ with one of tiny, small, base, base384, and perhaps _s10, "
         f"got {name!r}. Choose one of these."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         build_network(name, 3, small)
 
 

@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 
 from cqt2img.errors import InputError
 from cqt2img.inference.model_io import load_model, save_model
-from cqt2img.models.device import find_device, steady_memory
+from cqt2img.models.device import resolve_device, retain_freed_memory
 from cqt2img.models.factory import TileNet, build_network
 from cqt2img.tiles.png import palette
-from tests.conftest import refused
+from tests.conftest import raises_exactly
 
 LIGHT = [
     "resnet18",
@@ -181,7 +181,7 @@ def test_table_is_not_saved(small):
 @pytest.mark.parametrize("bad", [2, 0, "3", None])
 def test_channels_are_one_or_three(small, bad):
     message = f"Classifier: in_chans must be 1 or 3, got {bad!r}. Take 3 for painted tiles."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         build_network("test_resnet", 3, small, in_chans=bad)
 
 
@@ -197,7 +197,7 @@ def test_unknown_name_lists_the_nearest(small):
 
 def test_name_like_none(small):
     message = "Classifier: backbone must be a model of timm, got '0'. List them with timm.list_models()."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         build_network("0", 3, small)
 
 
@@ -205,7 +205,7 @@ def test_backbone_that_does_not_fit_the_tiles(small):
     message = (
         "Classifier: backbone must build for these tiles, got 'gcvit_xxtiny': division by zero. Try another backbone."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         build_network("gcvit_xxtiny", 3, replace(small, width=1))
 
 
@@ -243,13 +243,13 @@ def test_file_of_weights_as_a_string_with_one_channel(small, seven):
 def test_file_of_weights_is_missing(small, tmp_path):
     path = tmp_path / "gone.safetensors"
     message = f"Classifier: weights must be 'imagenet', None or a file, got no file {str(path)!r}. {WAYS}"
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         build_network("test_resnet", 3, small, path)
 
 
 def test_a_word_that_is_no_file(small):
     message = f"Classifier: weights must be 'imagenet', None or a file, got no file 'audioset'. {WAYS}"
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         build_network("test_resnet", 3, small, "audioset")
 
 
@@ -348,8 +348,8 @@ def test_backbone_without_weights_in_timm_is_no_random_start(small):
 
 
 def test_find_device():
-    assert find_device("cpu") == torch.device("cpu")
-    assert find_device(None).type in ("cpu", "cuda", "mps")
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device(None).type in ("cpu", "cuda", "mps")
 
 
 def test_steady_memory_gives_back_what_it_held(monkeypatch):
@@ -368,7 +368,7 @@ def test_steady_memory_gives_back_what_it_held(monkeypatch):
     seen = []
 
     def work():
-        with steady_memory():
+        with retain_freed_memory():
             seen.extend(calls)
             raise KeyError
 
@@ -381,5 +381,5 @@ def test_steady_memory_gives_back_what_it_held(monkeypatch):
 def test_steady_memory_is_nothing_elsewhere(monkeypatch):
     monkeypatch.setattr("cqt2img.models.device.sys.platform", "darwin")
     monkeypatch.setattr("cqt2img.models.device.ctypes.CDLL", lambda name: pytest.fail("touched the system"))
-    with steady_memory():
+    with retain_freed_memory():
         pass

@@ -14,12 +14,12 @@ from cqt2img.models.notes import (
     NOTES,
     NoteReader,
     _weights,
+    check_note_spec,
     describe_phrases,
     find_notes,
-    make_note_listener,
+    make_note_classifier,
     read_phrases,
     reads,
-    refuse_coarse,
 )
 from cqt2img.tiles.cqt import compute_cqt
 from cqt2img.tiles.png import cut_tiles
@@ -106,7 +106,7 @@ def test_only_fine_tiles_can_be_read():
         assert not reads(TileSpec.preset(preset))
     fast = TileSpec.preset("fast")
     with pytest.raises(InputError) as caught:
-        refuse_coarse(fast)
+        check_note_spec(fast)
     assert str(caught.value) == (
         f"Classifier: spec must be like the preset 'notes' to read notes from, got spec {fast.key}. "
         "Leave spec out (or --preset), or choose a backbone that sees pictures, such as 'resnet18'."
@@ -129,7 +129,7 @@ def test_it_brings_its_own_weights_and_takes_no_others(tmp_path):
 
 
 def test_fused_norms_change_nothing():
-    fused = make_note_listener(2).eval().reader
+    fused = make_note_classifier(2).eval().reader
     plain = NoteReader().eval()
     plain.load_state_dict(_weights())
     tiles = torch.rand((2, 1, *SPEC.size), generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -146,7 +146,7 @@ def test_a_tile_is_read_alike_in_any_company():
         alone = network.embed(torch.from_numpy(tiles[1:2]))
     assert torch.equal(together[1:2], alone)
     assert not any(p.requires_grad for p in network.backbone.reader.parameters())
-    assert make_note_listener(4).get_classifier().out_features == 4
+    assert make_note_classifier(4).get_classifier().out_features == 4
 
 
 @pytest.fixture

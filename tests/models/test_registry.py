@@ -1,7 +1,7 @@
 import pytest
 
 import cqt2img
-from cqt2img.models.architecture import create, draw_blueprint
+from cqt2img.models.architecture import create, resolve_architecture
 from cqt2img.models.registry import ROWS
 from cqt2img.tiles.spec import TileSpec
 
@@ -28,7 +28,7 @@ def test_figures_are_those_of_the_network(row):
     before = use_fused_attn()
     set_fused_attn(False)  # the counter does not see the fused one
     try:
-        blueprint = draw_blueprint(row.name, row.in_chans, spec.size)
+        blueprint = resolve_architecture(row.name, row.in_chans, spec.size)
         network = create(blueprint, "random", num_classes=10, device="meta").eval()
     finally:
         set_fused_attn(bool(before))
@@ -41,5 +41,5 @@ def test_figures_are_those_of_the_network(row):
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.weights == "imagenet"], ids=lambda row: row.name)
 def test_weights_are_where_the_table_says(row):
-    network = create(draw_blueprint(row.name, 3, (96, 128)), "random", num_classes=3, device="meta")
+    network = create(resolve_architecture(row.name, 3, (96, 128)), "random", num_classes=3, device="meta")
     assert network.pretrained_cfg["hf_hub_id"] or network.pretrained_cfg["url"]

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from cqt2img.errors import InputError
 from cqt2img.inference.model_io import save_model
 from cqt2img.models.factory import build_network
-from cqt2img.models.weights import met_before
-from tests.conftest import refused
+from cqt2img.models.weights import training_provenance
+from tests.conftest import raises_exactly
 from tests.models.test_audio_nets import check_ramp, ramp
 
 WAYS = (
@@ -100,7 +100,7 @@ def test_a_file_whose_grid_nobody_knows(tmp_path, small, wide):
         f"Classifier: weights must have positions of a square grid, got 20 of them in {str(path)!r}. "
         "Give the folder of a saved model, which names its grid, or weights trained on squares."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         build_network("ast", 3, small, path)
 
 
@@ -113,7 +113,7 @@ def test_a_saved_model_whose_description_was_changed(tmp_path, small, wide):
         f"Classifier: weights must have positions of a grid of 4 x 2, got 36 of them in {str(folder)!r}. "
         "Give the folder of a saved model, which names its grid, or weights trained on squares."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         build_network("ast", 3, small, folder)
 
 
@@ -132,7 +132,7 @@ def test_a_saved_model_of_another_backbone(tmp_path, small):
         f"Classifier: weights must be of 'test_vit', got {str(folder)!r} of 'test_resnet'. "
         "Set backbone='test_resnet' (--backbone test_resnet)."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         build_network("test_vit", 3, small, folder)
 
 
@@ -140,13 +140,13 @@ def test_a_damaged_saved_model(tmp_path, small):
     folder, _ = saved(tmp_path, "test_resnet", small)
     (folder / "model.json").write_text(json.dumps({"made_by": "cqt2img"}))
     message = f"Classifier: weights must be an undamaged model, got {str(folder)!r}. Copy it again."
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         build_network("test_resnet", 3, small, folder)
 
 
 def test_a_folder_that_is_no_model(tmp_path, small):
     message = f"Classifier: weights must be a saved model where they are a folder, got {str(tmp_path)!r}. {WAYS}"
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         build_network("test_resnet", 3, small, tmp_path)
 
 
@@ -162,15 +162,15 @@ def test_a_file_named_like_that_of_a_saved_model(tmp_path, small):
 
 @pytest.mark.parametrize("word", [None, "none", "imagenet", "None"])
 def test_words_have_met_nobody(word):
-    assert met_before(word) == ([], [])
+    assert training_provenance(word) == ([], [])
 
 
 def test_a_saved_model_tells_whom_it_met(tmp_path):
     about = {"made_by": "cqt2img", "training_groups": ["a/1"], "fingerprints": ["f"]}
     (tmp_path / "model.json").write_text(json.dumps(about))
-    assert met_before(tmp_path) == (["a/1"], ["f"])
+    assert training_provenance(tmp_path) == (["a/1"], ["f"])
     del about["fingerprints"]
     (tmp_path / "model.json").write_text(json.dumps(about))
     message = f"Classifier: weights must be an undamaged model, got {str(tmp_path)!r}. Copy it again."
-    with refused(InputError, message):
-        met_before(tmp_path)
+    with raises_exactly(InputError, message):
+        training_provenance(tmp_path)

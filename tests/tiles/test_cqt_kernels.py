@@ -2,7 +2,7 @@ import librosa
 import numpy as np
 import pytest
 
-from cqt2img._utils.buffer import Spool
+from cqt2img._utils.buffer import DiskBuffer
 from cqt2img.tiles import cqt_kernels as module
 from cqt2img.tiles.cqt import compute_cqt
 from cqt2img.tiles.cqt_kernels import N_ROWS, transform
@@ -81,7 +81,7 @@ def test_blocks_leave_no_seam(monkeypatch, name):
 
 def test_a_spool_is_as_good_as_an_array():
     wave, spec = music(3 * RATE), TileSpec()
-    with Spool() as spool:
+    with DiskBuffer() as spool:
         spool.append(wave)
         pairs = zip(transform(spool, spec, 0.0), transform(wave, spec, 0.0), strict=True)
         assert all(np.array_equal(a, b) for a, b in pairs)

@@ -6,10 +6,10 @@ from matplotlib.figure import Figure
 from cqt2img.data.render import render
 from cqt2img.errors import InputError
 from cqt2img.evaluation.report import to_png
-from cqt2img.tiles.display import draw_tile, plot_tiles
+from cqt2img.tiles.display import plot_tile, plot_tiles
 from cqt2img.tiles.png import colour_tiles, read_tile
 from cqt2img.tiles.spec import TileSpec
-from tests.conftest import refused
+from tests.conftest import raises_exactly
 
 SPEC = TileSpec.preset("fast")
 
@@ -21,7 +21,7 @@ def random_tiles(n, spec=SPEC):
 def test_tile_is_drawn_with_notes_and_seconds():
     (tile,) = random_tiles(1)
     axes = Figure().add_subplot()
-    draw_tile(axes, tile, SPEC, "$Evans_", start_seconds=1.5)
+    plot_tile(axes, tile, SPEC, "$Evans_", start_seconds=1.5)
     np.testing.assert_array_equal(axes.images[0].get_array(), colour_tiles(tile, SPEC))
     (keys,) = axes.child_axes
     marks = dict(zip([t.get_text() for t in keys.get_yticklabels()], keys.get_yticks(), strict=True))
@@ -36,7 +36,7 @@ def test_tile_is_drawn_with_notes_and_seconds():
 def test_the_black_keys_lie_at_their_rows(name):
     spec = TileSpec.preset(name)
     axes = Figure().add_subplot()
-    draw_tile(axes, random_tiles(1, spec)[0], spec)
+    plot_tile(axes, random_tiles(1, spec)[0], spec)
     (keys,) = axes.child_axes
     assert keys.get_ylim() == axes.get_ylim()
     middles = {bar.get_y() + bar.get_height() / 2 for bar in keys.patches}
@@ -75,7 +75,9 @@ def test_a_contact_sheet_has_a_row_for_a_recording_of_every_label_in_turn(tmp_pa
 
 def test_a_contact_sheet_of_nothing(tmp_path):
     tiles = render([np.zeros((96, 5))], tmp_path / "tiles", "fast")
-    with refused(InputError, "TileSet.show: it must hold tiles, got none. See the reasons in recordings['message']."):
+    with raises_exactly(
+        InputError, "TileSet.show: it must hold tiles, got none. See the reasons in recordings['message']."
+    ):
         tiles.show()
 
 
@@ -85,6 +87,6 @@ def test_a_contact_sheet_of_no_recordings(tmp_path):
         "TileSet.show: n_recordings and n_tiles must be 1 or more, got 0 and 3. "
         "Leave them out for a sheet of 4 recordings."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         tiles.show(n_recordings=0)
     assert len(tiles.show(1, 1).axes) == 2

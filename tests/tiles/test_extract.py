@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 from cqt2img.errors import AudioError, InputError
-from cqt2img.tiles.extract import QUALITY, attempt, make_tiles, refuse_bad
+from cqt2img.tiles.extract import QUALITY, make_tiles, raise_on_failures, try_extract
 from cqt2img.tiles.png import cut_tiles, write_tile
 from cqt2img.tiles.spec import TileSpec
 
@@ -21,7 +21,7 @@ def refuse(kind, message, *args):
     with pytest.raises(kind) as caught:
         make_tiles(*args)
     assert str(caught.value) == message
-    _, info = attempt(*args)
+    _, info = try_extract(*args)
     assert info["status"] == "error"
     assert info["message"] == message
     assert info["reason"] == (caught.value.reason if kind is AudioError else "wrong_input")
@@ -40,14 +40,14 @@ def test_a_file(tmp_path):
     assert info["n_frames"] == 19
     assert info["tuning_cents"] == pytest.approx(0, abs=2)
     assert info["bandwidth_hz"] == pytest.approx(440, abs=30)
-    attempted = attempt(path, SPEC)[1]
+    attempted = try_extract(path, SPEC)[1]
     mark = attempted.pop("fingerprint")
     assert attempted == {"status": "ok", "reason": "", "message": "", **info}
     copy = tmp_path / "copy.wav"
     copy.write_bytes(path.read_bytes())
-    assert attempt(copy, SPEC)[1]["fingerprint"] == mark
+    assert try_extract(copy, SPEC)[1]["fingerprint"] == mark
     soundfile.write(path, 0.5 * tone()[::-1] ** 3, 8000)
-    assert attempt(path, SPEC)[1]["fingerprint"] != mark
+    assert try_extract(path, SPEC)[1]["fingerprint"] != mark
 
 
 @pytest.mark.parametrize("tuning", ["remove", "keep"])
@@ -129,7 +129,7 @@ def test_a_recording_that_cannot_be_read(tmp_path):
         "Check the recording, or export one channel of it."
     )
     assert refuse(AudioError, message, path, SPEC) == "silent"
-    assert attempt(path, SPEC)[0] is None
+    assert try_extract(path, SPEC)[0] is None
 
 
 def test_a_cqt_that_does_not_fit(tmp_path):
@@ -181,12 +181,12 @@ def test_refuse_bad():
     good = {"status": "ok", "reason": "", "message": ""}
     silent = {"status": "error", "reason": "silent", "message": "It is silent."}
     other = {"status": "error", "reason": "vanished", "message": "It is gone."}
-    refuse_bad("fit", ["a", "b"], [good, good], "Go on.")
+    raise_on_failures("fit", ["a", "b"], [good, good], "Go on.")
     with pytest.raises(AudioError) as caught:
-        refuse_bad("fit", ["a", "b"], [good, silent], "Mend it.")
+        raise_on_failures("fit", ["a", "b"], [good, silent], "Mend it.")
     message = "fit: X must hold readable recordings, got one that cannot be read: 'b' (It is silent.) Mend it."
     assert (caught.value.reason, str(caught.value)) == ("silent", message)
     with pytest.raises(AudioError) as caught:
-        refuse_bad("fit", ["a", "b", "c"], [other, good, silent], "Mend them.")
+        raise_on_failures("fit", ["a", "b", "c"], [other, good, silent], "Mend them.")
     got = "got 2 of 3 that cannot be read, first 'a' (It is gone.)"
     assert str(caught.value) == f"fit: X must hold readable recordings, {got} Mend them."

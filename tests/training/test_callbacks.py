@@ -10,8 +10,8 @@ import pytest
 
 from cqt2img.classifier import Classifier
 from cqt2img.errors import InputError
-from cqt2img.training.callbacks import look_on
-from tests.conftest import refused
+from cqt2img.training.callbacks import default_callbacks
+from tests.conftest import raises_exactly
 
 
 def entry(n, **changes):
@@ -24,17 +24,17 @@ def table(folder):
 
 
 def test_the_history_grows_in_a_table(tmp_path):
-    with look_on(False, tmp_path / "ck") as watch:
+    with default_callbacks(False, tmp_path / "ck") as watch:
         watch.begin(3, 10, 0)
         for n in (1, 2):
             watch.epoch(entry(n))
             assert len(table(tmp_path / "ck")) == n
-    with look_on(False, tmp_path / "ck") as watch:  # resumed in the second epoch, which is done again
+    with default_callbacks(False, tmp_path / "ck") as watch:  # resumed in the second epoch, which is done again
         watch.begin(3, 10, 15, [entry(1)])
         watch.epoch(entry(2, loss=0.1))
         watch.epoch(entry(3, loss=0.05))
     assert table(tmp_path / "ck") == [("1", "0.5"), ("2", "0.1"), ("3", "0.05")]
-    with look_on(False, tmp_path / "ck") as watch:  # a new training begins a new table
+    with default_callbacks(False, tmp_path / "ck") as watch:  # a new training begins a new table
         watch.epoch(entry(1, loss=9.0))
     assert table(tmp_path / "ck") == [("1", "9.0")]
 
@@ -64,7 +64,7 @@ def curves(folder):
 def look(folder, losses, entries, done=0, n_steps=2, history=()):
     """Train as `train` would tell it: `losses` of steps, and an entry whenever an epoch is full."""
     entries = iter(entries)
-    with look_on(False, folder) as watch:
+    with default_callbacks(False, folder) as watch:
         watch.begin(3, n_steps, done, history)
         for n, loss in enumerate(losses, start=done + 1):
             watch.step(loss)
@@ -109,7 +109,7 @@ def test_no_point_of_a_resumed_training_comes_twice(tmp_path, clock, lost):
 def test_resumed_at_the_end_of_an_epoch(tmp_path, clock, closed):
     """The checkpoint of its last step may be older than the epoch's entry, or hold it."""
     look(tmp_path, [4.0, 3.0], [entry(1)])
-    with look_on(False, tmp_path) as watch:
+    with default_callbacks(False, tmp_path) as watch:
         watch.begin(2, 2, 2)
         if not closed:
             watch.epoch(entry(1, loss=0.75))
@@ -134,7 +134,7 @@ def test_files_are_closed_whatever_happens(tmp_path, clock, error):
     before, counts = set(threading.enumerate()), []
 
     def stop():
-        with look_on(False, tmp_path) as watch:
+        with default_callbacks(False, tmp_path) as watch:
             watch.begin(1, 10, 0)
             watch.step(2.0)
             watch.epoch(entry(1))
@@ -164,7 +164,7 @@ def test_curves_of_a_fit(tile_folder, options, tmp_path, clock):
 
 def test_who_is_told_nothing_writes_nothing(tmp_path):
     """Of several processes that train together only the first is told."""
-    with look_on(False, tmp_path / "ck"):
+    with default_callbacks(False, tmp_path / "ck"):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -181,7 +181,7 @@ def test_a_full_disk_is_said_in_one_sentence(tmp_path, monkeypatch):
         f"fit: the disk must have room, got a full one at {path!r}. "
         "Free some space and run again; what is finished stays."
     )
-    with refused(InputError, message), look_on(False, tmp_path) as watch:
+    with raises_exactly(InputError, message), default_callbacks(False, tmp_path) as watch:
         watch.begin(1, 10, 0)
         watch.step(2.0)
 
@@ -202,7 +202,7 @@ def test_without_tensorboard_the_table_is_alone(tmp_path, monkeypatch, caplog):
 
 def test_without_a_folder_nothing_is_said_of_tensorboard(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with caplog.at_level(logging.DEBUG, "cqt2img"), look_on(False) as watch:
+    with caplog.at_level(logging.DEBUG, "cqt2img"), default_callbacks(False) as watch:
         watch.begin(1, 1, 0)
         watch.step(1.0)
         watch.epoch(entry(1))

@@ -2,16 +2,16 @@ import numpy as np
 import pytest
 import torch
 
-from cqt2img.data.dataset import Corpus
+from cqt2img.data.dataset import TrainingData
 from cqt2img.data.labels import one_hot
 from cqt2img.data.recordings import list_recordings
-from cqt2img.data.tile_arrays import load_strips
+from cqt2img.data.tile_arrays import load_tile_arrays
 from cqt2img.errors import InputError
 from cqt2img.inference.calibration import pool
 from cqt2img.inference.predict import embed_tiles, tile_log_proba
 from cqt2img.models.factory import build_network
-from cqt2img.training.linear_probe import fit_head, settle_norms
-from tests.conftest import refused
+from cqt2img.training.linear_probe import fit_linear_probe, settle_norms
+from tests.conftest import raises_exactly
 
 CPU = torch.device("cpu")
 
@@ -25,9 +25,9 @@ def corpus(small):
         cqt = 1e-3 * rng.random((60, 40 + n))
         cqt[rng.permutation(60)[: (1, 6, 20)[n % 3]]] += 1
         cqts.append(cqt)
-    strips = load_strips(list_recordings(cqts), small)[0]
+    strips = load_tile_arrays(list_recordings(cqts), small)[0]
     targets = one_hot(np.arange(18) % 3, 3)
-    return Corpus(strips, targets, np.arange(18) // 3, np.arange(12), np.arange(12, 18))
+    return TrainingData(strips, targets, np.arange(18) // 3, np.arange(12), np.arange(12, 18))
 
 
 def make_network(corpus, name="test_resnet", n_classes=3):
@@ -55,7 +55,7 @@ def heard(network, corpus, places):
 def test_a_head_tells_players_apart_that_the_body_hears(corpus, name):
     network = make_network(corpus, name)
     body = {k: v.clone() for k, v in network.state_dict().items()}
-    fitted = fit_head(network, corpus, CPU)
+    fitted = fit_linear_probe(network, corpus, CPU)
     rows = heard(network, corpus, corpus.validation)
     codes = corpus.targets[corpus.validation].argmax(axis=1)
     assert (rows.argmax(axis=1) == codes).mean() > 0.6  # chance is 1/3, and the body knows nothing
@@ -68,9 +68,9 @@ def test_a_head_tells_players_apart_that_the_body_hears(corpus, name):
 
 
 def test_two_players(corpus):
-    two = Corpus(corpus.strips, one_hot(np.arange(18) % 3 // 2, 2), corpus.groups, corpus.training, np.arange(0))
+    two = TrainingData(corpus.strips, one_hot(np.arange(18) % 3 // 2, 2), corpus.groups, corpus.training, np.arange(0))
     network = make_network(corpus, n_classes=2)
-    assert fit_head(network, two, CPU).validation.shape == (0, 0)
+    assert fit_linear_probe(network, two, CPU).validation.shape == (0, 0)
     rows = heard(network, corpus, range(18))
     assert (rows.argmax(axis=1) == np.arange(18) % 3 // 2).mean() > 0.8
 
@@ -82,8 +82,8 @@ def test_a_head_that_is_not_linear(corpus):
         "fit: the head must be linear to be fitted on its own, got Conv2d. "
         "Pass finetune='all' and head_first=False, or choose another backbone."
     )
-    with refused(InputError, message):
-        fit_head(network, corpus, CPU)
+    with raises_exactly(InputError, message):
+        fit_linear_probe(network, corpus, CPU)
 
 
 @pytest.fixture
@@ -98,33 +98,33 @@ def count(monkeypatch):
 
 def test_a_memory_knows_network_and_tiles(corpus, tmp_path, count):
     plain = make_network(corpus)
-    fit_head(plain, corpus, CPU)
+    fit_linear_probe(plain, corpus, CPU)
     assert len(count) == 18
     count.clear()
     first, again = make_network(corpus), make_network(corpus)
-    fit_head(first, corpus, CPU, memory=tmp_path)
+    fit_linear_probe(first, corpus, CPU, memory=tmp_path)
     assert len(count) == 18
-    fit_head(again, corpus, CPU, memory=tmp_path)
+    fit_linear_probe(again, corpus, CPU, memory=tmp_path)
     assert len(count) == 18
     for one in (first, again):
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), plain.parameters(), strict=True))
-    fit_head(again, corpus, CPU, memory=tmp_path)  # another head on the same body
+    fit_linear_probe(again, corpus, CPU, memory=tmp_path)  # another head on the same body
     assert len(count) == 18
-    fewer = Corpus(corpus.strips, corpus.targets, corpus.groups, np.arange(3, 12), corpus.validation)
-    fit_head(make_network(corpus), fewer, CPU, memory=tmp_path)  # other sides
+    fewer = TrainingData(corpus.strips, corpus.targets, corpus.groups, np.arange(3, 12), corpus.validation)
+    fit_linear_probe(make_network(corpus), fewer, CPU, memory=tmp_path)  # other sides
     assert len(count) == 18
     other = make_network(corpus)
     with torch.no_grad():
         next(other.backbone.parameters()).add_(1e-3)
-    fit_head(other, corpus, CPU, memory=tmp_path)  # another body
+    fit_linear_probe(other, corpus, CPU, memory=tmp_path)  # another body
     assert len(count) == 36
 
 
 def test_statistics_of_norms_are_part_of_the_body(corpus, tmp_path, count):
-    fit_head(make_network(corpus), corpus, CPU, memory=tmp_path)
+    fit_linear_probe(make_network(corpus), corpus, CPU, memory=tmp_path)
     other = make_network(corpus)
     settle_norms(other, corpus, CPU, seed=0)
-    fit_head(other, corpus, CPU, memory=tmp_path)
+    fit_linear_probe(other, corpus, CPU, memory=tmp_path)
     assert len(count) == 36
 
 
@@ -132,7 +132,7 @@ def test_most_tiles(corpus, monkeypatch):
     network = make_network(corpus)
     monkeypatch.setattr("cqt2img.training.linear_probe._MOST_TILES", 8)
     assert sum(len(corpus.strips.tiles(n)) for n in range(12)) > 12
-    fit_head(network, corpus, CPU)  # one tile of every recording at least
+    fit_linear_probe(network, corpus, CPU)  # one tile of every recording at least
     codes = corpus.targets[corpus.validation].argmax(axis=1)
     assert (heard(network, corpus, corpus.validation).argmax(axis=1) == codes).mean() > 0.6
 
@@ -144,7 +144,7 @@ def test_progress_counts_recordings(corpus):
         seen.append((n, title))
         return steps
 
-    fit_head(make_network(corpus), corpus, CPU, progress=progress)
+    fit_linear_probe(make_network(corpus), corpus, CPU, progress=progress)
     assert seen == [(18, "embedding")]
 
 

@@ -4,21 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from cqt2img.data.dataset import Corpus
+from cqt2img.data.dataset import TrainingData
 from cqt2img.data.labels import one_hot
 from cqt2img.data.recordings import list_recordings
-from cqt2img.data.tile_arrays import load_strips
+from cqt2img.data.tile_arrays import load_tile_arrays
 from cqt2img.errors import Cqt2imgError, InputError
 from cqt2img.inference.calibration import pool
 from cqt2img.inference.predict import tile_log_proba
 from cqt2img.models.factory import TileNet, build_network
 from cqt2img.tiles.spec import TileSpec
 from cqt2img.training import checkpoint as checkpoint_module
-from cqt2img.training.callbacks import Watch, look_on
+from cqt2img.training.callbacks import Callback, default_callbacks
 from cqt2img.training.checkpoint import BEST, LAST
-from cqt2img.training.config import Recipe, suit
+from cqt2img.training.config import TrainingConfig, resolve_config
 from cqt2img.training.trainer import TrainingError, _mix, _settle_norms, train
-from tests.conftest import make_cqt, refused
+from tests.conftest import make_cqt, raises_exactly
 
 GOOD = {"epochs": 8, "batch_size": 8, "learning_rate": 3e-2, "weight_decay": 0.05, "augment": "none",
         "precision": "fp32", "seed": 0}  # fmt: skip
@@ -27,17 +27,17 @@ SIDES = np.arange(8), np.arange(8, 12)
 
 
 def recipe(**changes):
-    return Recipe(**{**GOOD, **changes})
+    return TrainingConfig(**{**GOOD, **changes})
 
 
 @pytest.fixture(scope="module")
 def strips(small):
     """Twelve recordings, by turns with a low and with a high line."""
     cqts = [make_cqt((10, 45)[n % 2] + n % 3, 40 + n, seed=n) for n in range(12)]
-    return load_strips(list_recordings(cqts), small)[0]
+    return load_tile_arrays(list_recordings(cqts), small)[0]
 
 
-class Seen(Watch):
+class Seen(Callback):
     def __init__(self):
         self.entries, self.losses, self.begun = [], [], None
 
@@ -71,7 +71,7 @@ def stopped(strips, folder, **words):
 
 
 def make_corpus(strips, sides=SIDES, codes=CODES):
-    return Corpus(strips, one_hot(codes, 2), np.arange(12) // 4, *sides)
+    return TrainingData(strips, one_hot(codes, 2), np.arange(12) // 4, *sides)
 
 
 def run(strips, sides=SIDES, watch=None, codes=CODES, name="test_resnet", checkpoint=None, resume=False, **changes):
@@ -202,7 +202,7 @@ def test_lower_precision_after_full_precision(strips):
 @pytest.mark.parametrize("name", ["epochs", "batch_size"])
 @pytest.mark.parametrize("bad", [0, -1, 1.5, "3", True, None])
 def test_counts_are_whole_numbers(name, bad):
-    with refused(InputError, f"fit: {name} must be a whole number from 1, got {bad!r}. Choose another."):
+    with raises_exactly(InputError, f"fit: {name} must be a whole number from 1, got {bad!r}. Choose another."):
         recipe(**{name: bad})
 
 
@@ -219,7 +219,7 @@ def test_counts_are_whole_numbers(name, bad):
     ],
 )
 def test_recipe_refuses(name, bad, rule):
-    with refused(InputError, f"fit: {name} must {rule}, got {bad!r}. Choose another."):
+    with raises_exactly(InputError, f"fit: {name} must {rule}, got {bad!r}. Choose another."):
         recipe(**{name: bad})
 
 
@@ -227,7 +227,7 @@ def test_recipe_refuses(name, bad, rule):
 @pytest.mark.parametrize("bad", ["fast", [], float("inf")])
 def test_rates_are_numbers(name, bad):
     rule = {"learning_rate": "be above 0", "weight_decay": "be 0 or more"}[name]
-    with refused(InputError, f"fit: {name} must {rule}, got {bad!r}. Choose another."):
+    with raises_exactly(InputError, f"fit: {name} must {rule}, got {bad!r}. Choose another."):
         recipe(**{name: bad})
 
 
@@ -246,9 +246,9 @@ def test_rates_suit_the_backbone(name, pretrained, rates):
     network = build_network(name, 3, TileSpec.preset("fast"))
     assert not network.is_pretrained
     network.is_pretrained = pretrained
-    found = suit(Recipe(), network)
+    found = resolve_config(TrainingConfig(), network)
     assert (found.learning_rate, found.layer_decay) == rates
-    asked = suit(Recipe(learning_rate=0.5, layer_decay=0.25), network)
+    asked = resolve_config(TrainingConfig(learning_rate=0.5, layer_decay=0.25), network)
     assert (asked.learning_rate, asked.layer_decay) == (0.5, 0.25)
 
 
@@ -265,7 +265,7 @@ def test_recipe_takes_numpy_numbers():
 
 @pytest.mark.parametrize("visible", [True, False])
 def test_the_bar_is_silent_where_nobody_looks(visible, capsys):
-    with look_on(visible) as watch:
+    with default_callbacks(visible) as watch:
         watch.begin(2, 1, 0)
         for n, score in enumerate((0.5, None)):
             watch.step(0.5)
@@ -275,7 +275,7 @@ def test_the_bar_is_silent_where_nobody_looks(visible, capsys):
 
 @pytest.mark.parametrize("seed", [-1, "now", None, 1.5, 2**32])
 def test_a_seed_that_is_none(seed):
-    with refused(InputError, f"fit: random_state must be a whole number from 0, got {seed!r}. Choose another."):
+    with raises_exactly(InputError, f"fit: random_state must be a whole number from 0, got {seed!r}. Choose another."):
         recipe(seed=seed)
 
 
@@ -361,7 +361,7 @@ def test_a_checkpoint_of_another_training(strips, tmp_path, change, told):
         f"fit: checkpoint must be of the same recordings and the same arguments, got {told} in "
         f"{str(tmp_path)!r}. Choose another folder, or fit without resume."
     )
-    with refused(InputError, message):
+    with raises_exactly(InputError, message):
         run(strips, checkpoint=tmp_path, resume=True, **{"epochs": 2, **change})
 
 
@@ -372,7 +372,7 @@ def test_a_checkpoint_of_another_network(strips, tmp_path):
         f"in {str(tmp_path)!r}. Choose another folder, or fit without resume."
     )
     for name in ("test_vit", "test_efficientnet"):
-        with refused(InputError, message):
+        with raises_exactly(InputError, message):
             run(strips, name=name, checkpoint=tmp_path, resume=True, epochs=2)
 
 
@@ -389,7 +389,7 @@ def test_parts_of_a_batch_may_be_smaller_after_a_stop(strips, tmp_path, monkeypa
 def test_the_table_of_the_history_is_not_read(strips, tmp_path, text):
     stopped(strips, tmp_path)
     (tmp_path / "history.csv").write_text(text, encoding="utf-8")
-    with look_on(False, tmp_path) as watch:
+    with default_callbacks(False, tmp_path) as watch:
         run(strips, checkpoint=tmp_path, resume=True, epochs=3, batch_size=4, watch=watch)
     lines = (tmp_path / "history.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[0] for line in lines] == ["epoch", "1", "2", "3"]
@@ -405,7 +405,7 @@ def test_a_damaged_checkpoint(strips, tmp_path):
 
 
 def test_resume_needs_a_folder(strips):
-    with refused(InputError, "fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=."):
+    with raises_exactly(InputError, "fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=."):
         run(strips, resume=True)
 
 
