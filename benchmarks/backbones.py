@@ -29,17 +29,24 @@ def count(name: str, in_chans: int) -> tuple[float, float]:
     blueprint = resolve_architecture(name, in_chans, SPEC.size)
     network = create(blueprint, "random", num_classes=10, device="meta").eval()
     size = blueprint.options.get("img_size") or SPEC.size
-    body = getattr(network, "reader", network)  # what follows the reader of notes is no network
+    body = getattr(
+        network, "reader", network
+    )  # what follows the reader of notes is no network
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         body(torch.zeros(1, in_chans, *size, device="meta"))
-    return sum(p.numel() for p in network.parameters()) / 1e6, counter.get_total_flops() / 2e9
+    return sum(
+        p.numel() for p in network.parameters()
+    ) / 1e6, counter.get_total_flops() / 2e9
 
 
 def clock(rounds: int) -> dict[str, float]:
     """Give the time of every backbone as a multiple of resnet18's."""
     torch.set_num_threads(1)
     tiles = torch.randint(0, 256, (4, *SPEC.size), dtype=torch.uint8)
-    networks = {row.name: build_network(row.name, 10, SPEC, None, row.in_chans).eval() for row in ROWS}
+    networks = {
+        row.name: build_network(row.name, 10, SPEC, None, row.in_chans).eval()
+        for row in ROWS
+    }
     best = dict.fromkeys(networks, float("inf"))
     with torch.no_grad():
         for _ in range(rounds):

@@ -45,7 +45,9 @@ def read(path: Path, seconds: float | None) -> np.ndarray:
 def describe(wave: np.ndarray, spec: TileSpec) -> Landmarks:
     """Write a wave as 16 bit and give its landmarks; one that clips is made softer."""
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        soundfile.write(file.name, wave / max(1, np.abs(wave).max()), RATE, subtype="PCM_16")
+        soundfile.write(
+            file.name, wave / max(1, np.abs(wave).max()), RATE, subtype="PCM_16"
+        )
         tiles, info = try_extract(Path(file.name), spec)
     if tiles is None:
         raise SystemExit(info["message"])
@@ -58,7 +60,9 @@ def is_same_wave(one: np.ndarray, other: np.ndarray) -> bool:
     return bool(found > 0.9 * np.linalg.norm(one) * np.linalg.norm(other))
 
 
-def measure_disguises(paths: list[Path], plain: list[Landmarks], spec: TileSpec, seconds: float | None) -> None:
+def measure_disguises(
+    paths: list[Path], plain: list[Landmarks], spec: TileSpec, seconds: float | None
+) -> None:
     """Print the part of the copies that is found, disguise by disguise."""
     n = len(paths)
     copies: dict[str, list[Landmarks]] = {name: [] for name in EFFECTS}
@@ -77,7 +81,9 @@ def measure_disguises(paths: list[Path], plain: list[Landmarks], spec: TileSpec,
         )
 
 
-def measure_false(paths: list[Path], takes: list[Landmarks], seconds: float | None) -> None:
+def measure_false(
+    paths: list[Path], takes: list[Landmarks], seconds: float | None
+) -> None:
     """Print what is found among recordings as they are, and how much of it is no copy."""
     start = time.process_time()
     pairs = match_takes(takes)
@@ -85,14 +91,22 @@ def measure_false(paths: list[Path], takes: list[Landmarks], seconds: float | No
     false = [
         row
         for row in pairs.itertuples()
-        if not is_same_wave(read(paths[row.first], seconds), read(paths[row.second], seconds))
+        if not is_same_wave(
+            read(paths[row.first], seconds), read(paths[row.second], seconds)
+        )
     ]
     n_pairs = len(takes) * (len(takes) - 1) // 2
     rate = limits(len(false), n_pairs)[1]
-    print(f"{len(takes)} recordings, {n_pairs} pairs, {took:.1f} s: {len(pairs) - len(false)} pairs are the same wave")
-    print(f"false pairs: {len(false)}; per 10,000 recordings at most {rate * 10_000 * 9_999 / 2:.0f} (95 %)")
+    print(
+        f"{len(takes)} recordings, {n_pairs} pairs, {took:.1f} s: {len(pairs) - len(false)} pairs are the same wave"
+    )
+    print(
+        f"false pairs: {len(false)}; per 10,000 recordings at most {rate * 10_000 * 9_999 / 2:.0f} (95 %)"
+    )
     for row in false:
-        print(f"  {row.match:.2f} x{row.speed:.3f} {row.semitones:+d}  {paths[row.first]}  {paths[row.second]}")
+        print(
+            f"  {row.match:.2f} x{row.speed:.3f} {row.semitones:+d}  {paths[row.first]}  {paths[row.second]}"
+        )
 
 
 def splice(takes: list[Landmarks], rng: np.random.Generator) -> Landmarks:
@@ -102,13 +116,20 @@ def splice(takes: list[Landmarks], rng: np.random.Generator) -> Landmarks:
     onsets, sketches = [], []
     for place in range(len(takes[rng.integers(len(takes))].sketch[0]) // n):
         source = takes[rng.integers(len(takes))]
-        start, shift = int(rng.integers(max(1, source.sketch.shape[1] - n))), int(rng.integers(-5, 7))
-        inside = (source.onsets[:, 0] >= start * frame) & (source.onsets[:, 0] < (start + n) * frame)
+        start, shift = (
+            int(rng.integers(max(1, source.sketch.shape[1] - n))),
+            int(rng.integers(-5, 7)),
+        )
+        inside = (source.onsets[:, 0] >= start * frame) & (
+            source.onsets[:, 0] < (start + n) * frame
+        )
         moved = source.onsets[inside] + [(place * n - start) * frame, shift]
         moved[:, 0] += rng.normal(0, 0.1, len(moved))
         onsets.append(moved[np.argsort(moved[:, 0])].astype(np.float32))
         part = source.sketch[:, start : start + n]
-        sketches.append(np.pad(np.roll(part, shift, axis=0), ((0, 0), (0, n - part.shape[1]))))
+        sketches.append(
+            np.pad(np.roll(part, shift, axis=0), ((0, 0), (0, n - part.shape[1])))
+        )
     joined = np.concatenate(onsets)
     joined = joined[np.argsort(joined[:, 0])]
     return Landmarks(joined[joined[:, 1] >= 0], np.concatenate(sketches, axis=1), frame)
@@ -116,38 +137,65 @@ def splice(takes: list[Landmarks], rng: np.random.Generator) -> Landmarks:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", nargs="+", type=Path)
-    parser.add_argument("--takes", type=int, default=100, help="recordings to disguise; 0 leaves it out")
+    parser.add_argument(
+        "--takes", type=int, default=100, help="recordings to disguise; 0 leaves it out"
+    )
     parser.add_argument("--seconds", type=float, help="of the beginning of each")
-    parser.add_argument("--split", help="values of the column split, with commas between")
+    parser.add_argument(
+        "--split", help="values of the column split, with commas between"
+    )
     parser.add_argument("--preset", default="fast")
-    parser.add_argument("--made", type=int, default=10_000, help="takes to splice for the time; 0 leaves it out")
+    parser.add_argument(
+        "--made",
+        type=int,
+        default=10_000,
+        help="takes to splice for the time; 0 leaves it out",
+    )
     words = parser.parse_args()
     spec = TileSpec.preset(words.preset)
     lists = [folder / "recordings.csv" for folder in words.folder]
-    tables = [list_recordings(x if x.is_file() else folder) for x, folder in zip(lists, words.folder, strict=True)]
+    tables = [
+        list_recordings(x if x.is_file() else folder)
+        for x, folder in zip(lists, words.folder, strict=True)
+    ]
     if words.split:
-        tables = [t[t["split"].isin(words.split.split(","))] if "split" in t else t for t in tables]
+        tables = [
+            t[t["split"].isin(words.split.split(","))] if "split" in t else t
+            for t in tables
+        ]
     paths = [Path(item) for item in pd.concat(tables)["item"]]
     paths = [paths[n] for n in np.random.default_rng(0).permutation(len(paths))]
     start = time.process_time()
     takes = [describe(read(path, words.seconds), spec) for path in paths]
-    kilobytes = np.mean([take.onsets.nbytes + take.sketch.nbytes for take in takes]) / 1000
+    kilobytes = (
+        np.mean([take.onsets.nbytes + take.sketch.nbytes for take in takes]) / 1000
+    )
     print(
         f"{words.preset}: {len(paths)} recordings drawn in {time.process_time() - start:.0f} s, {kilobytes:.0f} kB each"
     )
     measure_false(paths, takes, words.seconds)
-    known = {n for pair in match_takes(takes)[["first", "second"]].to_numpy().tolist() for n in pair}
+    known = {
+        n
+        for pair in match_takes(takes)[["first", "second"]].to_numpy().tolist()
+        for n in pair
+    }
     chosen = [n for n in range(len(paths)) if n not in known][: words.takes]
     if chosen:
-        measure_disguises([paths[n] for n in chosen], [takes[n] for n in chosen], spec, words.seconds)
+        measure_disguises(
+            [paths[n] for n in chosen], [takes[n] for n in chosen], spec, words.seconds
+        )
     if words.made:
         rng = np.random.default_rng(0)
         made = [splice(takes, rng) for _ in range(words.made)]
         start = time.process_time()
         pairs = match_takes(made)
-        print(f"{words.made} takes spliced from these: {time.process_time() - start:.0f} s, {len(pairs)} pairs found")
+        print(
+            f"{words.made} takes spliced from these: {time.process_time() - start:.0f} s, {len(pairs)} pairs found"
+        )
 
 
 if __name__ == "__main__":

@@ -23,31 +23,61 @@ from cqt2img.training import trainer as train
 
 def main(work: Path, seed: int) -> None:
     make_corpus(work / f"{seed}/recordings", 5, 6, 5, 12, seed)
-    table = list_recordings(render(work / f"{seed}/recordings", work / f"{seed}/tiles", "fast"))
+    table = list_recordings(
+        render(work / f"{seed}/recordings", work / f"{seed}/tiles", "fast")
+    )
     is_test = table["group"].str[-1].astype(int) > 4
     classes = find_classes(table["label"].tolist())
     test, _ = load_tile_arrays(table[is_test], TileSpec.preset("fast"))
     truth = encode(table.loc[is_test, "label"].tolist(), classes)
-    codes, groups = encode(table.loc[~is_test, "label"].tolist(), classes), table.loc[~is_test, "group"].tolist()
+    codes, groups = (
+        encode(table.loc[~is_test, "label"].tolist(), classes),
+        table.loc[~is_test, "group"].tolist(),
+    )
     codes = codes[validation_split(codes, groups, 0.2, 0)[1]]
     plain, seen = train._validate, []
 
     def validate_and_keep(network, strips, places, device):
         found = plain(network, strips, places, device)
-        seen.append((found, (plain(network, test, np.arange(len(test)), device).argmax(axis=1) == truth).mean()))
+        seen.append(
+            (
+                found,
+                (
+                    plain(network, test, np.arange(len(test)), device).argmax(axis=1)
+                    == truth
+                ).mean(),
+            )
+        )
         return found
 
     train._validate = validate_and_keep
-    Classifier("test_resnet", weights=None, spec="fast", epochs=40, learning_rate=3e-3, verbose=False).fit(
-        table[~is_test]
-    )
+    Classifier(
+        "test_resnet",
+        weights=None,
+        spec="fast",
+        epochs=40,
+        learning_rate=3e-3,
+        verbose=False,
+    ).fit(table[~is_test])
     train._validate = plain
     accuracy = [(found.argmax(axis=1) == codes).mean() for found, _ in seen]
     loss = [log_loss(to_proba(found), codes) for found, _ in seen]
-    warm = [log_loss(to_proba(found, fit_temperature(found, codes)), codes) for found, _ in seen]
+    warm = [
+        log_loss(to_proba(found, fit_temperature(found, codes)), codes)
+        for found, _ in seen
+    ]
     by_accuracy = max(range(len(seen)), key=lambda n: (accuracy[n], -loss[n]))
-    kept = {"accuracy": by_accuracy, "log-loss": np.argmin(loss), "calibrated": np.argmin(warm), "last": -1}
-    print(f"seed {seed}", {rule: round(float(seen[n][1]), 2) for rule, n in kept.items()}, flush=True)
+    kept = {
+        "accuracy": by_accuracy,
+        "log-loss": np.argmin(loss),
+        "calibrated": np.argmin(warm),
+        "last": -1,
+    }
+    print(
+        f"seed {seed}",
+        {rule: round(float(seen[n][1]), 2) for rule, n in kept.items()},
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

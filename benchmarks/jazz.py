@@ -33,10 +33,18 @@ from cqt2img.training.config import TrainingConfig
 MOBILE = "mobilenetv2_100"
 # name: backbone, file of weights, and what departs from the defaults of Classifier
 ROWS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
-    "baseline": (MOBILE, MOBILE, {"epochs": 8}),  # the defaults are the plain recipe: no other was better
+    "baseline": (
+        MOBILE,
+        MOBILE,
+        {"epochs": 8},
+    ),  # the defaults are the plain recipe: no other was better
     "head": (MOBILE, MOBILE, {"finetune": "head"}),
     "random": (MOBILE, None, {"epochs": 25}),
-    "efficientat": ("efficientat_mn04", "mobilenetv3_large_040_audioset", {"in_chans": 1, "epochs": 8}),
+    "efficientat": (
+        "efficientat_mn04",
+        "mobilenetv3_large_040_audioset",
+        {"in_chans": 1, "epochs": 8},
+    ),
     "yamnet": ("yamnet", "mobilenetv1_100", {"in_chans": 1, "epochs": 8}),
     "resnet18": ("resnet18", None, {"epochs": 8}),
     "efficientnet_b0": ("efficientnet_b0", None, {"epochs": 8}),
@@ -46,7 +54,9 @@ ROWS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("shared", type=Path)
     parser.add_argument("audio", type=Path)
     parser.add_argument("work", type=Path)
@@ -55,45 +65,89 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
     if not (a.audio / "recordings.csv").is_file():
-        make = [sys.executable, a.shared / "data/make_audio.py", a.shared / "data/jazz/metadata.csv", a.audio]
+        make = [
+            sys.executable,
+            a.shared / "data/make_audio.py",
+            a.shared / "data/jazz/metadata.csv",
+            a.audio,
+        ]
         subprocess.run([str(word) for word in make], check=True)
-    tiles = render(a.audio / "recordings.csv", a.work / f"tiles-{a.preset}", a.preset, n_jobs=2)
+    tiles = render(
+        a.audio / "recordings.csv", a.work / f"tiles-{a.preset}", a.preset, n_jobs=2
+    )
     table = list_recordings(tiles)
     for name in a.rows:
         start = time.process_time()
-        scores, facts = loose(table, tiles.spec, a) if name == "loose" else strict(table, name, a)
-        row = {"name": name, "preset": a.preset, "spec": tiles.spec.key, "seed": a.seed,
-               "minutes": (time.process_time() - start) / 60, **facts, **scores.to_dict()}  # fmt: skip
+        scores, facts = (
+            loose(table, tiles.spec, a) if name == "loose" else strict(table, name, a)
+        )
+        row = {
+            "name": name,
+            "preset": a.preset,
+            "spec": tiles.spec.key,
+            "seed": a.seed,
+            "minutes": (time.process_time() - start) / 60,
+            **facts,
+            **scores.to_dict(),
+        }
         print(name, f"{row['minutes']:.1f} min\n{scores}", flush=True)
         with (a.work / "results.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 
-def strict(table: pd.DataFrame, name: str, a: argparse.Namespace) -> tuple[Evaluation, dict]:
+def strict(
+    table: pd.DataFrame, name: str, a: argparse.Namespace
+) -> tuple[Evaluation, dict]:
     """Fit on training albums, choose on validation albums, score on test albums."""
-    side = {split: table[table["split"] == split] for split in ("train", "valid", "test")}
+    side = {
+        split: table[table["split"] == split] for split in ("train", "valid", "test")
+    }
     backbone, file, words = ROWS[name]
     weights = None if file is None else a.shared / "weights" / f"{file}.safetensors"
-    model = Classifier(backbone, weights=weights, spec=a.preset, random_state=a.seed, verbose=False, **words)
+    model = Classifier(
+        backbone,
+        weights=weights,
+        spec=a.preset,
+        random_state=a.seed,
+        verbose=False,
+        **words,
+    )
     model.fit(side["train"], validation=side["valid"])
     model.save(a.work / f"model-{name}-{a.preset}-{a.seed}")
-    model.identify(side["test"], top_k=10).to_csv(a.work / f"answers-{name}-{a.preset}-{a.seed}.csv", index=False)
-    facts = {"parameters": sum(p.numel() for p in model.network_.parameters()), "temperature": model.temperature_,
-             "history": model.history_}  # fmt: skip
+    model.identify(side["test"], top_k=10).to_csv(
+        a.work / f"answers-{name}-{a.preset}-{a.seed}.csv", index=False
+    )
+    facts = {
+        "parameters": sum(p.numel() for p in model.network_.parameters()),
+        "temperature": model.temperature_,
+        "history": model.history_,
+    }
     return model.evaluate(side["test"]), facts
 
 
-def loose(table: pd.DataFrame, spec: TileSpec, a: argparse.Namespace) -> tuple[Evaluation, dict]:
+def loose(
+    table: pd.DataFrame, spec: TileSpec, a: argparse.Namespace
+) -> tuple[Evaluation, dict]:
     """Split all tiles at random, three quarters for training, and change nothing about them."""
     strips, _ = load_tile_arrays(table, spec)
     torch.manual_seed(a.seed)
-    network = build_network(MOBILE, table["label"].nunique(), spec, a.shared / "weights" / f"{MOBILE}.safetensors")
+    network = build_network(
+        MOBILE,
+        table["label"].nunique(),
+        spec,
+        a.shared / "weights" / f"{MOBILE}.safetensors",
+    )
     history: list[dict] = []
     watch = Callback()
     watch.epoch = history.append  # type: ignore[method-assign]
-    return score_tiles(strips, table, 0.25, network, TrainingConfig(8, augment="none", seed=a.seed), watch), {
-        "history": history
-    }
+    return score_tiles(
+        strips,
+        table,
+        0.25,
+        network,
+        TrainingConfig(8, augment="none", seed=a.seed),
+        watch,
+    ), {"history": history}
 
 
 if __name__ == "__main__":

@@ -49,20 +49,34 @@ def make_recordings() -> tuple[list[Any], list[str], list[str]]:
     return X, y, [f"album {n // 6} of {name}" for n, name in enumerate(y)]
 
 
-def fit(network: str, interval: float, workers: int, folder: Path, say: Connection) -> None:
+def fit(
+    network: str, interval: float, workers: int, folder: Path, say: Connection
+) -> None:
     """Fit in a process of its own, and tell when it begins and ends."""
     import torch
 
     from cqt2img import Classifier
     from cqt2img.training import checkpoint
 
-    multiprocessing.set_start_method("fork", force=True)  # for workers, as in any other process
+    multiprocessing.set_start_method(
+        "fork", force=True
+    )  # for workers, as in any other process
     torch.set_num_threads(1)
     checkpoint._EVERY_SECONDS = interval
     model = Classifier(
-        network, weights=None, spec="fast", epochs=6, batch_size=8, learning_rate=0.003, head_first=True,
-        mixup=0.2, ema=0.9, workers=workers, device="cpu", verbose=False,
-    )  # fmt: skip
+        network,
+        weights=None,
+        spec="fast",
+        epochs=6,
+        batch_size=8,
+        learning_rate=0.003,
+        head_first=True,
+        mixup=0.2,
+        ema=0.9,
+        workers=workers,
+        device="cpu",
+        verbose=False,
+    )
     X, y, groups = make_recordings()
     say.send("fits")
     model.fit(X, y, groups, checkpoint=folder / "checkpoint", resume=True)
@@ -90,7 +104,9 @@ def finish(context: Any, *words: Any) -> tuple[float, tuple[str, float, str]]:
     assert process.exitcode == 0
     model = words[-1] / "model"
     facts = json.loads((model / "model.json").read_text(encoding="utf-8"))
-    history = [{k: v for k, v in entry.items() if k != "seconds"} for entry in facts["history"]]
+    history = [
+        {k: v for k, v in entry.items() if k != "seconds"} for entry in facts["history"]
+    ]
     weights = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
     return seconds, (weights, facts["temperature"], json.dumps(history))
 
@@ -125,8 +141,12 @@ def has_ended(hear: Connection) -> bool:
 
 def main() -> int:
     n_runs, workers = int(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else 0
-    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # it would tell of the locks of the killed
-    context = multiprocessing.get_context("forkserver")  # loads torch once; every process is killed in earnest
+    os.environ["PYTHONWARNINGS"] = (
+        "ignore:resource_tracker"  # it would tell of the locks of the killed
+    )
+    context = multiprocessing.get_context(
+        "forkserver"
+    )  # loads torch once; every process is killed in earnest
     context.set_forkserver_preload(LOADED)
     draw, root = random.Random(0), Path(tempfile.mkdtemp())
     same, late, landed = 0, 0, dict[str, int]()
@@ -134,7 +154,9 @@ def main() -> int:
         undisturbed = {}
         for network in NETWORKS:
             folder = root / f"undisturbed {network}"
-            undisturbed[network] = finish(context, network, INTERVALS[0], workers, folder)
+            undisturbed[network] = finish(
+                context, network, INTERVALS[0], workers, folder
+            )
             print(f"{network}: {undisturbed[network][0]:.1f} s undisturbed", flush=True)
         for n in range(n_runs):
             network, interval = NETWORKS[n % 2], INTERVALS[n // 2 % 2]
@@ -144,7 +166,10 @@ def main() -> int:
                 words = network, interval, workers, folder
                 moments = sorted(draw.uniform(0, seconds) for _ in range(N_KILLS))
                 # each process gets as far as its moment at most, since it goes on from before the one of the last
-                places = [kill(context, b - a, *words) for a, b in zip([0, *moments], moments, strict=False)]
+                places = [
+                    kill(context, b - a, *words)
+                    for a, b in zip([0, *moments], moments, strict=False)
+                ]
                 if all(places):
                     break
                 late += 1
@@ -153,15 +178,20 @@ def main() -> int:
                 landed[place] = landed.get(place, 0) + 1
             found = finish(context, *words)[1]
             same += found == wanted
-            print(f"run {n + 1}, {network}, checkpoint every {interval:g} s, killed at "
-                  f"{', '.join(f'{moment / seconds:.2f}' for moment in moments)} ({'; '.join(places)}): "
-                  f"{'the same' if found == wanted else 'DIFFERENT'}", flush=True)  # fmt: skip
+            print(
+                f"run {n + 1}, {network}, checkpoint every {interval:g} s, killed at "
+                f"{', '.join(f'{moment / seconds:.2f}' for moment in moments)} ({'; '.join(places)}): "
+                f"{'the same' if found == wanted else 'DIFFERENT'}",
+                flush=True,
+            )
             shutil.rmtree(folder)
     finally:
         shutil.rmtree(root)
-    print(f"{sum(landed.values())} kills, all while fit was running: "
-          f"{', '.join(f'{count} {place}' for place, count in sorted(landed.items()))}; "
-          f"{late} runs drawn again, where a kill came too late")  # fmt: skip
+    print(
+        f"{sum(landed.values())} kills, all while fit was running: "
+        f"{', '.join(f'{count} {place}' for place, count in sorted(landed.items()))}; "
+        f"{late} runs drawn again, where a kill came too late"
+    )
     print(f"{same} of {n_runs} the same to the bit")
     return int(same < n_runs)
 

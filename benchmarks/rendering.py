@@ -26,8 +26,22 @@ from cqt2img import TileSpec, render
 
 RATE, MINUTES, ROUNDS = 44_100, 10, 3
 SPECS = {
-    84: TileSpec(n_bins=84, bins_per_octave=12, f_min=32.703195662574829, gamma=0.0, height=96, width=216),
-    252: TileSpec(n_bins=252, bins_per_octave=36, f_min=32.703195662574829, gamma=0.0, height=256, width=216),
+    84: TileSpec(
+        n_bins=84,
+        bins_per_octave=12,
+        f_min=32.703195662574829,
+        gamma=0.0,
+        height=96,
+        width=216,
+    ),
+    252: TileSpec(
+        n_bins=252,
+        bins_per_octave=36,
+        f_min=32.703195662574829,
+        gamma=0.0,
+        height=256,
+        width=216,
+    ),
 }
 
 
@@ -37,14 +51,29 @@ def music(seconds: float, seed: int = 0) -> np.ndarray:
     sound = 1e-4 * rng.normal(size=(int(seconds * RATE), 2)).astype(np.float32)
     time_ = np.arange(2 * RATE, dtype=np.float32) / RATE
     for _ in range(int(4 * seconds)):
-        start, hz = int(rng.uniform(0, seconds - 2.1) * RATE), 440 * 2 ** ((rng.integers(28, 90) - 69) / 12)
-        partials = [np.sin(2 * np.pi * n * hz * time_) / n**1.5 for n in range(1, 7) if n * hz < 16_000]
-        note = 10 ** rng.uniform(-2, -0.7) * np.sum(partials, axis=0) * np.exp(-2.5 * time_)
-        sound[start : start + len(note)] += note[:, np.newaxis] * rng.uniform(0.5, 1, 2).astype(np.float32)
+        start, hz = (
+            int(rng.uniform(0, seconds - 2.1) * RATE),
+            440 * 2 ** ((rng.integers(28, 90) - 69) / 12),
+        )
+        partials = [
+            np.sin(2 * np.pi * n * hz * time_) / n**1.5
+            for n in range(1, 7)
+            if n * hz < 16_000
+        ]
+        note = (
+            10 ** rng.uniform(-2, -0.7)
+            * np.sum(partials, axis=0)
+            * np.exp(-2.5 * time_)
+        )
+        sound[start : start + len(note)] += note[:, np.newaxis] * rng.uniform(
+            0.5, 1, 2
+        ).astype(np.float32)
     return np.clip(sound, -1, 1)
 
 
-def recording(work: Path, seconds: float, name: str, suffix: str = "mp3", seed: int = 0) -> Path:
+def recording(
+    work: Path, seconds: float, name: str, suffix: str = "mp3", seed: int = 0
+) -> Path:
     path = work / f"{name}.{suffix}"
     if not path.is_file():
         soundfile.write(path, music(seconds, seed), RATE)
@@ -79,9 +108,16 @@ def librosa_cqt(wave: np.ndarray, spec: TileSpec, **options: object) -> np.ndarr
     import librosa
 
     return librosa.vqt(
-        wave, sr=spec.sample_rate, hop_length=spec.hop_length, fmin=spec.f_min, n_bins=spec.n_bins, tuning=0.0,
-        bins_per_octave=spec.bins_per_octave, gamma=spec.gamma, **options,
-    )  # fmt: skip
+        wave,
+        sr=spec.sample_rate,
+        hop_length=spec.hop_length,
+        fmin=spec.f_min,
+        n_bins=spec.n_bins,
+        tuning=0.0,
+        bins_per_octave=spec.bins_per_octave,
+        gamma=spec.gamma,
+        **options,
+    )
 
 
 def save_rgb(decibels: np.ndarray, spec: TileSpec, out: Path) -> None:
@@ -92,14 +128,18 @@ def save_rgb(decibels: np.ndarray, spec: TileSpec, out: Path) -> None:
     table = (colormaps["magma"](np.arange(256))[:, :3] * 255).astype(np.uint8)
     levels = np.clip((decibels + 80) / 80 * 255, 0, 255).astype(np.uint8)[::-1]
     for n, left in enumerate(range(0, levels.shape[1] - spec.width + 1, spec.width)):
-        Image.fromarray(table[levels[:, left : left + spec.width]]).save(out / f"{n:05d}.png")
+        Image.fromarray(table[levels[:, left : left + spec.width]]).save(
+            out / f"{n:05d}.png"
+        )
 
 
 def careful(path: Path, spec: TileSpec, out: Path) -> None:
     import librosa
 
     wave, _ = librosa.load(path, sr=spec.sample_rate)
-    save_rgb(librosa.amplitude_to_db(np.abs(librosa_cqt(wave, spec)), ref=np.max), spec, out)
+    save_rgb(
+        librosa.amplitude_to_db(np.abs(librosa_cqt(wave, spec)), ref=np.max), spec, out
+    )
 
 
 def specshow(path: Path, spec: TileSpec, out: Path, axes: bool) -> None:
@@ -112,11 +152,18 @@ def specshow(path: Path, spec: TileSpec, out: Path, axes: bool) -> None:
     wave, _ = librosa.load(path, sr=spec.sample_rate)
     step = spec.width * spec.hop_length
     for n, start in enumerate(range(0, len(wave) - step + 1, step)):
-        cqt = librosa.amplitude_to_db(np.abs(librosa_cqt(wave[start : start + step], spec)), ref=np.max)
+        cqt = librosa.amplitude_to_db(
+            np.abs(librosa_cqt(wave[start : start + step], spec)), ref=np.max
+        )
         if axes:
             figure, ax = plt.subplots()
             image = librosa.display.specshow(
-                cqt, sr=spec.sample_rate, x_axis="time", y_axis="cqt_hz", ax=ax, bins_per_octave=spec.bins_per_octave
+                cqt,
+                sr=spec.sample_rate,
+                x_axis="time",
+                y_axis="cqt_hz",
+                ax=ax,
+                bins_per_octave=spec.bins_per_octave,
             )
             figure.colorbar(image, ax=ax, format="%+2.0f dB")
         else:
@@ -144,17 +191,26 @@ def nnaudio_cqt(wave: np.ndarray, spec: TileSpec) -> np.ndarray:
 
     torch.set_num_threads(1)
     layer = CQT2010v2(
-        sr=spec.sample_rate, hop_length=spec.hop_length, fmin=spec.f_min, n_bins=spec.n_bins, verbose=False,
+        sr=spec.sample_rate,
+        hop_length=spec.hop_length,
+        fmin=spec.f_min,
+        n_bins=spec.n_bins,
+        verbose=False,
         bins_per_octave=spec.bins_per_octave,
-    )  # fmt: skip
+    )
     size = 12 * spec.width * spec.hop_length
     with torch.inference_mode():
-        parts = [layer(torch.from_numpy(wave[i : i + size])[np.newaxis])[0] for i in range(0, len(wave), size)]
+        parts = [
+            layer(torch.from_numpy(wave[i : i + size])[np.newaxis])[0]
+            for i in range(0, len(wave), size)
+        ]
     return torch.cat(parts, dim=1).numpy()
 
 
 WAYS: dict[str, Callable[[Path, TileSpec, Path], None]] = {
-    "figure per tile (specshow, axes, savefig)": lambda *words: specshow(*words, axes=True),
+    "figure per tile (specshow, axes, savefig)": lambda *words: specshow(
+        *words, axes=True
+    ),
     "specshow without axes": lambda *words: specshow(*words, axes=False),
     "careful script (librosa, RGB by Pillow)": careful,
     "nnAudio, same tail": nnaudio,
@@ -169,37 +225,51 @@ def errors(path: Path, spec: TileSpec) -> dict[str, float]:
     from cqt2img.tiles.cqt_kernels import transform
 
     wave = load_wave(path, spec.sample_rate)[: 60 * spec.sample_rate]
-    exact = 20 * np.log10(np.abs(librosa_cqt(wave.astype(np.float64), spec, sparsity=0)) + 1e-20)
+    exact = 20 * np.log10(
+        np.abs(librosa_cqt(wave.astype(np.float64), spec, sparsity=0)) + 1e-20
+    )
     heard = exact > np.percentile(exact, 99.9) - 60
 
     def error(magnitudes: np.ndarray) -> float:
         difference = 20 * np.log10(magnitudes + 1e-20) - exact
-        return float(np.abs(difference - np.median(difference[heard]))[heard].max())  # nnAudio has a gain of its own
+        return float(
+            np.abs(difference - np.median(difference[heard]))[heard].max()
+        )  # nnAudio has a gain of its own
 
     return {
         "cqt2img": error(np.sqrt(np.concatenate(list(transform(wave, spec, 0.0))).T)),
-        "careful script (librosa, RGB by Pillow)": error(np.abs(librosa_cqt(wave, spec))),
+        "careful script (librosa, RGB by Pillow)": error(
+            np.abs(librosa_cqt(wave, spec))
+        ),
         "nnAudio, same tail": error(nnaudio_cqt(wave, spec)[:, : exact.shape[1]]),
     }
 
 
 def speed(work: Path) -> None:
-    path = next(work.glob("speed.*"), None) or recording(work, 60 * MINUTES, "ten-minutes")
+    path = next(work.glob("speed.*"), None) or recording(
+        work, 60 * MINUTES, "ten-minutes"
+    )
     for n_bins, spec in SPECS.items():
         wrong, seconds = errors(path, spec), {}
         for name, way in WAYS.items():
             out = work / "out"
 
-            def once(way: Callable = way, out: Path = out, spec: TileSpec = spec) -> None:
+            def once(
+                way: Callable = way, out: Path = out, spec: TileSpec = spec
+            ) -> None:
                 shutil.rmtree(out, ignore_errors=True)
                 out.mkdir()
                 way(path, spec, out)
 
             seconds[name] = seconds_of(once, 1 if "specshow" in name else ROUNDS)
         ours, alone = seconds["cqt2img"], seconds["decoding alone"]
-        print(f"\n| {n_bins} bins | times real time | times cqt2img's time | error, dB |\n|---|---|---|---|")
+        print(
+            f"\n| {n_bins} bins | times real time | times cqt2img's time | error, dB |\n|---|---|---|---|"
+        )
         for name, value in seconds.items():
-            print(f"| {name} | {60 * MINUTES / value:.0f} | {value / ours:.2f} | {wrong.get(name, float('nan')):.2f} |")
+            print(
+                f"| {name} | {60 * MINUTES / value:.0f} | {value / ours:.2f} | {wrong.get(name, float('nan')):.2f} |"
+            )
         print(f"cqt2img / decoding alone: {ours / alone:.2f}", flush=True)
 
 
@@ -215,7 +285,10 @@ def short(work: Path) -> None:
 
         one = seconds_of(lambda: all_of([long]), 5)
         many = seconds_of(lambda: all_of(files), 5)
-        print(f"{n_bins} bins: 20 x 30 s take {many / one:.2f} times as long as 600 s in one file", flush=True)
+        print(
+            f"{n_bins} bins: 20 x 30 s take {many / one:.2f} times as long as 600 s in one file",
+            flush=True,
+        )
 
 
 def parallel(work: Path) -> None:
@@ -230,7 +303,11 @@ def parallel(work: Path) -> None:
             start = time.perf_counter()
             render(files, work / "out", spec, n_jobs=n_jobs)
             took[n_jobs] = time.perf_counter() - start
-        print(f"{n_bins} bins: two processes are {took[1] / took[2]:.2f} times as fast as one", took, flush=True)
+        print(
+            f"{n_bins} bins: two processes are {took[1] / took[2]:.2f} times as fast as one",
+            took,
+            flush=True,
+        )
 
 
 def again(work: Path) -> None:
@@ -270,13 +347,20 @@ def memory(work: Path) -> None:
                         file.write(ten)
             shutil.rmtree(work / "out", ignore_errors=True)
             words = [sys.executable, "-c", _PEAK, str(path), str(work / "out"), preset]
-            mib, seconds = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
-            print(f"{preset}, {hours} h: {mib:.0f} MB above import, {seconds / hours:.1f} s an hour", flush=True)
+            mib, seconds = json.loads(
+                subprocess.run(words, check=True, capture_output=True, text=True).stdout
+            )
+            print(
+                f"{preset}, {hours} h: {mib:.0f} MB above import, {seconds / hours:.1f} s an hour",
+                flush=True,
+            )
 
 
 def main() -> None:
     parts = {f.__name__: f for f in (speed, short, parallel, again, memory)}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path)
     parser.add_argument("parts", nargs="*", default=list(parts), metavar="part")
     a = parser.parse_args()

@@ -20,7 +20,9 @@ def measure(steady: bool) -> float:
     from cqt2img.tiles.spec import TileSpec
 
     network = (
-        build_network("mobilenetv2_100", 10, TileSpec.preset("fast")).to(memory_format=torch.channels_last).train()
+        build_network("mobilenetv2_100", 10, TileSpec.preset("fast"))
+        .to(memory_format=torch.channels_last)
+        .train()
     )
     tiles = torch.randint(0, 255, (32, 96, 128), dtype=torch.uint8)
     optimizer = torch.optim.AdamW(network.parameters())
@@ -41,10 +43,15 @@ def main() -> None:
         return
     for _ in range(int(sys.argv[1]) if sys.argv[1:] else 5):
         plain, steady = (
-            json.loads(subprocess.check_output([sys.executable, __file__, "--one", kind]))
+            json.loads(
+                subprocess.check_output([sys.executable, __file__, "--one", kind])
+            )
             for kind in ("plain", "steady")
         )
-        print(f"plain {plain:6.1f}  steady {steady:6.1f} tiles a second  ratio {steady / plain:.2f}", flush=True)
+        print(
+            f"plain {plain:6.1f}  steady {steady:6.1f} tiles a second  ratio {steady / plain:.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

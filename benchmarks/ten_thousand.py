@@ -62,13 +62,23 @@ def measure(paths: list[Path], out: Path) -> float:
     reasons = {"crash": {"worker_died"}, "hang": {"timeout"}, "good": {""}}
     reasons["bad"] = {"empty_file", "unsupported_or_corrupt", "truncated"}
     assert table["path"].tolist() == [str(path) for path in paths]
-    wrong = [r.path for k, r in zip(kinds, table.itertuples(), strict=True) if r.reason not in reasons[k]]
+    wrong = [
+        r.path
+        for k, r in zip(kinds, table.itertuples(), strict=True)
+        if r.reason not in reasons[k]
+    ]
     assert not wrong, wrong
     good = table[table["status"] == "ok"]
     assert all((out / tiles / "00000.png").is_file() for tiles in good["tiles"])
     assert not list(out.rglob(".part*"))
-    counts = {k or "ok": int(v) for k, v in table["reason"].value_counts().sort_index().items()}
-    print(f"{seconds:7.1f} s for {len(paths)} recordings, every one as it should be: {counts}", flush=True)
+    counts = {
+        k or "ok": int(v)
+        for k, v in table["reason"].value_counts().sort_index().items()
+    }
+    print(
+        f"{seconds:7.1f} s for {len(paths)} recordings, every one as it should be: {counts}",
+        flush=True,
+    )
     return seconds
 
 
@@ -78,12 +88,22 @@ def main() -> None:
     if os.environ.get("PYTHONPATH") != str(site):  # the workers inherit it
         site.mkdir(parents=True, exist_ok=True)
         (site / "sitecustomize.py").write_text(NASTY)
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONPATH": str(site)})
+        os.execve(
+            sys.executable,
+            [sys.executable, *sys.argv],
+            {**os.environ, "PYTHONPATH": str(site)},
+        )
     paths = make(folder / "takes", n)
     calm = [path for path in paths if path.name.startswith(("good", "bad"))]
-    pairs = [(measure(calm, folder / "calm"), measure(paths, folder / "all")) for _ in range(2)]
+    pairs = [
+        (measure(calm, folder / "calm"), measure(paths, folder / "all"))
+        for _ in range(2)
+    ]
     for without, with_ten in pairs:
-        print(f"{without:.1f} s without the ten, {with_ten:.1f} s with them: {with_ten / without - 1:+.1%}", flush=True)
+        print(
+            f"{without:.1f} s without the ten, {with_ten:.1f} s with them: {with_ten / without - 1:+.1%}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

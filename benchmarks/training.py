@@ -53,13 +53,24 @@ def make_corpus(n_recordings: int, n_tiles: int, n_held: int = 0) -> TrainingDat
     shape = SPEC.height, n_tiles * SPEC.width
     strips = []
     for code in codes:
-        loudness = rng.normal(100, 10, (SPEC.height, 1)) + 10 * (np.arange(SPEC.height) % N_CLASSES == code)[:, None]
-        strips.append(np.clip(loudness + 30 * rng.standard_normal(shape, dtype=np.float32), 0, 255).astype(np.uint8))
+        loudness = (
+            rng.normal(100, 10, (SPEC.height, 1))
+            + 10 * (np.arange(SPEC.height) % N_CLASSES == code)[:, None]
+        )
+        strips.append(
+            np.clip(
+                loudness + 30 * rng.standard_normal(shape, dtype=np.float32), 0, 255
+            ).astype(np.uint8)
+        )
     n_frames = np.full(n_recordings, shape[1], dtype=np.int64)
     places = np.arange(n_recordings)
     mine, held = places[: n_recordings - n_held], places[n_recordings - n_held :]
     return TrainingData(
-        TileArrays(SPEC, strips, n_frames), one_hot(codes, N_CLASSES, 0.1), places // N_CLASSES, mine, held
+        TileArrays(SPEC, strips, n_frames),
+        one_hot(codes, N_CLASSES, 0.1),
+        places // N_CLASSES,
+        mine,
+        held,
     )
 
 
@@ -75,9 +86,15 @@ def bare_loop(name: str, precision: str) -> Callable[[], None]:
     rng = np.random.default_rng(1)
     batches = []
     for _ in range(BLOCK):
-        levels = torch.from_numpy(rng.integers(0, 256, (BATCH, *SPEC.size), dtype=np.uint8))
-        target = torch.from_numpy(one_hot(rng.integers(0, N_CLASSES, BATCH), N_CLASSES, 0.1))
-        batches.append((network._paint(levels).clone(memory_format=torch.preserve_format), target))
+        levels = torch.from_numpy(
+            rng.integers(0, 256, (BATCH, *SPEC.size), dtype=np.uint8)
+        )
+        target = torch.from_numpy(
+            one_hot(rng.integers(0, N_CLASSES, BATCH), N_CLASSES, 0.1)
+        )
+        batches.append(
+            (network._paint(levels).clone(memory_format=torch.preserve_format), target)
+        )
     backbone, criterion = network.backbone.train(), SoftTargetCrossEntropy()
     optimizer = torch.optim.AdamW(backbone.parameters(), lr=1e-3, weight_decay=0.05)
 
@@ -98,7 +115,9 @@ class Turns(Callback):
     def __init__(self, bare: Callable[[], None], bar: Callback) -> None:
         self.bare, self.bar = bare, bar
         self.n_steps = 0
-        self.ours: list[tuple[float, float]] = []  # seconds of the processor, and of the clock, a step
+        self.ours: list[
+            tuple[float, float]
+        ] = []  # seconds of the processor, and of the clock, a step
         self.theirs: list[tuple[float, float]] = []
 
     def begin(self, *counts: Any) -> None:
@@ -117,18 +136,26 @@ class Turns(Callback):
 
     def _stop(self, times: list[tuple[float, float]]) -> None:
         now = time.process_time(), time.perf_counter()
-        times.append(((now[0] - self.start[0]) / BLOCK, (now[1] - self.start[1]) / BLOCK))
+        times.append(
+            ((now[0] - self.start[0]) / BLOCK, (now[1] - self.start[1]) / BLOCK)
+        )
         self.start = time.process_time(), time.perf_counter()
 
 
-def take_turns(name: str, precision: str, augment: str, n_blocks: int) -> tuple[np.ndarray, np.ndarray]:
+def take_turns(
+    name: str, precision: str, augment: str, n_blocks: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Seconds a step of `train` and of the bare loop, (n_blocks, 2): of the processor, and of the clock."""
     n_steps = BLOCK * (n_blocks + WARM_UP)
     n_recordings = 2 * N_CLASSES
     corpus = make_corpus(n_recordings, -(-n_steps * BATCH // n_recordings))
-    recipe = TrainingConfig(epochs=1, batch_size=BATCH, augment=augment, precision=precision)
+    recipe = TrainingConfig(
+        epochs=1, batch_size=BATCH, augment=augment, precision=precision
+    )
     with ExitStack() as stack:
-        turns = Turns(bare_loop(name, precision), stack.enter_context(default_callbacks(True)))
+        turns = Turns(
+            bare_loop(name, precision), stack.enter_context(default_callbacks(True))
+        )
         train(make_network(name), corpus, recipe, "cpu", turns)
     return np.array(turns.ours[WARM_UP:]), np.array(turns.theirs[WARM_UP:])
 
@@ -143,9 +170,12 @@ def measure_step() -> None:
     for augment in ("none", "album"):
         ours, theirs = take_turns("resnet18", "fp32", augment, 20)
         ratios = ours / theirs
-        print(f"step, augment {augment:5s}: cqt2img {1000 * np.median(ours[:, 0]):.0f} ms, bare "
-              f"{1000 * np.median(theirs[:, 0]):.0f} ms of the processor; ratio {spread(ratios[:, 0])}, "
-              f"of the clock {spread(ratios[:, 1])}; {len(ratios)} pairs", flush=True)  # fmt: skip
+        print(
+            f"step, augment {augment:5s}: cqt2img {1000 * np.median(ours[:, 0]):.0f} ms, bare "
+            f"{1000 * np.median(theirs[:, 0]):.0f} ms of the processor; ratio {spread(ratios[:, 0])}, "
+            f"of the clock {spread(ratios[:, 1])}; {len(ratios)} pairs",
+            flush=True,
+        )
 
 
 def measure_bf16() -> None:
@@ -154,12 +184,17 @@ def measure_bf16() -> None:
         for _ in range(N_PAIRS):
             for precision, rows in times.items():
                 call = [sys.executable, __file__, "--one", name, precision]
-                rows.append(json.loads(subprocess.check_output(call, stderr=subprocess.DEVNULL)))
+                rows.append(
+                    json.loads(subprocess.check_output(call, stderr=subprocess.DEVNULL))
+                )
         fp32, bf16 = np.array(times["fp32"]), np.array(times["bf16"])
         for n, side in enumerate(("cqt2img", "bare")):
             slow, fast = 1000 * np.median(fp32[:, n]), 1000 * np.median(bf16[:, n])
-            print(f"bf16, {name}, {side}: {slow:.0f} ms fp32, {fast:.0f} ms bf16; ratio "
-                  f"{spread(fp32[:, n] / bf16[:, n])} of {len(fp32)} pairs", flush=True)  # fmt: skip
+            print(
+                f"bf16, {name}, {side}: {slow:.0f} ms fp32, {fast:.0f} ms bf16; ratio "
+                f"{spread(fp32[:, n] / bf16[:, n])} of {len(fp32)} pairs",
+                flush=True,
+            )
 
 
 def measure_head() -> None:
@@ -192,9 +227,12 @@ def measure_head() -> None:
             rows.append(row)
         once, norms, alone = np.median(rows, axis=0)
         passes = [(row[1] + row[2]) / row[0] for row in rows]
-        print(f"head, {name}: one pass {once:.1f} s of the processor, batch norms {norms:.1f} s, "
-              f"fit_linear_probe {alone:.1f} s; together {np.median(passes):.2f} passes ({min(passes):.2f} to "
-              f"{max(passes):.2f}), {norms + alone - 1.1 * once:+.1f} s beyond 1.1 passes", flush=True)  # fmt: skip
+        print(
+            f"head, {name}: one pass {once:.1f} s of the processor, batch norms {norms:.1f} s, "
+            f"fit_linear_probe {alone:.1f} s; together {np.median(passes):.2f} passes ({min(passes):.2f} to "
+            f"{max(passes):.2f}), {norms + alone - 1.1 * once:+.1f} s beyond 1.1 passes",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -205,7 +243,11 @@ def main() -> None:
             sides = take_turns(words[1], words[2], "album", 4)
             print(json.dumps([float(np.median(side[:, 0])) for side in sides]))
             return
-        for word, measure in (("step", measure_step), ("bf16", measure_bf16), ("head", measure_head)):
+        for word, measure in (
+            ("step", measure_step),
+            ("bf16", measure_bf16),
+            ("head", measure_head),
+        ):
             if word in words or not words:
                 measure()
 

@@ -20,7 +20,9 @@ from cqt2img.tiles.cqt import estimate_tuning
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("audio", type=Path)
     parser.add_argument("--n", type=int, default=200)
     a = parser.parse_args()
@@ -31,7 +33,12 @@ def main() -> None:
         row = {"piano": facts["piano"], "cents": facts["cents"]}
         for name, measure in (
             ("cqt2img", lambda wave: estimate_tuning(wave, spec)),
-            ("librosa", lambda wave: 100 * float(librosa.estimate_tuning(y=wave, sr=spec.sample_rate))),
+            (
+                "librosa",
+                lambda wave: (
+                    100 * float(librosa.estimate_tuning(y=wave, sr=spec.sample_rate))
+                ),
+            ),
         ):
             start = time.perf_counter()
             row[name] = measure(wave)
@@ -40,9 +47,13 @@ def main() -> None:
     frame = pd.DataFrame(rows)
     for name in ("cqt2img", "librosa"):
         error = frame[name] - frame["cents"]
-        error = np.abs((error - error.groupby(frame["piano"]).transform("median") + 50) % 100 - 50)
-        print(f"{name}: median error {error.median():.1f} cents, 90 % within {error.quantile(0.9):.1f}, "
-              f"all within {error.max():.1f}; {frame[f'{name} ms'].median():.0f} ms a recording")  # fmt: skip
+        error = np.abs(
+            (error - error.groupby(frame["piano"]).transform("median") + 50) % 100 - 50
+        )
+        print(
+            f"{name}: median error {error.median():.1f} cents, 90 % within {error.quantile(0.9):.1f}, "
+            f"all within {error.max():.1f}; {frame[f'{name} ms'].median():.0f} ms a recording"
+        )
 
 
 if __name__ == "__main__":

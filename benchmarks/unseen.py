@@ -60,14 +60,30 @@ class Set:
         corpus, options = SETS[name]
         audio = a.work / f"audio-{name}"
         if not (audio / "recordings.csv").is_file():
-            source = sessions(a) if corpus == "sessions" else a.shared / "data" / corpus / "metadata.csv"
-            make = [sys.executable, a.shared / "data/make_audio.py", source, audio, *options, "--jobs", a.jobs]
+            source = (
+                sessions(a)
+                if corpus == "sessions"
+                else a.shared / "data" / corpus / "metadata.csv"
+            )
+            make = [
+                sys.executable,
+                a.shared / "data/make_audio.py",
+                source,
+                audio,
+                *options,
+                "--jobs",
+                a.jobs,
+            ]
             subprocess.run([str(word) for word in make], check=True)
-        tiles = render(audio / "recordings.csv", a.work / f"tiles-{name}", "notes", n_jobs=a.jobs)
+        tiles = render(
+            audio / "recordings.csv", a.work / f"tiles-{name}", "notes", n_jobs=a.jobs
+        )
         self.name, self.corpus, self.a = name, corpus, a
         self.table = list_recordings(tiles)
         self.long, _ = load_tile_arrays(self.table, tiles.spec)
-        self.table["group"] = self.table["label"] + "/" + self.table["album"].astype(str)
+        self.table["group"] = (
+            self.table["label"] + "/" + self.table["album"].astype(str)
+        )
         self.short = shorter(self.long, TileSpec.preset("piano"))
 
     def side(self, *names: str) -> np.ndarray:
@@ -80,7 +96,9 @@ def sessions(a: argparse.Namespace) -> Path:
     folder = a.shared / "data/jazz"
     table = pd.read_csv(folder / "metadata.csv")
     table["path"] = [str(folder / path) for path in table["path"]]
-    table[table["split"] != "test"].assign(album="session").to_csv(a.work / "sessions.csv", index=False)
+    table[table["split"] != "test"].assign(album="session").to_csv(
+        a.work / "sessions.csv", index=False
+    )
     return a.work / "sessions.csv"
 
 
@@ -96,11 +114,17 @@ def shorter(strips: TileArrays, spec: TileSpec) -> TileArrays:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("shared", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--rows", nargs="+", default=["A", "B", "C", "E", "controls", "D"])
-    parser.add_argument("--models", nargs="+", default=["plain", "statistics", "notes", "score"])
+    parser.add_argument(
+        "--rows", nargs="+", default=["A", "B", "C", "E", "controls", "D"]
+    )
+    parser.add_argument(
+        "--models", nargs="+", default=["plain", "statistics", "notes", "score"]
+    )
     parser.add_argument("--jobs", type=int, default=2)
     a = parser.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
@@ -121,16 +145,31 @@ def main() -> None:
     for name in ("A", "D"):
         for other in ("plain", "statistics"):
             if f"{name} notes" in found and f"{name} {other}" in found:
-                print(f"{name}, notes against {other}: {compare(found[f'{name} notes'], found[f'{name} {other}'])}")
+                print(
+                    f"{name}, notes against {other}: {compare(found[f'{name} notes'], found[f'{name} {other}'])}"
+                )
 
 
 def tell(a: argparse.Namespace, row: str, model: str, scores: Evaluation) -> None:
     low, high = scores.accuracy_interval
-    entry = {"row": row, "model": model, "accuracy": scores.accuracy, "low": low, "high": high,
-             "top_3": scores.top_k.get(3), "macro_f1": scores.macro_f1, "log_loss": scores.log_loss,
-             "calibration_error": scores.calibration_error, "n_recordings": scores.n_recordings,
-             "n_groups": scores.n_groups, "chance": scores.chance}  # fmt: skip
-    print(f"{row:12} {model:10} {scores.accuracy:.3f} ({low:.3f} to {high:.3f}) top 3 {entry['top_3']:.3f}", flush=True)
+    entry = {
+        "row": row,
+        "model": model,
+        "accuracy": scores.accuracy,
+        "low": low,
+        "high": high,
+        "top_3": scores.top_k.get(3),
+        "macro_f1": scores.macro_f1,
+        "log_loss": scores.log_loss,
+        "calibration_error": scores.calibration_error,
+        "n_recordings": scores.n_recordings,
+        "n_groups": scores.n_groups,
+        "chance": scores.chance,
+    }
+    print(
+        f"{row:12} {model:10} {scores.accuracy:.3f} ({low:.3f} to {high:.3f}) top 3 {entry['top_3']:.3f}",
+        flush=True,
+    )
     with (a.work / "unseen.jsonl").open("a") as file:
         file.write(json.dumps(entry) + "\n")
 
@@ -138,12 +177,25 @@ def tell(a: argparse.Namespace, row: str, model: str, scores: Evaluation) -> Non
 Rows = list[tuple[str, Evaluation]]
 
 
-def held_out(name: str, train: str, test: str) -> Callable[[Callable[[str], Set], str], Rows]:
+def held_out(
+    name: str, train: str, test: str
+) -> Callable[[Callable[[str], Set], str], Rows]:
     """Train and choose on one set, test on the test recordings of another."""
 
     def row(get: Callable[[str], Set], model: str) -> Rows:
-        return [(name, fit_and_score(model, get(train), get(train).side("train"), get(train).side("valid"), get(test),
-                                     get(test).side("test")))]  # fmt: skip
+        return [
+            (
+                name,
+                fit_and_score(
+                    model,
+                    get(train),
+                    get(train).side("train"),
+                    get(train).side("valid"),
+                    get(test),
+                    get(test).side("test"),
+                ),
+            )
+        ]
 
     return row
 
@@ -155,7 +207,9 @@ def at_random(get: Callable[[str], Set], model: str) -> Rows:
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(len(one.table))
         test, valid, train = np.split(order, [n_test, n_test + n_valid])
-        rows.append((f"C seed {seed}", fit_and_score(model, one, train, valid, one, test)))
+        rows.append(
+            (f"C seed {seed}", fit_and_score(model, one, train, valid, one, test))
+        )
     return rows
 
 
@@ -165,86 +219,174 @@ def controls(get: Callable[[str], Set], model: str) -> Rows:
     train, test = one.side("train", "valid"), one.side("test")
     y = one.table["label"].to_numpy()
     channels = [json.loads(text) for text in one.table["channel"]]
-    x = np.array([[c["piano"], c["cents"], c["rt60"], c["wet"], c["tilt_db"], *np.ravel(c["peaks"]), c["lowpass"],
-                   c["hiss_db"], c["level_db"], c["mp3"]] for c in channels], float)  # fmt: skip
-    judge = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x[train], y[train])
+    x = np.array(
+        [
+            [
+                c["piano"],
+                c["cents"],
+                c["rt60"],
+                c["wet"],
+                c["tilt_db"],
+                *np.ravel(c["peaks"]),
+                c["lowpass"],
+                c["hiss_db"],
+                c["level_db"],
+                c["mp3"],
+            ]
+            for c in channels
+        ],
+        float,
+    )
+    judge = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(
+        x[train], y[train]
+    )
     classes = np.unique(y)
     codes = np.searchsorted(classes, y)
     groups = one.table["group"].to_numpy()
-    rows = [("channel", evaluate_proba(judge.predict_proba(x[test]).astype("f4"), codes[test], classes, groups[test]))]
+    rows = [
+        (
+            "channel",
+            evaluate_proba(
+                judge.predict_proba(x[test]).astype("f4"),
+                codes[test],
+                classes,
+                groups[test],
+            ),
+        )
+    ]
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        names = dict(zip(np.unique(groups), rng.permutation([g.split("/")[0] for g in np.unique(groups)]), strict=True))
+        names = dict(
+            zip(
+                np.unique(groups),
+                rng.permutation([g.split("/")[0] for g in np.unique(groups)]),
+                strict=True,
+            )
+        )
         shuffled = np.array([names[g] for g in groups])
         sides = one.side("train"), one.side("valid")
-        rows.append((f"shuffled {seed}", fit_and_score(model, one, *sides, one, test, shuffled)))
+        rows.append(
+            (f"shuffled {seed}", fit_and_score(model, one, *sides, one, test, shuffled))
+        )
     return rows
 
 
-ROWS = {"A": held_out("A", "album", "album"), "B": held_out("B", "recording", "album"), "C": at_random,
-        "D": held_out("D", "rolls", "rolls"), "E": held_out("E", "session", "album"), "controls": controls}  # fmt: skip
+ROWS = {
+    "A": held_out("A", "album", "album"),
+    "B": held_out("B", "recording", "album"),
+    "C": at_random,
+    "D": held_out("D", "rolls", "rolls"),
+    "E": held_out("E", "session", "album"),
+    "controls": controls,
+}
 
 
 def fit_and_score(
-    model: str, one: Set, train: np.ndarray, valid: np.ndarray, other: Set, test: np.ndarray, y: Any = None
+    model: str,
+    one: Set,
+    train: np.ndarray,
+    valid: np.ndarray,
+    other: Set,
+    test: np.ndarray,
+    y: Any = None,
 ) -> Evaluation:
     y = one.table["label"].to_numpy() if y is None else y
     classes = np.unique(y)
     codes = np.searchsorted(classes, y)
     log_proba, warmth = NETS[model](one, codes, train, valid, other, test)
     truth = np.searchsorted(classes, other.table["label"].to_numpy()[test])
-    return evaluate_proba(to_proba(log_proba, warmth), truth, classes, other.table["group"].to_numpy()[test])
+    return evaluate_proba(
+        to_proba(log_proba, warmth),
+        truth,
+        classes,
+        other.table["group"].to_numpy()[test],
+    )
 
 
 def by_network(name: str) -> Callable:
     """Fit the head of a network whose body stays as it is, as `Classifier` does."""
 
-    def run(one: Set, codes: Any, train: Any, valid: Any, other: Set, test: Any) -> tuple[np.ndarray, float]:
+    def run(
+        one: Set, codes: Any, train: Any, valid: Any, other: Set, test: Any
+    ) -> tuple[np.ndarray, float]:
         a = one.a
-        strips = {"notes": (one.long, other.long), "mobilenetv2_100": (one.short, other.short)}[name]
-        weights = "imagenet" if name == "notes" else a.shared / "weights/mobilenetv2_100.safetensors"
-        torch.manual_seed(0)
-        network: TileNet = build_network(name, codes.max() + 1, strips[0].spec, weights).eval()
-        corpus = TrainingData(
-            strips[0], one_hot(codes, codes.max() + 1, 0.0), one.table["group"].to_numpy(), train, valid
+        strips = {
+            "notes": (one.long, other.long),
+            "mobilenetv2_100": (one.short, other.short),
+        }[name]
+        weights = (
+            "imagenet"
+            if name == "notes"
+            else a.shared / "weights/mobilenetv2_100.safetensors"
         )
-        fitted = fit_linear_probe(network, corpus, CPU, 0, a.work / "features", refit=True)
+        torch.manual_seed(0)
+        network: TileNet = build_network(
+            name, codes.max() + 1, strips[0].spec, weights
+        ).eval()
+        corpus = TrainingData(
+            strips[0],
+            one_hot(codes, codes.max() + 1, 0.0),
+            one.table["group"].to_numpy(),
+            train,
+            valid,
+        )
+        fitted = fit_linear_probe(
+            network, corpus, CPU, 0, a.work / "features", refit=True
+        )
         head: Any = network.backbone.get_classifier()
         embed = _embedder(network, CPU, a.work / "features")
         rows = []
         with torch.inference_mode():
             for n in test:
-                features = torch.from_numpy(embed(np.ascontiguousarray(strips[1].tiles(int(n)))))
+                features = torch.from_numpy(
+                    embed(np.ascontiguousarray(strips[1].tiles(int(n))))
+                )
                 rows.append(pool(torch.log_softmax(head(features), dim=1).numpy()))
         return np.stack(rows), fit_temperature(fitted.validation, codes[valid])
 
     return run
 
 
-def by_statistics(one: Set, codes: Any, train: Any, valid: Any, other: Set, test: Any) -> tuple[np.ndarray, float]:
+def by_statistics(
+    one: Set, codes: Any, train: Any, valid: Any, other: Set, test: Any
+) -> tuple[np.ndarray, float]:
     def table_of(of: Set) -> np.ndarray:
         strips = of.long
-        return np.concatenate([sketch_tiles(s[None], strips.spec, int(min(n, s.shape[1])))
-                               for s, n in zip(strips.strips, strips.n_frames, strict=True)])  # fmt: skip
+        return np.concatenate(
+            [
+                sketch_tiles(s[None], strips.spec, int(min(n, s.shape[1])))
+                for s, n in zip(strips.strips, strips.n_frames, strict=True)
+            ]
+        )
 
     x, x_test = table_of(one), table_of(other)[test]
     return regress(x, codes, train, valid, x_test, (1e-4, 1e-3, 1e-2, 1e-1), scale=True)
 
 
-def by_score(one: Set, codes: Any, train: Any, valid: Any, other: Set, test: Any) -> tuple[np.ndarray, float]:
+def by_score(
+    one: Set, codes: Any, train: Any, valid: Any, other: Set, test: Any
+) -> tuple[np.ndarray, float]:
     """Hear the notes as they were written, in as many parts as `notes` has tiles."""
     x, x_test = written(one), written(other)[test]
     return regress(x, codes, train, valid, x_test, (1.0, 10.0, 100.0), scale=False)
 
 
 def regress(
-    x: Any, codes: Any, train: Any, valid: Any, x_test: Any, strengths: tuple[float, ...], scale: bool
+    x: Any,
+    codes: Any,
+    train: Any,
+    valid: Any,
+    x_test: Any,
+    strengths: tuple[float, ...],
+    scale: bool,
 ) -> tuple[np.ndarray, float]:
     """Choose a regularisation on the validation recordings, then fit to these, too."""
 
     def fit(strength: float, places: Any) -> Any:
         head = LogisticRegression(C=strength, max_iter=1000, class_weight="balanced")
-        return (make_pipeline(StandardScaler(), head) if scale else head).fit(x[places], codes[places])
+        return (make_pipeline(StandardScaler(), head) if scale else head).fit(
+            x[places], codes[places]
+        )
 
     found = []
     for strength in strengths:
@@ -252,26 +394,49 @@ def regress(
         warmth = fit_temperature(rows, codes[valid])
         found.append((log_loss(to_proba(rows, warmth), codes[valid]), strength, warmth))
     _, strength, warmth = min(found)
-    return fit(strength, np.concatenate([train, valid])).predict_log_proba(x_test).astype("f4"), warmth
+    return fit(strength, np.concatenate([train, valid])).predict_log_proba(
+        x_test
+    ).astype("f4"), warmth
 
 
 def written(one: Set) -> np.ndarray:
     """Give the phrases of every performance as it was written."""
     import pretty_midi
 
-    folder = one.a.shared / "data" / ("pianists" if one.corpus == "pianists" else "jazz") / "midi"
+    folder = (
+        one.a.shared
+        / "data"
+        / ("pianists" if one.corpus == "pianists" else "jazz")
+        / "midi"
+    )
     spec, rows = one.long.spec, []
     for path, strip in zip(one.table["path"], one.long.strips, strict=True):
         midi = pretty_midi.PrettyMIDI(str(folder / f"{Path(path).stem}.mid"))
-        notes = np.array(sorted((n.start, n.pitch, n.end) for part in midi.instruments for n in part.notes), float)
+        notes = np.array(
+            sorted(
+                (n.start, n.pitch, n.end)
+                for part in midi.instruments
+                for n in part.notes
+            ),
+            float,
+        )
         starts = np.arange(strip.shape[1] // spec.width) * spec.tile_seconds
-        parts = [notes[(notes[:, 0] >= s) & (notes[:, 0] < s + spec.tile_seconds)] for s in starts]
-        rows.append(describe_phrases([read_phrases(part) for part in parts]).mean(axis=0))
+        parts = [
+            notes[(notes[:, 0] >= s) & (notes[:, 0] < s + spec.tile_seconds)]
+            for s in starts
+        ]
+        rows.append(
+            describe_phrases([read_phrases(part) for part in parts]).mean(axis=0)
+        )
     return np.stack(rows)
 
 
-NETS: dict[str, Callable] = {"plain": by_network("mobilenetv2_100"), "statistics": by_statistics,
-                             "notes": by_network("notes"), "score": by_score}  # fmt: skip
+NETS: dict[str, Callable] = {
+    "plain": by_network("mobilenetv2_100"),
+    "statistics": by_statistics,
+    "notes": by_network("notes"),
+    "score": by_score,
+}
 
 if __name__ == "__main__":
     main()

@@ -17,8 +17,17 @@ from cqt2img.errors import InputError
 from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
 from cqt2img.inference.calibration import to_proba
 from cqt2img.inference.enrollment import Head, ReferenceSet, read_head
-from cqt2img.inference.open_set import OpenSetDetector, check_open_set_ready, unknown_label
-from cqt2img.inference.predict import RecordingOutput, embed, embed_tiles, predict_recordings
+from cqt2img.inference.open_set import (
+    OpenSetDetector,
+    check_open_set_ready,
+    unknown_label,
+)
+from cqt2img.inference.predict import (
+    RecordingOutput,
+    embed,
+    embed_tiles,
+    predict_recordings,
+)
 from cqt2img.inference.tables import recording_table, tile_table
 from cqt2img.models.device import resolve_device
 from cqt2img.models.factory import TileNet
@@ -36,9 +45,20 @@ from pathlib import Path
 import torch
 
 from cqt2img._utils.files import check_folder
-from cqt2img.data.dataset import TrainingData, list_train_validation, load_train_validation, split_training_data
+from cqt2img.data.dataset import (
+    TrainingData,
+    list_train_validation,
+    load_train_validation,
+    split_training_data,
+)
 from cqt2img.inference.calibration import fit_temperature
-from cqt2img.inference.enrollment import check_new_name, describe_enrollment, fit_new_row, infer_albums, widen_head
+from cqt2img.inference.enrollment import (
+    check_new_name,
+    describe_enrollment,
+    fit_new_row,
+    infer_albums,
+    widen_head,
+)
 from cqt2img.inference.model_io import load_model, save_model
 from cqt2img.inference.open_set import select_score
 from cqt2img.models.device import retain_freed_memory
@@ -51,9 +71,22 @@ from cqt2img.training.trainer import TrainingResult, train, train_linear_probe
 
 log = logging.getLogger(__name__)
 _RECIPE = (
-    "finetune", "epochs", "batch_size", "learning_rate", "weight_decay", "augment", "precision", "layer_decay",
-    "head_first", "mixup", "ema", "patience", "accumulate", "balance", "workers",
-)  # fmt: skip
+    "finetune",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "augment",
+    "precision",
+    "layer_decay",
+    "head_first",
+    "mixup",
+    "ema",
+    "patience",
+    "accumulate",
+    "balance",
+    "workers",
+)
 
 
 class Listener(ClassifierMixin, BaseEstimator):
@@ -200,14 +233,31 @@ class Listener(ClassifierMixin, BaseEstimator):
         table = list_recordings(X)
         device = resolve_device(self.device)
         rows, infos = zip(
-            *embed(self.network_.to(device), self._pictures(table, X), device, self.batch_size), strict=True
+            *embed(
+                self.network_.to(device),
+                self._pictures(table, X),
+                device,
+                self.batch_size,
+            ),
+            strict=True,
         )
         if self.on_error == "raise":
-            raise_on_failures("embed", table["path"], infos, "Mend or remove it, or pass on_error='skip'.")
+            raise_on_failures(
+                "embed",
+                table["path"],
+                infos,
+                "Mend or remove it, or pass on_error='skip'.",
+            )
         heard = [row for row in rows if row is not None]
         if not heard:  # only the network knows how many features there are
-            heard = [embed_tiles(self.network_, np.zeros((1, *self.spec_.size), np.uint8), device)[0]]
-        return np.stack([np.full_like(heard[0], np.nan) if row is None else row for row in rows])
+            heard = [
+                embed_tiles(
+                    self.network_, np.zeros((1, *self.spec_.size), np.uint8), device
+                )[0]
+            ]
+        return np.stack(
+            [np.full_like(heard[0], np.nan) if row is None else row for row in rows]
+        )
 
     def predict_tiles(self, X: Any, top_k: int = 1) -> "pd.DataFrame":
         """Name the player of every few seconds of every recording.
@@ -228,7 +278,9 @@ class Listener(ClassifierMixin, BaseEstimator):
         """
         return self.answers(X, top_k)[1]
 
-    def answers(self, X: Any, top_k: int = 3, unknown: bool = False) -> tuple["pd.DataFrame", "pd.DataFrame"]:
+    def answers(
+        self, X: Any, top_k: int = 3, unknown: bool = False
+    ) -> tuple["pd.DataFrame", "pd.DataFrame"]:
         """Give what `identify` and `predict_tiles` give, and listen only once.
 
         Parameters
@@ -251,8 +303,14 @@ class Listener(ClassifierMixin, BaseEstimator):
             If there is no recording, `top_k` is below 1, or the model cannot tell the unknown.
         """
         check_is_fitted(self)
-        if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1:
-            raise InputError(f"identify: top_k must be 1 or more, got {top_k!r}. Choose a larger number.")
+        if (
+            isinstance(top_k, bool)
+            or not isinstance(top_k, (int, np.integer))
+            or top_k < 1
+        ):
+            raise InputError(
+                f"identify: top_k must be 1 or more, got {top_k!r}. Choose a larger number."
+            )
         head = self._head_for(unknown)
         table = list_recordings(X)
         heard = list(self._listen(table, X, head is not None))
@@ -262,11 +320,16 @@ class Listener(ClassifierMixin, BaseEstimator):
             known = self._judge(heard, head)
             place = recordings.columns.get_loc("status")
             recordings.insert(place, "known", known.round(4))
-            strange = [None if np.isnan(part) else bool(part < self.open_set_.lost) for part in known]
+            strange = [
+                None if np.isnan(part) else bool(part < self.open_set_.lost)
+                for part in known
+            ]
             recordings.insert(place + 1, "is_unknown", strange)
         return recordings, tile_table(paths, heard, names, warmth, self.spec_, top_k)
 
-    def score(self, X: Any, y: Sequence[Any] | None = None, sample_weight: Any = None) -> float:
+    def score(
+        self, X: Any, y: Sequence[Any] | None = None, sample_weight: Any = None
+    ) -> float:
         """Give the part of the recordings that are named right.
 
         Parameters
@@ -293,7 +356,12 @@ class Listener(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         labels = list_recordings(X, y)["label"].tolist()
         check_labelled("score", labels)
-        right = [a == b for a, b in zip(self.predict(X).tolist(), np.asarray(labels).tolist(), strict=True)]
+        right = [
+            a == b
+            for a, b in zip(
+                self.predict(X).tolist(), np.asarray(labels).tolist(), strict=True
+            )
+        ]
         return float(np.average(right, weights=sample_weight))
 
     def evaluate(
@@ -333,25 +401,49 @@ class Listener(ClassifierMixin, BaseEstimator):
         codes = encode(table["label"].tolist(), self.classes_)
         heard = list(self._listen(table, X))
         good = [n for n, one in enumerate(heard) if one.recording is not None]
-        proba = to_proba(np.reshape([heard[n].recording for n in good], (-1, len(self.classes_))), self.temperature_)
+        proba = to_proba(
+            np.reshape([heard[n].recording for n in good], (-1, len(self.classes_))),
+            self.temperature_,
+        )
         names = np.array([str(group) for group in table["group"]])[good]
         paths = [table["path"].iloc[n] for n in good]
-        scores = evaluate_proba(proba, codes[good], self.classes_, names, len(heard) - len(good), paths)
+        scores = evaluate_proba(
+            proba, codes[good], self.classes_, names, len(heard) - len(good), paths
+        )
         # arrays have no name: only what they show can tell that training met them
-        met = set(self.groups_.tolist()) - {path for path in table["path"] if path.startswith("array ")}
-        same = {name for n, name in zip(good, names, strict=True) if heard[n].info["fingerprint"] in self.fingerprints_}
+        met = set(self.groups_.tolist()) - {
+            path for path in table["path"] if path.startswith("array ")
+        }
+        same = {
+            name
+            for n, name in zip(good, names, strict=True)
+            if heard[n].info["fingerprint"] in self.fingerprints_
+        }
         known = sorted(str(name) for name in same | (met & set(names.tolist())))
         tiles = tuple(one.tiles for one in heard if one.tiles is not None)
-        return replace(scores, known_groups=tuple(known), tiles=tiles, tile_seconds=self.spec_.tile_seconds)
+        return replace(
+            scores,
+            known_groups=tuple(known),
+            tiles=tiles,
+            tile_seconds=self.spec_.tile_seconds,
+        )
 
-    def _listen(self, table: "pd.DataFrame", X: Any, with_features: bool = False) -> Iterator[RecordingOutput]:
+    def _listen(
+        self, table: "pd.DataFrame", X: Any, with_features: bool = False
+    ) -> Iterator[RecordingOutput]:
         """Hear every recording of a table in turn."""
         device = resolve_device(self.device)
         return predict_recordings(
-            self.network_.to(device), self._pictures(table, X), device, self.batch_size, with_features
+            self.network_.to(device),
+            self._pictures(table, X),
+            device,
+            self.batch_size,
+            with_features,
         )
 
-    def _hear(self, caller: str, X: Any, unknown: bool = False) -> tuple[NDArray[np.float32], NDArray]:
+    def _hear(
+        self, caller: str, X: Any, unknown: bool = False
+    ) -> tuple[NDArray[np.float32], NDArray]:
         """Give the probabilities of every recording, and how familiar it is; NaN where it cannot be read."""
         check_is_fitted(self)
         head = self._head_for(unknown)
@@ -359,12 +451,19 @@ class Listener(ClassifierMixin, BaseEstimator):
         heard = list(self._listen(table, X, head is not None))
         if self.on_error == "raise":
             infos = [one.info for one in heard]
-            raise_on_failures(caller, table["path"], infos, "Use identify for one row each, or on_error='skip'.")
+            raise_on_failures(
+                caller,
+                table["path"],
+                infos,
+                "Use identify for one row each, or on_error='skip'.",
+            )
         proba = np.full((len(table), len(self.classes_)), np.nan, dtype=np.float32)
         for row, one in enumerate(heard):
             if one.recording is not None:
                 proba[row] = to_proba(one.recording, self.temperature_)
-        return proba, np.full(len(heard), np.nan) if head is None else self._judge(heard, head)
+        return proba, np.full(len(heard), np.nan) if head is None else self._judge(
+            heard, head
+        )
 
     def _head_for(self, unknown: bool) -> Head | None:
         """Give the head if the unknown is to be told, which must be possible; else None."""
@@ -374,22 +473,30 @@ class Listener(ClassifierMixin, BaseEstimator):
         check_open_set_ready(self.references_, head)
         return head
 
-    def _judge(self, heard: Sequence[RecordingOutput], head: Head) -> NDArray[np.float64]:
+    def _judge(
+        self, heard: Sequence[RecordingOutput], head: Head
+    ) -> NDArray[np.float64]:
         """Say how familiar every recording is."""
         assert self.references_ is not None
         known = np.full(len(heard), np.nan)
         good = [n for n, one in enumerate(heard) if one.features is not None]
         if good:
             known[good] = self.open_set_.judge(
-                np.stack([one.features for one in heard if one.features is not None]), head, self.references_
+                np.stack([one.features for one in heard if one.features is not None]),
+                head,
+                self.references_,
             )
         return known
 
     def _pictures(self, table: "pd.DataFrame", X: Any) -> Iterator[Any]:
         """Draw every recording of a table in turn."""
         resolve_spec(self.spec_, X, "predict")
-        jobs = zip(table["item"], [self.spec_] * len(table), table["tiles"], strict=True)
-        return run_parallel(try_extract, jobs, len(table), self.n_jobs, self._bar(), "listening")
+        jobs = zip(
+            table["item"], [self.spec_] * len(table), table["tiles"], strict=True
+        )
+        return run_parallel(
+            try_extract, jobs, len(table), self.n_jobs, self._bar(), "listening"
+        )
 
     def _bar(self) -> Progress | None:
         return progress_bar if self.verbose else None
@@ -622,30 +729,58 @@ class Classifier(Listener):
             If the loss is no longer a number.
         """
         recipe = TrainingConfig(
-            seed=_plain(self.random_state), **{name: _plain(getattr(self, name)) for name in _RECIPE}
+            seed=_plain(self.random_state),
+            **{name: _plain(getattr(self, name)) for name in _RECIPE},
         )
         if self.on_error not in ("raise", "skip"):
-            raise InputError(f"fit: on_error must be 'raise' or 'skip', got {self.on_error!r}. Choose one.")
-        check_fractions(label_smoothing=self.label_smoothing, validation_fraction=self.validation_fraction)
+            raise InputError(
+                f"fit: on_error must be 'raise' or 'skip', got {self.on_error!r}. Choose one."
+            )
+        check_fractions(
+            label_smoothing=self.label_smoothing,
+            validation_fraction=self.validation_fraction,
+        )
         self._check_folders(checkpoint, resume)
         table, wanted = list_train_validation(X, y, groups, group_by, validation)
         device = resolve_device(self.device)
-        spec = resolve_spec(self.spec, X, "fit", NOTES if self.backbone in (None, NOTES) else "piano")
-        backbone = (NOTES if reads(spec) else "resnet18") if self.backbone is None else str(self.backbone)
+        spec = resolve_spec(
+            self.spec, X, "fit", NOTES if self.backbone in (None, NOTES) else "piano"
+        )
+        backbone = (
+            (NOTES if reads(spec) else "resnet18")
+            if self.backbone is None
+            else str(self.backbone)
+        )
         if backbone == NOTES:
             recipe = replace(recipe, finetune="head")
-        with torch.random.fork_rng():  # the network comes first: weights that are missing should not cost an hour
+        with (
+            torch.random.fork_rng()
+        ):  # the network comes first: weights that are missing should not cost an hour
             torch.manual_seed(self.random_state)
-            network = build_network(backbone, len(wanted), spec, self.weights, self.in_chans)
+            network = build_network(
+                backbone, len(wanted), spec, self.weights, self.in_chans
+            )
         groups_before, fingerprints_before = training_provenance(self.weights)
-        strips, table, skipped = load_train_validation(table, spec, self.on_error, self.n_jobs, self._bar())
+        strips, table, skipped = load_train_validation(
+            table, spec, self.on_error, self.n_jobs, self._bar()
+        )
         part = self.validation_fraction if validation is None else None
-        corpus, classes = split_training_data(strips, table, wanted, part, self.label_smoothing, self.random_state)
-        trained = self._train(network, corpus, recipe, None if checkpoint is None else Path(checkpoint), resume)
+        corpus, classes = split_training_data(
+            strips, table, wanted, part, self.label_smoothing, self.random_state
+        )
+        trained = self._train(
+            network,
+            corpus,
+            recipe,
+            None if checkpoint is None else Path(checkpoint),
+            resume,
+        )
         network.load_state_dict(trained.state)
         gallery = self._remember(network.to(device), corpus, trained)
         familiarity = select_score(gallery, self.random_state)
-        self.network_ = network  # from here on nothing can fail: a stop leaves the model of before
+        self.network_ = (
+            network  # from here on nothing can fail: a stop leaves the model of before
+        )
         self.classes_, self.skipped_ = classes, skipped
         self.architecture_ = {"backbone": backbone, "in_chans": int(self.in_chans)}
         self.spec_ = spec
@@ -653,7 +788,11 @@ class Classifier(Listener):
         self.enrolled_: list[dict[str, Any]] = []
         self.history_ = trained.history
         held_codes = corpus.targets[corpus.validation].argmax(axis=1)
-        self.temperature_ = fit_temperature(trained.validation, held_codes) if len(held_codes) >= 2 else 1.0
+        self.temperature_ = (
+            fit_temperature(trained.validation, held_codes)
+            if len(held_codes) >= 2
+            else 1.0
+        )
         self.groups_ = np.unique([*map(str, table["group"]), *groups_before])
         self.fingerprints_ = sorted({*table["fingerprint"], *fingerprints_before})
         return self
@@ -661,37 +800,76 @@ class Classifier(Listener):
     def _check_folders(self, checkpoint: Any, resume: bool) -> None:
         """Refuse folders that cannot be written before any work is done."""
         if resume and checkpoint is None:
-            raise InputError("fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=.")
+            raise InputError(
+                "fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=."
+            )
         for name, folder in (("checkpoint", checkpoint), ("memory", self.memory)):
-            if folder is not None and (not isinstance(folder, (str, os.PathLike)) or not str(folder)):
-                raise InputError(f"fit: {name} must be a folder, got {folder!r}. Give its path.")
+            if folder is not None and (
+                not isinstance(folder, (str, os.PathLike)) or not str(folder)
+            ):
+                raise InputError(
+                    f"fit: {name} must be a folder, got {folder!r}. Give its path."
+                )
             if folder is not None:
                 check_folder(Path(folder))
 
     def _train(
-        self, network: TileNet, corpus: TrainingData, recipe: TrainingConfig, checkpoint: Path | None, resume: bool
+        self,
+        network: TileNet,
+        corpus: TrainingData,
+        recipe: TrainingConfig,
+        checkpoint: Path | None,
+        resume: bool,
     ) -> TrainingResult:
         """Train all layers, or the head alone, which keeps the features of tiles where the others keep their state."""
-        with default_callbacks(self.verbose and recipe.finetune == "all", checkpoint) as watch:
+        with default_callbacks(
+            self.verbose and recipe.finetune == "all", checkpoint
+        ) as watch:
             if recipe.finetune == "all":
-                return train(network, corpus, recipe, self.device, watch, checkpoint, resume)
-            memory = self.memory if self.memory is not None or checkpoint is None else checkpoint / "features"
+                return train(
+                    network, corpus, recipe, self.device, watch, checkpoint, resume
+                )
+            memory = (
+                self.memory
+                if self.memory is not None or checkpoint is None
+                else checkpoint / "features"
+            )
             network.to(resolve_device(self.device))
-            return train_linear_probe(network, corpus, recipe, watch, memory, self._bar())
+            return train_linear_probe(
+                network, corpus, recipe, watch, memory, self._bar()
+            )
 
-    def _remember(self, network: TileNet, corpus: TrainingData, trained: TrainingResult) -> ReferenceSet:
+    def _remember(
+        self, network: TileNet, corpus: TrainingData, trained: TrainingResult
+    ) -> ReferenceSet:
         """Keep what the body has to say of every recording, which goes through it once more if it moved."""
-        places, bar = [*corpus.training.tolist(), *corpus.validation.tolist()], self._bar()
+        places, bar = (
+            [*corpus.training.tolist(), *corpus.validation.tolist()],
+            self._bar(),
+        )
         features = trained.features
         if features is None:
             with retain_freed_memory():
-                shown = iter(places) if bar is None else bar(iter(places), len(places), "remembering")
+                shown = (
+                    iter(places)
+                    if bar is None
+                    else bar(iter(places), len(places), "remembering")
+                )
                 device = network.table.device
-                features = [embed_tiles(network, corpus.strips.tiles(place), device).mean(axis=0) for place in shown]
+                features = [
+                    embed_tiles(network, corpus.strips.tiles(place), device).mean(
+                        axis=0
+                    )
+                    for place in shown
+                ]
         held = np.arange(len(places)) >= len(corpus.training)
-        return ReferenceSet(np.stack(features), corpus.targets[places].argmax(axis=1), held).thin()
+        return ReferenceSet(
+            np.stack(features), corpus.targets[places].argmax(axis=1), held
+        ).thin()
 
-    def enroll(self, name: Any, X: Any, groups: Sequence[Any] | None = None) -> "Classifier":
+    def enroll(
+        self, name: Any, X: Any, groups: Sequence[Any] | None = None
+    ) -> "Classifier":
         """Add a player from a few clips, in seconds and without training the network.
 
         Parameters
@@ -737,31 +915,55 @@ class Classifier(Listener):
         check_new_name(name, self.classes_)
         head, gallery = read_head(self.network_), self.references_
         if head is None or gallery is None:
-            raise InputError("enroll: the model must remember its recordings and have a linear head, got an older or "
-                             "another one. Fit and save it again.")  # fmt: skip
+            raise InputError(
+                "enroll: the model must remember its recordings and have a linear head, got an older or "
+                "another one. Fit and save it again."
+            )
         table = list_recordings(X, groups=groups)
         heard = list(self._listen(table, X, True))
         if self.on_error == "raise":
             raise_on_failures(
-                "enroll", table["path"], [one.info for one in heard], "Leave it out, or pass on_error='skip'."
+                "enroll",
+                table["path"],
+                [one.info for one in heard],
+                "Leave it out, or pass on_error='skip'.",
             )
         good = [n for n, one in enumerate(heard) if one.features is not None]
         prints = [heard[n].info["fingerprint"] for n in good]
-        met = [n for n, mark in zip(good, prints, strict=True) if mark in self.fingerprints_]
+        met = [
+            n
+            for n, mark in zip(good, prints, strict=True)
+            if mark in self.fingerprints_
+        ]
         if met or not good:
-            got = f"{table['path'][met[0]]!r}, which training met" if met else "none that can be read"
-            raise InputError(f"enroll: X must hold new clips, got {got}. Give other clips.")
-        table, features = table.iloc[good], np.stack([one.features for one in heard if one.features is not None])
+            got = (
+                f"{table['path'][met[0]]!r}, which training met"
+                if met
+                else "none that can be read"
+            )
+            raise InputError(
+                f"enroll: X must hold new clips, got {got}. Give other clips."
+            )
+        table, features = (
+            table.iloc[good],
+            np.stack([one.features for one in heard if one.features is not None]),
+        )
         place = sum(known < name for known in self.classes_.tolist())
         albums = infer_albums(table)
         row, bias, right = fit_new_row(head, gallery, features, albums)
         widen_head(self.network_, place, row, bias)
-        self.classes_ = np.asarray([*self.classes_[:place].tolist(), name, *self.classes_[place:].tolist()])
+        self.classes_ = np.asarray(
+            [*self.classes_[:place].tolist(), name, *self.classes_[place:].tolist()]
+        )
         self.references_ = gallery.enroll(place, features)
         self.groups_ = np.unique([*self.groups_, *map(str, table["group"])])
         self.fingerprints_ = sorted({*self.fingerprints_, *prints})
-        report = {"name": name, "n_clips": len(good), "n_albums": len(set(albums)),
-                  "right": None if right is None else float(right.mean())}  # fmt: skip
+        report = {
+            "name": name,
+            "n_clips": len(good),
+            "n_albums": len(set(albums)),
+            "right": None if right is None else float(right.mean()),
+        }
         self.enrolled_ = [*self.enrolled_, report]
         log.log(*describe_enrollment(report))
         return self
@@ -780,15 +982,39 @@ class Classifier(Listener):
             If something that is no model lies at the name.
         """
         check_is_fitted(self)
-        params = {name: _plain(value) for name, value in self.get_params(deep=False).items()}
-        params["spec"] = asdict(self.spec) if isinstance(self.spec, TileSpec) else self.spec and str(self.spec)
+        params = {
+            name: _plain(value) for name, value in self.get_params(deep=False).items()
+        }
+        params["spec"] = (
+            asdict(self.spec)
+            if isinstance(self.spec, TileSpec)
+            else self.spec and str(self.spec)
+        )
         params["weights"] = None if self.weights is None else str(self.weights)
-        params["backbone"], params["verbose"] = self.backbone and str(self.backbone), bool(self.verbose)
+        params["backbone"], params["verbose"] = (
+            self.backbone and str(self.backbone),
+            bool(self.verbose),
+        )
         params["memory"] = None if self.memory is None else str(self.memory)
-        facts = {"temperature": self.temperature_, "training_groups": self.groups_.tolist(),
-                 "fingerprints": self.fingerprints_, "history": self.history_, "skipped": self.skipped_,
-                 "params": params, "familiarity": asdict(self.open_set_), "enrolled": self.enrolled_}  # fmt: skip
-        save_model(Path(path), self.network_, self.architecture_, self.spec_, self.classes_, facts, self.references_)
+        facts = {
+            "temperature": self.temperature_,
+            "training_groups": self.groups_.tolist(),
+            "fingerprints": self.fingerprints_,
+            "history": self.history_,
+            "skipped": self.skipped_,
+            "params": params,
+            "familiarity": asdict(self.open_set_),
+            "enrolled": self.enrolled_,
+        }
+        save_model(
+            Path(path),
+            self.network_,
+            self.architecture_,
+            self.spec_,
+            self.classes_,
+            facts,
+            self.references_,
+        )
         self.network_.to(resolve_device(self.device))
 
     def __sklearn_tags__(self) -> Any:
@@ -831,8 +1057,14 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     try:
         model = Classifier(**params)
     except TypeError as err:
-        raise InputError(f"load: path must be an unchanged model, got {str(path)!r} ({err}). Copy it again.") from err
-    model.network_, model.classes_, model.spec_ = saved.network, saved.classes, saved.spec
+        raise InputError(
+            f"load: path must be an unchanged model, got {str(path)!r} ({err}). Copy it again."
+        ) from err
+    model.network_, model.classes_, model.spec_ = (
+        saved.network,
+        saved.classes,
+        saved.spec,
+    )
     for name in ("architecture", "temperature", "history", "fingerprints", "skipped"):
         setattr(model, f"{name}_", saved.facts[name])
     model.references_, model.enrolled_ = saved.gallery, saved.facts.get("enrolled", [])

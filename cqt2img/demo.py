@@ -38,7 +38,9 @@ _PAGE = "index.html"
 _MARK = "SYNTHETIC.txt"  # a folder of the user's own may well hold `recordings`
 
 
-def run_demo(out: Path, seed: int, say: Callable[[str], Any], progress: bool) -> dict[str, Evaluation]:
+def run_demo(
+    out: Path, seed: int, say: Callable[[str], Any], progress: bool
+) -> dict[str, Evaluation]:
     """Make a corpus, fit three ways, and write a page about it.
 
     Parameters
@@ -64,35 +66,57 @@ def run_demo(out: Path, seed: int, say: Callable[[str], Any], progress: bool) ->
         If `out` holds something else than an earlier demo.
     """
     start = time.perf_counter()
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARK).is_file())):
-        raise InputError(f"demo: out must be new or an earlier demo, got {str(out)!r}. Choose another folder.")
+    if out.exists() and (
+        not out.is_dir() or (any(out.iterdir()) and not (out / _MARK).is_file())
+    ):
+        raise InputError(
+            f"demo: out must be new or an earlier demo, got {str(out)!r}. Choose another folder."
+        )
     out.mkdir(parents=True, exist_ok=True)
-    (out / _MARK).write_text("All in this folder is synthetic, made by `cqt2img demo`.\n", encoding="utf-8")
-    say("This sound is synthetic: invented players, invented pianos, melodies in the public domain.")
-    say(f"1. {_N_PLAYERS} players record {_N_ALBUMS} albums each, every one with its own piano, room and equaliser.")
+    (out / _MARK).write_text(
+        "All in this folder is synthetic, made by `cqt2img demo`.\n", encoding="utf-8"
+    )
+    say(
+        "This sound is synthetic: invented players, invented pianos, melodies in the public domain."
+    )
+    say(
+        f"1. {_N_PLAYERS} players record {_N_ALBUMS} albums each, every one with its own piano, room and equaliser."
+    )
     make_corpus(out / "recordings", _N_PLAYERS, _N_ALBUMS, _N_TAKES, _SECONDS, seed)
     bar = progress_bar if progress else None
     tiles = render(out / "recordings", out / "tiles", "fast", progress=bar)
     table = list_recordings(tiles)
     is_test = _held_out(table)
     strips, _ = load_tile_arrays(table, tiles.spec)
-    say("2. The illusion: a network learns from some tiles and is tested on other tiles of the same recordings.")
+    say(
+        "2. The illusion: a network learns from some tiles and is tested on other tiles of the same recordings."
+    )
     loose = _tile_score(strips, table, _N_TEST / _N_ALBUMS, seed, progress)
     say(f"   {loose.accuracy:.0%} of the tiles are right.")
     say("3. The truth: the same network is tested on albums that it never met.")
     strict = _tile_score(strips, table, is_test, seed, progress)
-    say(f"   {strict.accuracy:.0%} of the tiles are right. Chance is {strict.chance:.0%}.")
-    say("4. What cqt2img does: it reads the notes, whatever the piano, the room and the equaliser, and learns from")
+    say(
+        f"   {strict.accuracy:.0%} of the tiles are right. Chance is {strict.chance:.0%}."
+    )
+    say(
+        "4. What cqt2img does: it reads the notes, whatever the piano, the room and the equaliser, and learns from"
+    )
     say("   these alone; every recording gets one answer.")
-    finer = list_recordings(render(out / "recordings", out / "notes", NOTES, progress=bar))
+    finer = list_recordings(
+        render(out / "recordings", out / "notes", NOTES, progress=bar)
+    )
     model = Classifier(random_state=seed, verbose=progress).fit(finer[~is_test])
     library = model.evaluate(finer[is_test])
     answers = model.identify(finer[is_test], top_k=2)
     played = finer[is_test].set_index("path")["label"]
     low, high = library.accuracy_interval
-    say(f"   {library.accuracy:.0%} of the recordings are right (95 % interval {low:.0%} to {high:.0%} over albums).")
+    say(
+        f"   {library.accuracy:.0%} of the recordings are right (95 % interval {low:.0%} to {high:.0%} over albums)."
+    )
     model.save(out / "model")
-    write_table(answers.assign(played=answers["path"].map(played)), out / "predictions.csv")
+    write_table(
+        answers.assign(played=answers["path"].map(played)), out / "predictions.csv"
+    )
     scores = {"loose": loose, "strict": strict, "library": library}
     _write(out, tiles, table, scores)
     clip = next(iter(table.loc[is_test, "path"]))
@@ -108,7 +132,11 @@ def _held_out(table: "pd.DataFrame") -> NDArray[np.bool_]:
 
 
 def _tile_score(
-    strips: TileArrays, table: "pd.DataFrame", is_test: NDArray[np.bool_] | float, seed: int, progress: bool
+    strips: TileArrays,
+    table: "pd.DataFrame",
+    is_test: NDArray[np.bool_] | float,
+    seed: int,
+    progress: bool,
 ) -> Evaluation:
     """Score a network that learns from single tiles as they are."""
     import torch
@@ -121,9 +149,15 @@ def _tile_score(
         return score_tiles(strips, table, is_test, network, recipe, watch)
 
 
-def _write(out: Path, tiles: TileSet, table: "pd.DataFrame", scores: dict[str, Evaluation]) -> None:
+def _write(
+    out: Path, tiles: TileSet, table: "pd.DataFrame", scores: dict[str, Evaluation]
+) -> None:
     """Write the page."""
-    names = ["tiles split at random\n(the illusion)", "albums never met,\nsame network", "albums never met,\ncqt2img"]
+    names = [
+        "tiles split at random\n(the illusion)",
+        "albums never met,\nsame network",
+        "albums never met,\ncqt2img",
+    ]
     players = list(dict.fromkeys(table["label"]))
     blocks: list[str | bytes] = [
         "<b>The sound on this page is synthetic.</b> Five invented players perform melodies in the public domain. "
@@ -150,7 +184,9 @@ def _write(out: Path, tiles: TileSet, table: "pd.DataFrame", scores: dict[str, E
     write_page(out / _PAGE, "Who is playing?", blocks)
 
 
-def _pairs(tiles: TileSet, table: "pd.DataFrame", players: list[str]) -> tuple[NDArray[np.uint8], Any, list[str]]:
+def _pairs(
+    tiles: TileSet, table: "pd.DataFrame", players: list[str]
+) -> tuple[NDArray[np.uint8], Any, list[str]]:
     """Give one tile from each of two albums of every player."""
     chosen, titles = [], []
     for player in players:

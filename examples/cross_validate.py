@@ -20,10 +20,19 @@ from cqt2img.data.synthetic import make_corpus
 
 def main(folder: str) -> None:
     table = list_recordings(folder)
-    model = Classifier("test_resnet", weights=None, spec="fast", epochs=8, learning_rate=3e-3, verbose=False)
+    model = Classifier(
+        "test_resnet",
+        weights=None,
+        spec="fast",
+        epochs=8,
+        learning_rate=3e-3,
+        verbose=False,
+    )
     folds = StratifiedGroupKFold(n_splits=2, shuffle=True, random_state=0)
     labels = table["label"].to_numpy(dtype=str)
-    named = cross_val_predict(model, table["path"].tolist(), labels, groups=table["group"], cv=folds)
+    named = cross_val_predict(
+        model, table["path"].tolist(), labels, groups=table["group"], cv=folds
+    )
     print(classification_report(labels, named, zero_division=np.nan))
 
 

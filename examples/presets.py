@@ -26,7 +26,9 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     elise = next(melody for melody in synth.MELODIES if "Elise" in melody.title)
     album, rng = synth.make_album("docs"), np.random.default_rng(0)
-    wave = synth.record(synth.play(synth.perform(elise, synth.PLAYERS[0], rng), album), album, rng)
+    wave = synth.record(
+        synth.play(synth.perform(elise, synth.PLAYERS[0], rng), album), album, rng
+    )
     soundfile.write(out / "elise.wav", wave, synth.SAMPLE_RATE)
     figure = Figure(figsize=(11, 7), layout="constrained")
     for n, name in enumerate(("piano", "jazz", "orchestra", "fast")):
@@ -38,8 +40,12 @@ def main() -> None:
         plot_tile(axes, tiles[0], spec, title)
         axes.set_xlabel("seconds", fontsize=8)
     save(figure, out / "presets.png")
-    synth.make_corpus(out / "recordings", n_players=3, n_albums=2, n_takes=1, seconds=12)
-    sheet = cqt2img.render(out / "recordings", out / "tiles", "piano").show(n_recordings=3, n_tiles=2)
+    synth.make_corpus(
+        out / "recordings", n_players=3, n_albums=2, n_takes=1, seconds=12
+    )
+    sheet = cqt2img.render(out / "recordings", out / "tiles", "piano").show(
+        n_recordings=3, n_tiles=2
+    )
     save(sheet, out / "contact-sheet.png")
     print(f"presets.png and contact-sheet.png are in {out}")
 

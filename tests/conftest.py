@@ -26,7 +26,13 @@ def _one_thread():
 def small():
     """A tile is 1.5 s of five octaves from C2: 60 rows and 32 columns."""
     return TileSpec(
-        hop_length=1024, f_min=65.40639132514966, n_bins=60, bins_per_octave=12, gamma=4.0, height=64, width=32
+        hop_length=1024,
+        f_min=65.40639132514966,
+        n_bins=60,
+        bins_per_octave=12,
+        gamma=4.0,
+        height=64,
+        width=32,
     )
 
 
@@ -51,9 +57,13 @@ def raises_with(kind, *parts):
 def make_wave(midi, seconds=2.0, rate=3.0, seed=0):
     """Notes of one pitch, struck `rate` times a second, with a little noise."""
     t = np.arange(int(seconds * RATE)) / RATE
-    tone = sum(np.sin(2 * np.pi * 440 * 2 ** ((midi - 69) / 12) * k * t) / k for k in (1, 2, 3))
+    tone = sum(
+        np.sin(2 * np.pi * 440 * 2 ** ((midi - 69) / 12) * k * t) / k for k in (1, 2, 3)
+    )
     noise = np.random.default_rng(seed).standard_normal(len(t))
-    return (0.3 * tone * np.exp(-4 * (t * rate % 1) / rate) + 0.002 * noise).astype(np.float32)
+    return (0.3 * tone * np.exp(-4 * (t * rate % 1) / rate) + 0.002 * noise).astype(
+        np.float32
+    )
 
 
 def make_cqt(row, n_frames=40, n_bins=60, seed=0):
@@ -74,7 +84,9 @@ def strips(small):
     from cqt2img.data.recordings import list_recordings
     from cqt2img.data.tile_arrays import load_tile_arrays
 
-    found, _ = load_tile_arrays(list_recordings([ramp(n) for n in (20, 32, 70, 100, 300)]), small)
+    found, _ = load_tile_arrays(
+        list_recordings([ramp(n) for n in (20, 32, 70, 100, 300)]), small
+    )
     return found
 
 
@@ -87,7 +99,9 @@ def folder(tmp_path_factory):
             for take in range(2):
                 path = root / player / f"album {album}" / f"take {take}.wav"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                wave = make_wave(midi + (album, 2, 4)[take], 1.6 + 0.7 * take, 2 + album, seed=album)
+                wave = make_wave(
+                    midi + (album, 2, 4)[take], 1.6 + 0.7 * take, 2 + album, seed=album
+                )
                 soundfile.write(path, wave, RATE)
     return root
 
@@ -99,7 +113,12 @@ def bad_folder(tmp_path_factory):
     wave = make_wave(60)
     soundfile.write(root / "silent.wav", np.zeros(RATE, np.float32), RATE)
     soundfile.write(root / "too_short.wav", wave[:1], RATE)
-    soundfile.write(root / "non_finite.wav", np.where(np.arange(len(wave)) == 9, np.nan, wave), RATE, subtype="FLOAT")
+    soundfile.write(
+        root / "non_finite.wav",
+        np.where(np.arange(len(wave)) == 9, np.nan, wave),
+        RATE,
+        subtype="FLOAT",
+    )
     soundfile.write(root / "whole.wav", wave, RATE)
     data = (root / "whole.wav").read_bytes()
     (root / "truncated.wav").write_bytes(data[: len(data) // 2])
@@ -112,8 +131,17 @@ def bad_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def options(small):
     """Arguments of a Classifier that learns in a second."""
-    return {"backbone": "test_resnet", "weights": None, "spec": small, "epochs": 3, "learning_rate": 1e-2,
-            "batch_size": 4, "augment": "none", "device": "cpu", "verbose": False}  # fmt: skip
+    return {
+        "backbone": "test_resnet",
+        "weights": None,
+        "spec": small,
+        "epochs": 3,
+        "learning_rate": 1e-2,
+        "batch_size": 4,
+        "augment": "none",
+        "device": "cpu",
+        "verbose": False,
+    }
 
 
 @pytest.fixture(scope="session")

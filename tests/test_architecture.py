@@ -40,14 +40,20 @@ def imports_of(source: str) -> set[str]:
     """Modules of the package that a source imports, anywhere in it, without `cqt2img.`."""
     found = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cqt2img"):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            "cqt2img"
+        ):
             parent = node.module.removeprefix("cqt2img").removeprefix(".")
             for alias in node.names:
                 child = f"{parent}.{alias.name}".removeprefix(".")
                 is_module = (PACKAGE / f"{child.replace('.', '/')}.py").is_file()
                 found.add(child if is_module or not parent else parent)
         elif isinstance(node, ast.Import):
-            found |= {a.name.removeprefix("cqt2img.") for a in node.names if a.name.startswith("cqt2img.")}
+            found |= {
+                a.name.removeprefix("cqt2img.")
+                for a in node.names
+                if a.name.startswith("cqt2img.")
+            }
     return found
 
 
@@ -55,7 +61,11 @@ def wrong_imports(name: str, source: str) -> set[str]:
     """Imports of a module that do not lie in its own package or to the left of it."""
     place = LAYERS.index(name.split(".")[0])
     packages = {module: module.split(".")[0] for module in imports_of(source)}
-    return {m for m, package in packages.items() if package not in LAYERS or LAYERS.index(package) > place or m == name}
+    return {
+        m
+        for m, package in packages.items()
+        if package not in LAYERS or LAYERS.index(package) > place or m == name
+    }
 
 
 def find_cycle(graph: dict[str, set[str]]) -> list[str]:
@@ -81,10 +91,16 @@ def code_lines(source: str) -> int:
     tree = ast.parse(source)
     docs = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
             docs |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
     lines = enumerate(source.splitlines(), start=1)
-    return sum(bool(text.strip()) and not text.strip().startswith("#") and n not in docs for n, text in lines)
+    return sum(
+        bool(text.strip()) and not text.strip().startswith("#") and n not in docs
+        for n, text in lines
+    )
 
 
 def test_every_module_has_its_place():
@@ -98,19 +114,34 @@ def test_a_module_imports_only_from_its_left(path):
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    graph = {module_name(path): imports_of(path.read_text(encoding="utf-8")) for path in MODULES}
+    graph = {
+        module_name(path): imports_of(path.read_text(encoding="utf-8"))
+        for path in MODULES
+    }
     assert sum(map(len, graph.values())) > 100
     assert find_cycle(graph) == []
 
 
 def test_the_guard_of_the_order_can_fail():
-    assert wrong_imports("audio.decode", "from cqt2img.classifier import Classifier") == {"classifier"}
-    assert wrong_imports("audio.decode", "def f():\n    from cqt2img.tiles.spec import TileSpec") == {"tiles.spec"}
-    assert wrong_imports("audio.decode", "from cqt2img.tiles import spec") == {"tiles.spec"}
-    assert wrong_imports("audio.decode", "from cqt2img import Classifier") == {"Classifier"}
+    assert wrong_imports(
+        "audio.decode", "from cqt2img.classifier import Classifier"
+    ) == {"classifier"}
+    assert wrong_imports(
+        "audio.decode", "def f():\n    from cqt2img.tiles.spec import TileSpec"
+    ) == {"tiles.spec"}
+    assert wrong_imports("audio.decode", "from cqt2img.tiles import spec") == {
+        "tiles.spec"
+    }
+    assert wrong_imports("audio.decode", "from cqt2img import Classifier") == {
+        "Classifier"
+    }
     assert wrong_imports("audio.decode", "import cqt2img.cli") == {"cli"}
-    assert wrong_imports("audio.decode", "from cqt2img.audio.decode import load_wave") == {"audio.decode"}
-    assert wrong_imports("audio.decode", "from cqt2img.errors import InputError") == set()
+    assert wrong_imports(
+        "audio.decode", "from cqt2img.audio.decode import load_wave"
+    ) == {"audio.decode"}
+    assert (
+        wrong_imports("audio.decode", "from cqt2img.errors import InputError") == set()
+    )
     assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
 
 
@@ -119,12 +150,18 @@ def test_modules_and_functions_are_short(path):
     source = path.read_text(encoding="utf-8")
     assert code_lines(source) <= 400
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef) and node.name != "__init__" and not node.decorator_list:
+        if (
+            isinstance(node, ast.FunctionDef)
+            and node.name != "__init__"
+            and not node.decorator_list
+        ):
             assert code_lines(ast.unparse(node)) <= 60, node.name
 
 
 def run_python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout
@@ -158,7 +195,9 @@ def test_help_answers_at_once():
 
 
 def test_public_names_are_honest():
-    assert sorted(cqt2img.__all__) == sorted(set(cqt2img.__all__)) == sorted(cqt2img._HOME)
+    assert (
+        sorted(cqt2img.__all__) == sorted(set(cqt2img.__all__)) == sorted(cqt2img._HOME)
+    )
     for name in cqt2img.__all__:
         value = getattr(cqt2img, name)
         assert value.__module__ == f"cqt2img.{cqt2img._HOME[name]}", name
@@ -173,11 +212,18 @@ def public_functions():
 
     for path in MODULES:
         module = module_name(path)
-        if module in ("cli", "audio.integrity", "data.synthetic"):  # options; helpers of one line each
+        if module in (
+            "cli",
+            "audio.integrity",
+            "data.synthetic",
+        ):  # options; helpers of one line each
             continue
         home = importlib.import_module(f"cqt2img.{module}")
         for name, value in vars(home).items():
-            if name.startswith("_") or getattr(value, "__module__", None) != home.__name__:
+            if (
+                name.startswith("_")
+                or getattr(value, "__module__", None) != home.__name__
+            ):
                 continue
             if inspect.isfunction(value):
                 yield f"{module}.{name}", value
@@ -191,10 +237,16 @@ def public_functions():
 
 def documented(doc: str, section: str) -> list[str]:
     """Names in a section of a numpydoc docstring."""
-    found = re.search(rf"^{section}\n-+\n(.*?)(?=^\w[\w ]*\n-+\n|\Z)", inspect.cleandoc(doc), flags=re.S | re.M)
+    found = re.search(
+        rf"^{section}\n-+\n(.*?)(?=^\w[\w ]*\n-+\n|\Z)",
+        inspect.cleandoc(doc),
+        flags=re.S | re.M,
+    )
     if not found:
         return []
-    heads = [line for line in found[1].splitlines() if line and not line.startswith(" ")]
+    heads = [
+        line for line in found[1].splitlines() if line and not line.startswith(" ")
+    ]
     return [name.strip() for head in heads for name in head.split(":")[0].split(",")]
 
 
@@ -209,7 +261,11 @@ def doc_faults(value: object) -> list[str]:
     if inspect.isclass(value) and issubclass(value, Exception):
         return faults
     parameters = inspect.signature(value).parameters.values()
-    names = [f"**{p.name}" if p.kind is p.VAR_KEYWORD else p.name for p in parameters if p.name not in ("self", "cls")]
+    names = [
+        f"**{p.name}" if p.kind is p.VAR_KEYWORD else p.name
+        for p in parameters
+        if p.name not in ("self", "cls")
+    ]
     if names == documented(doc, "Parameters"):
         return faults
     return [*faults, f"documents {documented(doc, 'Parameters')}, takes {names}"]
@@ -218,7 +274,9 @@ def doc_faults(value: object) -> list[str]:
 def test_docstrings_name_what_signatures_take():
     checked = dict(public_functions())
     assert len(checked) > 60
-    assert {name: f for name, value in checked.items() if (f := doc_faults(value))} == {}
+    assert {
+        name: f for name, value in checked.items() if (f := doc_faults(value))
+    } == {}
 
 
 def test_the_guard_of_docstrings_can_fail():
@@ -247,11 +305,26 @@ def test_the_guard_of_docstrings_can_fail():
     assert doc_faults(silent) == ["has no docstring"]
 
 
-@pytest.mark.parametrize("name", [n for n in cqt2img.__all__ if not n.endswith("Error")])
+@pytest.mark.parametrize(
+    "name", [n for n in cqt2img.__all__ if not n.endswith("Error")]
+)
 def test_public_docstrings_pass_numpydoc(name):
     from numpydoc.validate import validate
 
     # left out: extended summary, See Also and examples, which not every function needs; wording of our own
-    ignore = {"ES01", "SA01", "EX01", "GL08", "PR01", "PR06", "PR08", "PR09", "RT02", "RT03", "RT04", "YD01"}
+    ignore = {
+        "ES01",
+        "SA01",
+        "EX01",
+        "GL08",
+        "PR01",
+        "PR06",
+        "PR08",
+        "PR09",
+        "RT02",
+        "RT03",
+        "RT04",
+        "YD01",
+    }
     faults = [f for f in validate(f"cqt2img.{name}")["errors"] if f[0] not in ignore]
     assert faults == []

@@ -19,7 +19,19 @@ from cqt2img.data.tile_folder import open_tiles
 from cqt2img.errors import InputError
 from tests.conftest import RATE, make_wave, raises_exactly
 
-FIT = ["--backbone", "test_resnet", "--weights", "none", "--epochs", "1", "--augment", "none", "--device", "cpu", "-q"]
+FIT = [
+    "--backbone",
+    "test_resnet",
+    "--weights",
+    "none",
+    "--epochs",
+    "1",
+    "--augment",
+    "none",
+    "--device",
+    "cpu",
+    "-q",
+]
 COMMANDS = ["render", "fit", "predict", "evaluate", "backbones", "demo"]
 
 
@@ -34,7 +46,11 @@ def run(*words):
 def outside(*words, **options):
     """Call the command line as a user does."""
     return subprocess.run(
-        [sys.executable, "-m", "cqt2img", *map(str, words)], capture_output=True, text=True, timeout=120, **options
+        [sys.executable, "-m", "cqt2img", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
     )
 
 
@@ -79,7 +95,9 @@ def test_every_command_has_help(command):
 
 
 def test_help_from_outside():
-    done = outside("--help", env={**os.environ, "COLUMNS": "100", "PYTHONWARNINGS": "error"})
+    done = outside(
+        "--help", env={**os.environ, "COLUMNS": "100", "PYTHONWARNINGS": "error"}
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert all(f" {command} " in done.stdout for command in COMMANDS)
 
@@ -92,7 +110,9 @@ def test_help_loads_nothing_heavy():
         "except SystemExit: pass\n"
         "print([m for m in ('torch', 'timm', 'sklearn', 'librosa', 'pandas', 'matplotlib') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -106,22 +126,43 @@ def test_error_from_outside_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fit", "{}/gone", "-o", "{}/model"], "cqt2img: list_recordings: X must exist, got '{}/gone'. "
-         "Check the spelling of the path.\n"),
-        (["predict", "{}/gone", "-m", "{}"], "cqt2img: load: path must be a model saved by cqt2img, got '{}' without "
-         "model.json. Fit and save one.\n"),
-        (["evaluate", "{}/gone", "-m", "{}"], "cqt2img: load: path must be a model saved by cqt2img, got '{}' without "
-         "model.json. Fit and save one.\n"),
-        (["predict", "{}", "-m", "{}", "-o", "{}/answers.doc"], "cqt2img: write_table: path must be a file that ends "
-         "in .csv, .jsonl, .parquet, got '{}/answers.doc'. Rename it.\n"),
+        (
+            ["fit", "{}/gone", "-o", "{}/model"],
+            "cqt2img: list_recordings: X must exist, got '{}/gone'. "
+            "Check the spelling of the path.\n",
+        ),
+        (
+            ["predict", "{}/gone", "-m", "{}"],
+            "cqt2img: load: path must be a model saved by cqt2img, got '{}' without "
+            "model.json. Fit and save one.\n",
+        ),
+        (
+            ["evaluate", "{}/gone", "-m", "{}"],
+            "cqt2img: load: path must be a model saved by cqt2img, got '{}' without "
+            "model.json. Fit and save one.\n",
+        ),
+        (
+            ["predict", "{}", "-m", "{}", "-o", "{}/answers.doc"],
+            "cqt2img: write_table: path must be a file that ends "
+            "in .csv, .jsonl, .parquet, got '{}/answers.doc'. Rename it.\n",
+        ),
     ],
-)  # fmt: skip
+)
 def test_error_is_one_line(main, tmp_path, words, message):
     code, out, err = main(*(word.format(tmp_path) for word in words))
     assert (code, out, err) == (1, "", message.replace("{}", str(tmp_path)))
 
 
-@pytest.mark.parametrize("words", [["render"], ["fit", "x"], ["predict", "x"], ["nothing"], ["render", "x", "--fast"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["render"],
+        ["fit", "x"],
+        ["predict", "x"],
+        ["nothing"],
+        ["render", "x", "--fast"],
+    ],
+)
 def test_wrong_words_are_a_usage_error(main, words):
     code, out, err = main(*words)
     assert (code, out) == (2, "")
@@ -169,7 +210,11 @@ def test_places_are_looked_at_first(main, tmp_path, words):
     file = tmp_path / "file"
     file.touch()
     message = f"check_folder: path must be a folder that can be written, got {str(file)!r}. Choose another place."
-    assert main(*(word.format(file) for word in words)) == (1, "", f"cqt2img: {message}\n")
+    assert main(*(word.format(file) for word in words)) == (
+        1,
+        "",
+        f"cqt2img: {message}\n",
+    )
 
 
 # render
@@ -179,20 +224,30 @@ def test_render_into_its_own_source(main, tmp_path):
     (tmp_path / "takes").mkdir()
     for source in (tmp_path, tmp_path / "takes"):
         message = f"render: out must not hold its own sources, got {str(tmp_path)!r} with {str(source)!r} in it. "
-        assert main("render", source, "-o", tmp_path) == (1, "", f"cqt2img: {message}Choose another folder.\n")
+        assert main("render", source, "-o", tmp_path) == (
+            1,
+            "",
+            f"cqt2img: {message}Choose another folder.\n",
+        )
 
 
 def test_render(folder, spec_file, tmp_path, tile_folder):
-    code, out, err = run("render", folder, "-o", tmp_path / "tiles", "--preset", spec_file, "-q")
+    code, out, err = run(
+        "render", folder, "-o", tmp_path / "tiles", "--preset", spec_file, "-q"
+    )
     made, expected = open_tiles(tmp_path / "tiles"), open_tiles(tile_folder)
     assert (code, err) == (0, "")
-    assert out == f"{len(expected.tiles)} tiles of 18 recordings in {tmp_path / 'tiles'}\n"
+    assert (
+        out == f"{len(expected.tiles)} tiles of 18 recordings in {tmp_path / 'tiles'}\n"
+    )
     pd.testing.assert_frame_equal(made.recordings, expected.recordings)
     pd.testing.assert_frame_equal(made.tiles, expected.tiles)
 
 
 def test_render_names_what_cannot_be_read(clips, spec_file, tmp_path):
-    code, out, err = run("render", clips, "-o", tmp_path / "tiles", "--preset", spec_file)
+    code, out, err = run(
+        "render", clips, "-o", tmp_path / "tiles", "--preset", spec_file
+    )
     assert code == 3
     assert out.endswith(f" tiles of 2 recordings in {tmp_path / 'tiles'}\n")
     lines = err.splitlines()
@@ -202,7 +257,19 @@ def test_render_names_what_cannot_be_read(clips, spec_file, tmp_path):
 
 def test_render_several_sources(clips, folder, spec_file, tmp_path):
     sources = [clips / "a.wav", clips / "c.wav", folder / "Low" / "album 0"]
-    assert run("render", *sources, "-o", tmp_path / "tiles", "--preset", spec_file, "-j", "1")[0] == 0
+    assert (
+        run(
+            "render",
+            *sources,
+            "-o",
+            tmp_path / "tiles",
+            "--preset",
+            spec_file,
+            "-j",
+            "1",
+        )[0]
+        == 0
+    )
     assert len(open_tiles(tmp_path / "tiles").recordings) == 4
 
 
@@ -230,7 +297,18 @@ def test_fit_a_folder_of_tiles(tile_folder, tmp_path, small):
 
 
 def test_fit_a_folder_of_recordings_with_options(folder, spec_file, tmp_path):
-    words = ["--preset", spec_file, "--batch-size", "5", "--learning-rate", "0.01", "--seed", "3", "--in-chans", "1"]
+    words = [
+        "--preset",
+        spec_file,
+        "--batch-size",
+        "5",
+        "--learning-rate",
+        "0.01",
+        "--seed",
+        "3",
+        "--in-chans",
+        "1",
+    ]
     assert run("fit", folder, "-o", tmp_path / "model", *FIT, *words)[0] == 0
     params = load(tmp_path / "model").get_params()
     given = ("batch_size", "learning_rate", "random_state", "in_chans")
@@ -238,17 +316,36 @@ def test_fit_a_folder_of_recordings_with_options(folder, spec_file, tmp_path):
 
 
 def test_fit_with_any_argument_of_classifier(folder, spec_file, tmp_path):
-    words = ["--preset", spec_file, "-p", "mixup=0.3", "--param", "balance=group", "-p", "patience=2", "-p", "ema=.9"]
+    words = [
+        "--preset",
+        spec_file,
+        "-p",
+        "mixup=0.3",
+        "--param",
+        "balance=group",
+        "-p",
+        "patience=2",
+        "-p",
+        "ema=.9",
+    ]
     assert run("fit", folder, "-o", tmp_path / "model", *FIT, *words)[0] == 0
     params = load(tmp_path / "model").get_params()
-    assert [params[name] for name in ("mixup", "balance", "patience", "ema")] == [0.3, "group", 2, 0.9]
+    assert [params[name] for name in ("mixup", "balance", "patience", "ema")] == [
+        0.3,
+        "group",
+        2,
+        0.9,
+    ]
 
 
 @pytest.mark.parametrize("pair", ["mixup", "mixture=0.3", "=3"])
 def test_arguments_have_names(folder, tmp_path, pair):
     names = ", ".join(cqt2img.Classifier().get_params())
     assert "mixup" in names
-    with raises_exactly(InputError, f"fit: --param must be NAME=VALUE, got {pair!r}. Choose a name of {names}."):
+    with raises_exactly(
+        InputError,
+        f"fit: --param must be NAME=VALUE, got {pair!r}. Choose a name of {names}.",
+    ):
         run("fit", folder, "-o", tmp_path / "model", *FIT, "-p", pair)
     assert not (tmp_path / "model").exists()
 
@@ -256,34 +353,56 @@ def test_arguments_have_names(folder, tmp_path, pair):
 @pytest.mark.parametrize("below", ["", "state"])
 def test_the_checkpoint_lies_outside_of_the_model(folder, tmp_path, below):
     out, state = tmp_path / "model", tmp_path / "model" / below
-    message = (
-        f"fit: --checkpoint must lie outside of the model {str(out)!r}, got {str(state)!r}. Choose another folder."
-    )
+    message = f"fit: --checkpoint must lie outside of the model {str(out)!r}, got {str(state)!r}. Choose another folder."
     with raises_exactly(InputError, message):
         run("fit", folder, "-o", out, *FIT, "--checkpoint", state)
     assert not out.exists()
 
 
 def test_fit_a_csv_by_a_column(folder, spec_file, tmp_path):
-    frame = list_recordings(folder)[["path", "label"]].assign(tour=lambda f: [f"tour {n // 6}" for n in range(len(f))])
+    frame = list_recordings(folder)[["path", "label"]].assign(
+        tour=lambda f: [f"tour {n // 6}" for n in range(len(f))]
+    )
     frame.to_csv(tmp_path / "table.csv", index=False)
     words = ["--group-by", "tour", "--preset", spec_file]
-    assert run("fit", tmp_path / "table.csv", "-o", tmp_path / "model", *FIT, *words)[0] == 0
-    assert load(tmp_path / "model").groups_.tolist() == ["High/tour 0", "Low/tour 1", "Middle/tour 2"]
+    assert (
+        run("fit", tmp_path / "table.csv", "-o", tmp_path / "model", *FIT, *words)[0]
+        == 0
+    )
+    assert load(tmp_path / "model").groups_.tolist() == [
+        "High/tour 0",
+        "Low/tour 1",
+        "Middle/tour 2",
+    ]
 
 
 def test_fit_with_labels_from_a_csv(tile_folder, tmp_path):
     table = list_recordings(tile_folder)
-    frame = table[["path"]].assign(label=np.where(table["label"] == "Low", "left hand", "right hand"))
+    frame = table[["path"]].assign(
+        label=np.where(table["label"] == "Low", "left hand", "right hand")
+    )
     frame.to_csv(tmp_path / "labels.csv", index=False)
-    assert run("fit", tile_folder, "-o", tmp_path / "model", *FIT, "--labels", tmp_path / "labels.csv")[0] == 0
+    assert (
+        run(
+            "fit",
+            tile_folder,
+            "-o",
+            tmp_path / "model",
+            *FIT,
+            "--labels",
+            tmp_path / "labels.csv",
+        )[0]
+        == 0
+    )
     assert load(tmp_path / "model").classes_.tolist() == ["left hand", "right hand"]
 
 
 def test_fit_with_recordings_to_validate_on(tile_folder, tmp_path):
     for player, midi in (("Low", 41), ("High", 77)):
         (tmp_path / "others" / player).mkdir(parents=True)
-        soundfile.write(tmp_path / "others" / player / "a.wav", make_wave(midi, seed=7), RATE)
+        soundfile.write(
+            tmp_path / "others" / player / "a.wav", make_wave(midi, seed=7), RATE
+        )
     words = ["--validation", tmp_path / "others"]
     assert run("fit", tile_folder, "-o", tmp_path / "model", *FIT, *words)[0] == 0
 
@@ -302,14 +421,28 @@ def test_fit_that_is_stopped_goes_on(tile_folder, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(module.Trainer, "_close_epoch", stop)
-    code, out, err = run(*words, "-o", tmp_path / "model", "--checkpoint", tmp_path / "state")
+    code, out, err = run(
+        *words, "-o", tmp_path / "model", "--checkpoint", tmp_path / "state"
+    )
     assert (code, out) == (130, "")
     assert err == "cqt2img: stopped. Run the same command again with --resume.\n"
     assert not (tmp_path / "model").exists()
-    assert run(*words, "-o", tmp_path / "model", "--checkpoint", tmp_path / "state", "--resume")[0] == 0
+    assert (
+        run(
+            *words,
+            "-o",
+            tmp_path / "model",
+            "--checkpoint",
+            tmp_path / "state",
+            "--resume",
+        )[0]
+        == 0
+    )
     assert entries == [1, 2, 2, 3], "the first epoch was not done again"
     for name in ("model.safetensors",):
-        assert (tmp_path / "model" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "model" / name).read_bytes() == (
+            tmp_path / "whole" / name
+        ).read_bytes()
     assert (tmp_path / "state" / "history.csv").read_text().count("\n") == 4
 
 
@@ -321,19 +454,34 @@ def one_bad(folder, tmp_path):
 
 
 def test_fit_stops_at_a_bad_recording(main, one_bad, spec_file, tmp_path):
-    code, out, err = main("fit", one_bad, "-o", tmp_path / "model", *FIT, "--preset", spec_file)
+    code, out, err = main(
+        "fit", one_bad, "-o", tmp_path / "model", *FIT, "--preset", spec_file
+    )
     assert (code, out) == (1, "")
-    assert err.startswith("cqt2img: fit: X must hold readable recordings, got one that cannot be read: ")
+    assert err.startswith(
+        "cqt2img: fit: X must hold readable recordings, got one that cannot be read: "
+    )
     assert err.count("\n") == 1
     assert not (tmp_path / "model").exists()
 
 
 def test_fit_leaves_a_bad_recording_out(one_bad, spec_file, tmp_path):
-    code, out, err = run("fit", one_bad, "-o", tmp_path / "model", *FIT, "--preset", spec_file, "--skip-bad")
+    code, out, err = run(
+        "fit",
+        one_bad,
+        "-o",
+        tmp_path / "model",
+        *FIT,
+        "--preset",
+        spec_file,
+        "--skip-bad",
+    )
     assert code == 3
     assert out.endswith(f"model of 3 classes in {tmp_path / 'model'}\n")
     assert err.startswith("left out: load_wave: path must hold audio, got ")
-    assert [row["reason"] for row in load(tmp_path / "model").skipped_] == ["empty_file"]
+    assert [row["reason"] for row in load(tmp_path / "model").skipped_] == [
+        "empty_file"
+    ]
 
 
 def test_fit_looks_at_the_name_of_the_model_first(main, tmp_path):
@@ -349,17 +497,27 @@ def test_fit_looks_at_the_name_of_the_model_first(main, tmp_path):
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_predict_writes_one_row_per_clip(clips, saved, tmp_path, suffix):
     path = tmp_path / f"answers{suffix}"
-    code, out, err = run("predict", clips, "-m", saved, "-o", path, "--top-k", "2", "-q")
+    code, out, err = run(
+        "predict", clips, "-m", saved, "-o", path, "--top-k", "2", "-q"
+    )
     assert (code, out) == (3, "")
     assert err.splitlines()[-1] == "1 of 3 recordings could not be read"
-    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True)}[suffix]
+    read = {
+        ".csv": pd.read_csv,
+        ".parquet": pd.read_parquet,
+        ".jsonl": lambda p: pd.read_json(p, lines=True),
+    }[suffix]
     found, expected = read(path), load(saved).identify(clips, 2)
     assert list(found) == list(expected)
     assert found["path"].tolist() == [str(clips / f"{name}.wav") for name in "abc"]
     assert found["status"].tolist() == ["ok", "error", "ok"]
     assert found["label"].dropna().tolist() == expected["label"].dropna().tolist()
-    np.testing.assert_allclose(found["probability"], expected["probability"].astype(float), atol=1e-6)
-    assert found.loc[1, ["label", "probability", "label_2", "probability_2"]].isna().all()
+    np.testing.assert_allclose(
+        found["probability"], expected["probability"].astype(float), atol=1e-6
+    )
+    assert (
+        found.loc[1, ["label", "probability", "label_2", "probability_2"]].isna().all()
+    )
     assert found.loc[1, "reason"] == "silent"
 
 
@@ -368,11 +526,21 @@ def test_predict_prints_a_table(clips, saved):
     lines = out.splitlines()
     assert (code, err) == (0, "")
     assert lines[0].split()[:3] == ["path", "label", "probability"]
-    assert [line.split()[0] for line in lines[1:]] == [str(clips / "a.wav"), str(clips / "c.wav")]
+    assert [line.split()[0] for line in lines[1:]] == [
+        str(clips / "a.wav"),
+        str(clips / "c.wav"),
+    ]
 
 
 def test_predict_tiles_and_label_tracks(clips, saved, tmp_path):
-    words = ["-o", tmp_path / "a.csv", "--tiles", tmp_path / "t.csv", "--audacity", tmp_path / "tracks"]
+    words = [
+        "-o",
+        tmp_path / "a.csv",
+        "--tiles",
+        tmp_path / "t.csv",
+        "--audacity",
+        tmp_path / "tracks",
+    ]
     assert run("predict", clips, "-m", saved, *words)[0] == 3
     tiles = pd.read_csv(tmp_path / "t.csv")
     assert tiles["path"].nunique() == 3
@@ -380,21 +548,36 @@ def test_predict_tiles_and_label_tracks(clips, saved, tmp_path):
     tracks = sorted(path.name for path in (tmp_path / "tracks").iterdir())
     assert tracks == ["a.wav.txt", "c.wav.txt"]
     last = (tmp_path / "tracks" / "a.wav.txt").read_text().splitlines()[-1].split("\t")
-    assert float(last[1]) == tiles.loc[tiles["path"] == str(clips / "a.wav"), "end_seconds"].max()
+    assert (
+        float(last[1])
+        == tiles.loc[tiles["path"] == str(clips / "a.wav"), "end_seconds"].max()
+    )
 
 
 def test_predict_a_missing_file_among_others(clips, saved, tmp_path):
-    code, _, err = run("predict", clips / "a.wav", clips / "gone.wav", "-m", saved, "-o", tmp_path / "a.csv")
+    code, _, err = run(
+        "predict",
+        clips / "a.wav",
+        clips / "gone.wav",
+        "-m",
+        saved,
+        "-o",
+        tmp_path / "a.csv",
+    )
     assert code == 3
     assert err.startswith("vanished: ")
     assert pd.read_csv(tmp_path / "a.csv")["status"].tolist() == ["ok", "error"]
 
 
 def test_predict_one_missing_file(saved, tmp_path):
-    code, _, err = run("predict", tmp_path / "gone.flac", "-m", saved, "-o", tmp_path / "a.csv")
+    code, _, err = run(
+        "predict", tmp_path / "gone.flac", "-m", saved, "-o", tmp_path / "a.csv"
+    )
     assert code == 3
     assert err.startswith("vanished: ")
-    assert pd.read_csv(tmp_path / "a.csv")[["status", "reason"]].values.tolist() == [["error", "vanished"]]
+    assert pd.read_csv(tmp_path / "a.csv")[["status", "reason"]].values.tolist() == [
+        ["error", "vanished"]
+    ]
 
 
 @pytest.mark.parametrize("option", ["-o", "--tiles"])
@@ -410,31 +593,57 @@ def test_predict_spares_what_it_reads(main, tmp_path, option):
 
 @pytest.mark.parametrize("option", ["-o", "--tiles"])
 def test_predict_spares_the_manifest_of_tiles(main, tile_folder, option):
-    written, before = tile_folder / "recordings.csv", (tile_folder / "recordings.csv").read_bytes()
+    written, before = (
+        tile_folder / "recordings.csv",
+        (tile_folder / "recordings.csv").read_bytes(),
+    )
     rule = "predict: a table must spare what is read"
-    message = f"{rule}, got {str(written)!r}, in a folder of tiles. Choose another name."
-    assert main("predict", tile_folder, "-m", "gone", option, written) == (1, "", f"cqt2img: {message}\n")
+    message = (
+        f"{rule}, got {str(written)!r}, in a folder of tiles. Choose another name."
+    )
+    assert main("predict", tile_folder, "-m", "gone", option, written) == (
+        1,
+        "",
+        f"cqt2img: {message}\n",
+    )
     assert written.read_bytes() == before
 
 
 def test_predict_two_tables_of_one_name(main, tmp_path):
     path = tmp_path / "a.csv"
     message = f"predict: --out and --tiles must be two files, got {str(path)!r} twice. Rename one."
-    assert main("predict", "x", "-m", "gone", "-o", path, "--tiles", path) == (1, "", f"cqt2img: {message}\n")
+    assert main("predict", "x", "-m", "gone", "-o", path, "--tiles", path) == (
+        1,
+        "",
+        f"cqt2img: {message}\n",
+    )
 
 
 def test_manifest_stands_for_its_folder(tile_folder, saved, tmp_path):
-    for source, name in ((tile_folder, "folder.csv"), (tile_folder / "recordings.csv", "manifest.csv")):
+    for source, name in (
+        (tile_folder, "folder.csv"),
+        (tile_folder / "recordings.csv", "manifest.csv"),
+    ):
         assert run("predict", source, "-m", saved, "-o", tmp_path / name)[0] == 0
-    assert (tmp_path / "folder.csv").read_text() == (tmp_path / "manifest.csv").read_text()
-    assert run("fit", tile_folder / "recordings.csv", "-o", tmp_path / "model", *FIT)[0] == 0
+    assert (tmp_path / "folder.csv").read_text() == (
+        tmp_path / "manifest.csv"
+    ).read_text()
+    assert (
+        run("fit", tile_folder / "recordings.csv", "-o", tmp_path / "model", *FIT)[0]
+        == 0
+    )
     assert load(tmp_path / "model").spec_ == open_tiles(tile_folder).spec
 
 
 def test_predict_prints_names_that_are_not_utf8(clips, saved):
     (clips / "a.wav").rename(clips / "old\udce9.wav")
     done = outside(
-        "predict", clips / "old\udce9.wav", "-m", saved, "-q", env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+        "predict",
+        clips / "old\udce9.wav",
+        "-m",
+        saved,
+        "-q",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "old\\udce9.wav" in done.stdout
@@ -443,10 +652,21 @@ def test_predict_prints_names_that_are_not_utf8(clips, saved):
 def test_predict_from_outside(clips, saved, tmp_path):
     """The whole way, from another folder, with a relative name and a name that is not ASCII."""
     (clips / "a.wav").rename(clips / "Björk – live.wav")
-    words = ["predict", "Björk – live.wav", "-m", saved, "-o", tmp_path / "answers.jsonl", "-q"]
+    words = [
+        "predict",
+        "Björk – live.wav",
+        "-m",
+        saved,
+        "-o",
+        tmp_path / "answers.jsonl",
+        "-q",
+    ]
     done = outside(*words, cwd=clips)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    (row,) = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    (row,) = [
+        json.loads(line)
+        for line in (tmp_path / "answers.jsonl").read_text().splitlines()
+    ]
     assert (row["path"], row["status"]) == ("Björk – live.wav", "ok")
     assert row["label"] in {"High", "Low", "Middle"}
 
@@ -455,19 +675,42 @@ def test_predict_from_outside(clips, saved, tmp_path):
 
 
 def test_evaluate(tile_folder, saved, tmp_path):
-    code, out, err = run("evaluate", tile_folder, "-m", saved, "-o", tmp_path / "scores")
+    code, out, err = run(
+        "evaluate", tile_folder, "-m", saved, "-o", tmp_path / "scores"
+    )
     scores = load(saved).evaluate(tile_folder)
     assert (code, out, err) == (0, f"{scores}\n", "")
     assert "WARNING: 9 of these groups were in training" in out
-    tables = {"answers.csv", "classes.csv", "confusion.csv", "groups.csv", "evaluation.json"}
-    plots = {f"{name}.png" for name in ("classes", "confusion", "reliability", "risk-coverage", "seconds")}
+    tables = {
+        "answers.csv",
+        "classes.csv",
+        "confusion.csv",
+        "groups.csv",
+        "evaluation.json",
+    }
+    plots = {
+        f"{name}.png"
+        for name in ("classes", "confusion", "reliability", "risk-coverage", "seconds")
+    }
     assert {path.name for path in (tmp_path / "scores").iterdir()} == tables | plots
-    assert json.loads((tmp_path / "scores" / "evaluation.json").read_text()) == scores.to_dict()
+    assert (
+        json.loads((tmp_path / "scores" / "evaluation.json").read_text())
+        == scores.to_dict()
+    )
     assert (tmp_path / "scores" / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_evaluate_against_another_model(tile_folder, saved, tmp_path):
-    code, out, err = run("evaluate", tile_folder, "-m", saved, "--against", saved, "-o", tmp_path / "scores")
+    code, out, err = run(
+        "evaluate",
+        tile_folder,
+        "-m",
+        saved,
+        "--against",
+        saved,
+        "-o",
+        tmp_path / "scores",
+    )
     assert (code, err) == (0, "")
     assert "difference +0.000  (95 % interval" in out
     assert (tmp_path / "scores" / "comparison.csv").is_file()
@@ -479,10 +722,14 @@ def test_evaluate_against_another_model(tile_folder, saved, tmp_path):
 def test_audit(folder, tmp_path):
     code, out, err = run("audit", folder, "-o", tmp_path / "audit", "-q")
     assert (code, err) == (0, "")
-    assert out.startswith("18 recordings in 9 groups, 3 classes\n\nNothing was found that would make a score")
+    assert out.startswith(
+        "18 recordings in 9 groups, 3 classes\n\nNothing was found that would make a score"
+    )
     assert "\n  groups held out  " in out
     assert (tmp_path / "audit" / "index.html").is_file()
-    assert out.rstrip().endswith(f"The whole of it is in {tmp_path / 'audit' / 'index.html'}")
+    assert out.rstrip().endswith(
+        f"The whole of it is in {tmp_path / 'audit' / 'index.html'}"
+    )
 
 
 def test_audit_of_a_model_and_a_bad_file(folder, saved, tmp_path):
@@ -508,7 +755,9 @@ def test_evaluate_counts_what_cannot_be_read(clips, saved, tmp_path):
 def test_evaluate_by_a_column(clips, saved, tmp_path):
     labels = tmp_path / "labels.csv"
     labels.write_text("path,label,tour\na.wav,Low,1\nc.wav,Low,1\n")
-    code, out, _ = run("evaluate", clips, "-m", saved, "--labels", labels, "--group-by", "tour")
+    code, out, _ = run(
+        "evaluate", clips, "-m", saved, "--labels", labels, "--group-by", "tour"
+    )
     assert code == 0
     assert out.startswith("2 recordings in 1 groups, 3 classes\n")
 
@@ -516,7 +765,9 @@ def test_evaluate_by_a_column(clips, saved, tmp_path):
 def test_evaluate_without_labels(main, clips, saved):
     code, out, err = main("evaluate", clips, "-m", saved)
     assert (code, out) == (1, "")
-    assert err.startswith("cqt2img: evaluate: y must label every recording, got none for 3 of 3, first ")
+    assert err.startswith(
+        "cqt2img: evaluate: y must label every recording, got none for 3 of 3, first "
+    )
     assert err.count("\n") == 1
 
 
@@ -527,7 +778,17 @@ def test_backbones_are_listed():
     code, out, _ = run("backbones")
     lines = out.splitlines()
     assert code == 0
-    assert lines[0].split() == ["backbone", "weights", "parameters", "GMACs", "time", "good", "for"]
-    assert [line.split()[0] for line in lines[1:]] == cqt2img.list_backbones()["name"].tolist()
+    assert lines[0].split() == [
+        "backbone",
+        "weights",
+        "parameters",
+        "GMACs",
+        "time",
+        "good",
+        "for",
+    ]
+    assert [line.split()[0] for line in lines[1:]] == cqt2img.list_backbones()[
+        "name"
+    ].tolist()
     assert lines[1].split()[:6] == ["notes", "own", "0.06", "M", "0.45", "0.3"]
     assert lines[2].split()[:6] == ["resnet18", "imagenet", "11.18", "M", "1.78", "1.0"]

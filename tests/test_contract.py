@@ -9,7 +9,12 @@ import pytest
 import torch
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict, cross_val_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    cross_val_predict,
+    cross_val_score,
+)
 from sklearn.utils import estimator_checks
 
 from cqt2img.classifier import Classifier, load
@@ -35,13 +40,32 @@ CHECKS = [
     "check_set_params",
     "check_valid_tag_types",
 ]
-METHODS = ["predict", "predict_proba", "embed", "predict_tiles", "identify", "answers", "score", "evaluate", "save"]
-BAD = ["silent", "too_short", "non_finite", "truncated", "empty_file", "unsupported_or_corrupt"]
+METHODS = [
+    "predict",
+    "predict_proba",
+    "embed",
+    "predict_tiles",
+    "identify",
+    "answers",
+    "score",
+    "evaluate",
+    "save",
+]
+BAD = [
+    "silent",
+    "too_short",
+    "non_finite",
+    "truncated",
+    "empty_file",
+    "unsupported_or_corrupt",
+]
 
 
 def lines(n=12, **words):
     """Recordings with a low and with a high line, by turns."""
-    return [make_cqt((10, 45)[k % 2] + k % 3, 40 + k, seed=k, **words) for k in range(n)]
+    return [
+        make_cqt((10, 45)[k % 2] + k % 3, 40 + k, seed=k, **words) for k in range(n)
+    ]
 
 
 Y = ["low", "high"] * 6
@@ -76,8 +100,17 @@ def test_is_a_classifier():
 
 
 def test_constructor_stores_and_does_nothing_more():
-    strange = {"backbone": object(), "weights": object(), "spec": [1], "in_chans": "x", "epochs": -1,
-               "batch_size": None, "learning_rate": "fast", "augment": 3, "random_state": "now"}  # fmt: skip
+    strange = {
+        "backbone": object(),
+        "weights": object(),
+        "spec": [1],
+        "in_chans": "x",
+        "epochs": -1,
+        "batch_size": None,
+        "learning_rate": "fast",
+        "augment": 3,
+        "random_state": "now",
+    }
     model = Classifier(**strange)
     assert all(getattr(model, name) is value for name, value in strange.items())
     assert set(vars(model)) == set(model.get_params())
@@ -106,7 +139,9 @@ def test_not_fitted_comes_before_the_input(method, tmp_path, classifier):
             raise AssertionError("the input was touched")
 
     with pytest.raises(NotFittedError):
-        getattr(classifier, method)(tmp_path / "gone" if method == "save" else Untouchable())
+        getattr(classifier, method)(
+            tmp_path / "gone" if method == "save" else Untouchable()
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,9 +153,19 @@ def test_fit_gives_itself_and_names_that_end_in_an_underscore(classifier):
     assert classifier.fit(lines(), Y) is classifier
     made = set(vars(classifier)) - set(before)
     assert made == {
-        "architecture_", "classes_", "enrolled_", "open_set_", "fingerprints_", "references_", "groups_", "history_",
-        "network_", "skipped_", "spec_", "temperature_",
-    }  # fmt: skip
+        "architecture_",
+        "classes_",
+        "enrolled_",
+        "open_set_",
+        "fingerprints_",
+        "references_",
+        "groups_",
+        "history_",
+        "network_",
+        "skipped_",
+        "spec_",
+        "temperature_",
+    }
     assert {name: getattr(classifier, name) for name in before} == before
     assert classifier.classes_.tolist() == ["high", "low"]
     assert len(classifier.history_) == classifier.epochs
@@ -141,7 +186,10 @@ def losses(model):
 @pytest.mark.parametrize("augment", ["none", "album"])
 def test_same_seed_same_model(options, augment):
     X = lines()
-    models = [Classifier(**{**options, "augment": augment, "random_state": s}).fit(X, Y) for s in (3, 3, 4)]
+    models = [
+        Classifier(**{**options, "augment": augment, "random_state": s}).fit(X, Y)
+        for s in (3, 3, 4)
+    ]
     assert losses(models[0]) == losses(models[1]) != losses(models[2])
     proba = [model.predict_proba(X) for model in models]
     np.testing.assert_array_equal(proba[0], proba[1])
@@ -184,7 +232,16 @@ def test_a_refit_that_goes_astray_leaves_the_model_of_before(options):
     np.testing.assert_array_equal(model.predict_proba(lines()), before)
 
 
-@pytest.mark.parametrize("names", [["b", "a"], ["Über", "Ångström"], [7, 3], [np.int64(1), np.int64(0)], [True, False]])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["b", "a"],
+        ["Über", "Ångström"],
+        [7, 3],
+        [np.int64(1), np.int64(0)],
+        [True, False],
+    ],
+)
 def test_labels_of_any_kind_in_any_order(options, names):
     y = [names[n % 2] for n in range(12)]
     model = Classifier(**{**options, "epochs": 8}).fit(lines(), y)
@@ -231,18 +288,24 @@ def test_lengths_differ(classifier):
 @pytest.mark.parametrize("bad", [-0.1, 1.0, 1.5, "half", None, float("nan")])
 @pytest.mark.parametrize("name", ["validation_fraction", "label_smoothing"])
 def test_parts_lie_between_nothing_and_all(classifier, name, bad):
-    message = f"fit: {name} must be a number from 0 to below 1, got {bad!r}. Choose another."
+    message = (
+        f"fit: {name} must be a number from 0 to below 1, got {bad!r}. Choose another."
+    )
     with raises_exactly(InputError, message):
         classifier.set_params(**{name: bad}).fit(lines(), Y)
 
 
 def test_on_error_is_one_of_two(classifier):
-    with raises_exactly(InputError, "fit: on_error must be 'raise' or 'skip', got 'ignore'. Choose one."):
+    with raises_exactly(
+        InputError, "fit: on_error must be 'raise' or 'skip', got 'ignore'. Choose one."
+    ):
         classifier.set_params(on_error="ignore").fit(lines(), Y)
 
 
 def test_arguments_are_checked_before_the_recordings(classifier):
-    with raises_exactly(InputError, "fit: epochs must be a whole number from 1, got 0. Choose another."):
+    with raises_exactly(
+        InputError, "fit: epochs must be a whole number from 1, got 0. Choose another."
+    ):
         classifier.set_params(epochs=0).fit("nowhere")
 
 
@@ -256,8 +319,19 @@ def test_loss_that_is_no_number(options):
 
 def test_weights_that_are_no_numbers(options):
     """The loss is finite, for the step that broke the weights was the last one."""
-    model = Classifier(**{**options, "learning_rate": 1e19, "epochs": 1, "batch_size": 64, "validation_fraction": 0})
-    with pytest.raises(TrainingError, match=r"^fit: (loss must stay a|the network must give finite) number"):
+    model = Classifier(
+        **{
+            **options,
+            "learning_rate": 1e19,
+            "epochs": 1,
+            "batch_size": 64,
+            "validation_fraction": 0,
+        }
+    )
+    with pytest.raises(
+        TrainingError,
+        match=r"^fit: (loss must stay a|the network must give finite) number",
+    ):
         model.fit(lines(), Y).predict(lines())
     assert not hasattr(model, "network_")
 
@@ -265,7 +339,9 @@ def test_weights_that_are_no_numbers(options):
 def test_validation_given(options):
     X = lines()
     model = Classifier(**options).fit(X[:8], Y[:8], validation=(X[8:], Y[8:]))
-    assert all(entry["valid_accuracy"] in (0, 0.25, 0.5, 0.75, 1) for entry in model.history_)
+    assert all(
+        entry["valid_accuracy"] in (0, 0.25, 0.5, 0.75, 1) for entry in model.history_
+    )
     assert sorted(model.groups_) == sorted([f"array {n}" for n in range(8)])
 
 
@@ -281,8 +357,12 @@ def test_validation_with_a_strange_label(classifier):
 def test_validation_folder(options, tile_folder):
     table = list_recordings(tile_folder)
     kept = table["group"].str.endswith("2")
-    model = Classifier(**{**options, "epochs": 1}).fit(table[~kept], validation=table[kept])
-    assert model.history_[0]["valid_accuracy"] * 6 == pytest.approx(round(model.history_[0]["valid_accuracy"] * 6))
+    model = Classifier(**{**options, "epochs": 1}).fit(
+        table[~kept], validation=table[kept]
+    )
+    assert model.history_[0]["valid_accuracy"] * 6 == pytest.approx(
+        round(model.history_[0]["valid_accuracy"] * 6)
+    )
 
 
 def test_validation_that_holds_training_recordings(options, tile_folder):
@@ -349,7 +429,9 @@ def test_groups_are_kept_whole(options, monkeypatch, tile_folder):
 
 
 def test_groups_of_training_are_remembered(model, folder):
-    assert model.groups_.tolist() == [f"{p}/album {n}" for p in ("High", "Low", "Middle") for n in range(3)]
+    assert model.groups_.tolist() == [
+        f"{p}/album {n}" for p in ("High", "Low", "Middle") for n in range(3)
+    ]
 
 
 # scikit-learn's tools
@@ -358,7 +440,9 @@ def test_groups_of_training_are_remembered(model, folder):
 def test_what_the_weights_met_before_is_remembered(options, tile_folder, saved):
     whole, table = load(saved), list_recordings(tile_folder)
     later = table[table["group"].isin(table.groupby("label")["group"].last())]
-    model = Classifier(**{**options, "weights": saved, "epochs": 1, "validation_fraction": 0}).fit(later)
+    model = Classifier(
+        **{**options, "weights": saved, "epochs": 1, "validation_fraction": 0}
+    ).fit(later)
     assert set(model.groups_) == set(whole.groups_) > set(later["group"])
     assert model.fingerprints_ == whole.fingerprints_
     assert set(model.evaluate(table).known_groups) == set(whole.groups_)
@@ -373,7 +457,9 @@ def test_some_of_the_tiles(options, tile_folder):
     assert model.classes_.tolist() == ["Low", "Middle"]
     assert model.skipped_ == []
     few = tiles.select([3, 1])
-    np.testing.assert_array_equal(model.predict_proba(few), model.predict_proba(tiles)[[3, 1]])
+    np.testing.assert_array_equal(
+        model.predict_proba(few), model.predict_proba(tiles)[[3, 1]]
+    )
     assert list_recordings(few)["tiles"].notna().all()  # nothing is drawn again
 
 
@@ -385,9 +471,18 @@ def test_rows_that_are_not_of_the_recordings(tile_folder):
     n = len(tiles.recordings)
     mask = tiles.tiles["label"] == "Low"
     for bad, told in (
-        (mask, f"be a mask of recordings, which has {n} rows, got {len(mask)} of another table"),
-        (mask.to_numpy()[:3], f"be a mask of recordings, which has {n} rows, got 3 of another table"),
-        ((tiles.recordings["label"] == "Low").astype(int), "be of recordings, each once, got one of them twice"),
+        (
+            mask,
+            f"be a mask of recordings, which has {n} rows, got {len(mask)} of another table",
+        ),
+        (
+            mask.to_numpy()[:3],
+            f"be a mask of recordings, which has {n} rows, got 3 of another table",
+        ),
+        (
+            (tiles.recordings["label"] == "Low").astype(int),
+            "be of recordings, each once, got one of them twice",
+        ),
         ([1, 1], "be of recordings, each once, got one of them twice"),
         ([0, 99], "be of recordings, each once, got 99"),
         (["Monk"], "be of recordings, each once, got 'Monk'"),
@@ -398,32 +493,46 @@ def test_rows_that_are_not_of_the_recordings(tile_folder):
         with raises_exactly(InputError, f"TileSet.select: rows must {told}. {WAY}"):
             tiles.select(bad)
     late = tiles.select(tiles.recordings["label"] == "Middle")
-    with raises_exactly(InputError, f"TileSet.select: rows must be of recordings, each once, got 0. {WAY}"):
+    with raises_exactly(
+        InputError,
+        f"TileSet.select: rows must be of recordings, each once, got 0. {WAY}",
+    ):
         late.select([0])
-    assert late.select(late.recordings["label"] == "Middle").recordings.equals(late.recordings)
+    assert late.select(late.recordings["label"] == "Middle").recordings.equals(
+        late.recordings
+    )
     assert len(tiles.select([]).recordings) == 0
 
 
 @pytest.mark.parametrize("word", ["none", "imagenet"])
-def test_a_folder_of_that_name_is_no_weights(options, tile_folder, tmp_path, monkeypatch, word):
+def test_a_folder_of_that_name_is_no_weights(
+    options, tile_folder, tmp_path, monkeypatch, word
+):
     (tmp_path / word).mkdir()
     monkeypatch.chdir(tmp_path)
     if word == "imagenet":
         real = build_network
-        monkeypatch.setattr("cqt2img.classifier.build_network", lambda *a: real(*a[:3], None, *a[4:]))
+        monkeypatch.setattr(
+            "cqt2img.classifier.build_network", lambda *a: real(*a[:3], None, *a[4:])
+        )
     model = Classifier(**{**options, "weights": word, "epochs": 1}).fit(tile_folder)
     assert len(model.groups_) == 9
 
 
 @pytest.mark.parametrize("bad", [5, True, [1], {}])
 def test_weights_are_a_word_or_a_file(options, tile_folder, bad):
-    with raises_exactly(InputError, f"Classifier: weights must be 'imagenet', None or a file, got {bad!r}. {WAYS}"):
+    with raises_exactly(
+        InputError,
+        f"Classifier: weights must be 'imagenet', None or a file, got {bad!r}. {WAYS}",
+    ):
         Classifier(**{**options, "weights": bad}).fit(tile_folder)
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "memory"])
 @pytest.mark.parametrize("bad", ["file", "file/below", "x" * 300, "a\0b", 5, ""])
-def test_folders_are_looked_at_before_anything_is_drawn(options, tile_folder, tmp_path, monkeypatch, name, bad):
+def test_folders_are_looked_at_before_anything_is_drawn(
+    options, tile_folder, tmp_path, monkeypatch, name, bad
+):
     (tmp_path / "file").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cqt2img.classifier.list_train_validation", None)
@@ -433,23 +542,32 @@ def test_folders_are_looked_at_before_anything_is_drawn(options, tile_folder, tm
     else:
         message = f"check_folder: path must be a folder that can be written, got {bad!r}. Choose another place."
     with raises_exactly(InputError, message):
-        Classifier(**{**options, **words}).fit(tile_folder, **({"checkpoint": bad} if name == "checkpoint" else {}))
+        Classifier(**{**options, **words}).fit(
+            tile_folder, **({"checkpoint": bad} if name == "checkpoint" else {})
+        )
 
 
-@pytest.mark.parametrize(("value", "told"), [(float("nan"), "NaN"), (0.0, "the same for all")])
+@pytest.mark.parametrize(
+    ("value", "told"), [(float("nan"), "NaN"), (0.0, "the same for all")]
+)
 @pytest.mark.parametrize("words", [{"finetune": "head"}, {"head_first": True}])
 def test_a_body_that_hears_nothing(options, tile_folder, tmp_path, value, told, words):
     network = build_network("test_resnet", 3, options["spec"])
     state = {
-        k: torch.full_like(v, value) if v.is_floating_point() else v for k, v in network.backbone.state_dict().items()
+        k: torch.full_like(v, value) if v.is_floating_point() else v
+        for k, v in network.backbone.state_dict().items()
     }
     torch.save(state, tmp_path / "w.pth")
     message = f"fit: weights must give features that differ from tile to tile, got {told}. Choose other weights."
     with raises_exactly(InputError, message):
-        Classifier(**{**options, "weights": tmp_path / "w.pth", **words}).fit(tile_folder)
+        Classifier(**{**options, "weights": tmp_path / "w.pth", **words}).fit(
+            tile_folder
+        )
 
 
-def test_a_memory_that_holds_something_else_is_not_trusted(options, tile_folder, tmp_path):
+def test_a_memory_that_holds_something_else_is_not_trusted(
+    options, tile_folder, tmp_path
+):
     import joblib
 
     words = {**options, "finetune": "head", "memory": tmp_path}
@@ -459,21 +577,34 @@ def test_a_memory_that_holds_something_else_is_not_trusted(options, tile_folder,
     for n, path in enumerate(kept):
         joblib.dump(["nonsense", np.zeros((7, 3), np.float32)][n % 2], path)
     again = Classifier(**words).fit(tile_folder)
-    assert torch.equal(first.network_.backbone.get_classifier().weight, again.network_.backbone.get_classifier().weight)
+    assert torch.equal(
+        first.network_.backbone.get_classifier().weight,
+        again.network_.backbone.get_classifier().weight,
+    )
 
 
 def test_the_best_weights_of_a_checkpoint_are_a_start(options, tile_folder, tmp_path):
     model = Classifier(**options).fit(tile_folder, checkpoint=tmp_path / "state")
-    words = {**options, "weights": tmp_path / "state" / "best.safetensors", "finetune": "head"}
+    words = {
+        **options,
+        "weights": tmp_path / "state" / "best.safetensors",
+        "finetune": "head",
+    }
     other = Classifier(**words).fit(tile_folder)
-    assert all(torch.equal(v, model.network_.state_dict()[k]) for k, v in body(other).items())
+    assert all(
+        torch.equal(v, model.network_.state_dict()[k]) for k, v in body(other).items()
+    )
 
 
 def test_grid_search_over_specs(options, small, paths):
     y = [path.split("/")[-3] for path in paths]
     groups = [path.rsplit("/", 1)[0] for path in paths]
     taller = replace(small, height=72)
-    search = GridSearchCV(Classifier(**{**options, "epochs": 1}), {"spec": [small, taller]}, cv=GroupKFold(2))
+    search = GridSearchCV(
+        Classifier(**{**options, "epochs": 1}),
+        {"spec": [small, taller]},
+        cv=GroupKFold(2),
+    )
     search.fit(paths, y, groups=groups)
     assert search.best_params_["spec"] in (small, taller)
     assert search.best_estimator_.spec_ == search.best_params_["spec"]
@@ -487,7 +618,9 @@ def test_cross_validation_over_groups(options):
     named = cross_val_predict(model, lines(), Y, groups=groups, cv=GroupKFold(2))
     assert set(named) <= {"low", "high"}
     assert len(named) == 12
-    proba = cross_val_predict(model, lines(), Y, groups=groups, cv=GroupKFold(2), method="predict_proba")
+    proba = cross_val_predict(
+        model, lines(), Y, groups=groups, cv=GroupKFold(2), method="predict_proba"
+    )
     assert proba.shape == (12, 2)
     np.testing.assert_allclose(proba.sum(axis=1), 1, atol=1e-6)
     assert len(cross_val_score(model, lines(), Y, groups=groups, cv=GroupKFold(2))) == 2
@@ -501,7 +634,9 @@ def test_fitted_model_knows_its_players(model, tile_folder):
     proba = model.predict_proba(tile_folder)
     assert proba.dtype == np.float32
     np.testing.assert_allclose(proba.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_array_equal(model.predict(tile_folder), model.classes_[proba.argmax(axis=1)])
+    np.testing.assert_array_equal(
+        model.predict(tile_folder), model.classes_[proba.argmax(axis=1)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -523,21 +658,32 @@ def forms(folder, tile_folder, paths, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("form", ["Path", "list", "array", "strings", "csv", "data frame", "tile folder", "TileSet"])
+@pytest.mark.parametrize(
+    "form",
+    ["Path", "list", "array", "strings", "csv", "data frame", "tile folder", "TileSet"],
+)
 def test_every_form_of_the_same_recordings_gives_the_same_answers(model, forms, form):
-    np.testing.assert_array_equal(model.predict_proba(forms[form]), model.predict_proba(forms["folder"]))
+    np.testing.assert_array_equal(
+        model.predict_proba(forms[form]), model.predict_proba(forms["folder"])
+    )
 
 
-@pytest.mark.parametrize("form", ["list", "csv", "data frame", "tile folder", "TileSet"])
+@pytest.mark.parametrize(
+    "form", ["list", "csv", "data frame", "tile folder", "TileSet"]
+)
 def test_every_form_of_the_same_recordings_trains_the_same_model(options, forms, form):
     plain = Classifier(**{**options, "epochs": 2})
-    expected = clone(plain).fit(forms["tile folder"] if form in ("list", "csv", "data frame") else forms["csv"])
+    expected = clone(plain).fit(
+        forms["tile folder"] if form in ("list", "csv", "data frame") else forms["csv"]
+    )
     y = [path.split("/")[-3] for path in forms["list"]]
     groups = [path.rsplit("/", 1)[0] for path in forms["list"]]
     plain.fit(forms[form], y, groups) if form == "list" else plain.fit(forms[form])
     assert losses(plain) == losses(expected)
     assert plain.classes_.tolist() == expected.classes_.tolist()
-    np.testing.assert_array_equal(*(m.predict_proba(forms["tile folder"]) for m in (plain, expected)))
+    np.testing.assert_array_equal(
+        *(m.predict_proba(forms["tile folder"]) for m in (plain, expected))
+    )
 
 
 def test_cqt_arrays_and_npy_files_give_the_same_answers(options, tmp_path):
@@ -549,13 +695,19 @@ def test_cqt_arrays_and_npy_files_give_the_same_answers(options, tmp_path):
     expected = model.predict_proba(X)
     np.testing.assert_array_equal(model.predict_proba(files), expected)
     np.testing.assert_array_equal(model.predict_proba(tmp_path), expected)
-    np.testing.assert_array_equal(model.predict_proba(np.stack([c[:, :40] for c in X])),
-                                  model.predict_proba([c[:, :40] for c in X]))  # fmt: skip
+    np.testing.assert_array_equal(
+        model.predict_proba(np.stack([c[:, :40] for c in X])),
+        model.predict_proba([c[:, :40] for c in X]),
+    )
 
 
 def test_louder_recording_same_answer(options):
     model = Classifier(**options).fit(lines(), Y)
-    np.testing.assert_allclose(model.predict_proba([4 * c for c in lines()]), model.predict_proba(lines()), atol=1e-3)
+    np.testing.assert_allclose(
+        model.predict_proba([4 * c for c in lines()]),
+        model.predict_proba(lines()),
+        atol=1e-3,
+    )
 
 
 def test_neighbours_change_nothing(model, paths):
@@ -567,7 +719,9 @@ def test_neighbours_change_nothing(model, paths):
 def test_number_of_processes_changes_nothing(options):
     one, two = (Classifier(**{**options, "n_jobs": n}).fit(lines(), Y) for n in (1, 2))
     assert losses(one) == losses(two)
-    np.testing.assert_array_equal(one.predict_proba(lines()), two.predict_proba(lines()))
+    np.testing.assert_array_equal(
+        one.predict_proba(lines()), two.predict_proba(lines())
+    )
 
 
 def test_tiles_of_another_spec(model, tmp_path):
@@ -584,13 +738,16 @@ def test_tiles_of_another_spec(model, tmp_path):
 
 def test_single_array_is_refused(model):
     with raises_exactly(
-        InputError, "list_recordings: X must be a sequence of recordings, got one array of shape (60, 40). Write [cqt]."
+        InputError,
+        "list_recordings: X must be a sequence of recordings, got one array of shape (60, 40). Write [cqt].",
     ):
         model.predict(make_cqt(5))
 
 
 def test_nothing_to_predict(model):
-    with pytest.raises(InputError, match="list_recordings: X must hold recordings, got none in a list"):
+    with pytest.raises(
+        InputError, match="list_recordings: X must hold recordings, got none in a list"
+    ):
         model.predict([])
 
 
@@ -619,7 +776,11 @@ def test_bad_recordings_cost_themselves_alone(model, paths, bad_folder, place, n
     assert found["path"].tolist() == X
     assert (found["status"] == "error").tolist() == is_bad
     assert found.loc[is_bad, "reason"].tolist() == BAD
-    assert found.loc[is_bad, ["label", "probability", "label_2", "probability_3"]].isna().all(axis=None)
+    assert (
+        found.loc[is_bad, ["label", "probability", "label_2", "probability_3"]]
+        .isna()
+        .all(axis=None)
+    )
     assert (found.loc[is_bad, "message"].str.len() > 20).all()
     assert found.loc[~np.array(is_bad), ["reason", "message"]].eq("").all(axis=None)
     proba = model.predict_proba(X)
@@ -627,7 +788,9 @@ def test_bad_recordings_cost_themselves_alone(model, paths, bad_folder, place, n
     np.testing.assert_array_equal(proba[~np.array(is_bad)], model.predict_proba(good))
     named = model.predict(X)
     assert [label is None for label in named] == is_bad
-    assert [label for label in named if label is not None] == model.predict(good).tolist()
+    assert [label for label in named if label is not None] == model.predict(
+        good
+    ).tolist()
 
 
 def test_every_recording_is_bad(model, bad_folder):
@@ -637,7 +800,8 @@ def test_every_recording_is_bad(model, bad_folder):
     assert np.isnan(model.predict_proba(X)).all()
     assert model.identify(X)["reason"].tolist() == BAD
     with raises_exactly(
-        InputError, "evaluate: X must hold a recording that can be read, got none. See the reasons with identify."
+        InputError,
+        "evaluate: X must hold a recording that can be read, got none. See the reasons with identify.",
     ):
         model.evaluate(X, ["Low"] * len(BAD))
 
@@ -652,8 +816,12 @@ def test_embeddings_are_what_the_head_gets(model, paths, bad_folder):
     assert model.embed(bad).shape == (2, features.shape[1])
     head = model.network_.backbone.get_classifier()
     with torch.no_grad():
-        logits = head(torch.from_numpy(features[1:-1])).numpy()  # of the mean is the mean of the logits
-    assert model.classes_[logits.argmax(axis=1)].tolist() == model.predict(paths).tolist()
+        logits = head(
+            torch.from_numpy(features[1:-1])
+        ).numpy()  # of the mean is the mean of the logits
+    assert (
+        model.classes_[logits.argmax(axis=1)].tolist() == model.predict(paths).tolist()
+    )
 
 
 def test_alike_players_lie_near_each_other(model, tile_folder):
@@ -667,7 +835,11 @@ def test_alike_players_lie_near_each_other(model, tile_folder):
 def body(model):
     """Weights and statistics of a network below its head."""
     head = {id(v) for v in model.network_.backbone.get_classifier().parameters()}
-    return {k: v for k, v in model.network_.state_dict(keep_vars=True).items() if id(v) not in head}
+    return {
+        k: v
+        for k, v in model.network_.state_dict(keep_vars=True).items()
+        if id(v) not in head
+    }
 
 
 def test_head_alone(options, tile_folder, tmp_path):
@@ -681,46 +853,74 @@ def test_head_alone(options, tile_folder, tmp_path):
     ]
     assert model.score(tile_folder) > 0.8
     again = Classifier(**words).fit(tile_folder)
-    assert all(torch.equal(a, b) for a, b in zip(again.network_.parameters(), model.network_.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            again.network_.parameters(), model.network_.parameters(), strict=True
+        )
+    )
     model.save(tmp_path / "model")
-    np.testing.assert_array_equal(load(tmp_path / "model").embed(tile_folder), model.embed(tile_folder))
+    np.testing.assert_array_equal(
+        load(tmp_path / "model").embed(tile_folder), model.embed(tile_folder)
+    )
 
 
 def test_head_alone_goes_on_from_a_fine_tuned_model(options, tile_folder, saved):
-    model = Classifier(**{**options, "weights": saved, "finetune": "head"}).fit(tile_folder)
+    model = Classifier(**{**options, "weights": saved, "finetune": "head"}).fit(
+        tile_folder
+    )
     whole = load(saved)
-    assert all(torch.equal(v, whole.network_.state_dict()[k]) for k, v in body(model).items())
+    assert all(
+        torch.equal(v, whole.network_.state_dict()[k]) for k, v in body(model).items()
+    )
 
 
 @pytest.mark.parametrize("words", [{"memory": "features"}, {"checkpoint": "state"}])
-def test_features_are_kept_from_fit_to_fit(options, tile_folder, tmp_path, monkeypatch, words):
+def test_features_are_kept_from_fit_to_fit(
+    options, tile_folder, tmp_path, monkeypatch, words
+):
     monkeypatch.chdir(tmp_path)
     how = {"memory": words.get("memory"), "finetune": "head"}
     fit = {k: v for k, v in words.items() if k == "checkpoint"}
     calls = []
     real = embed_tiles
-    monkeypatch.setattr("cqt2img.training.linear_probe.embed_tiles", lambda *args: calls.append(1) or real(*args))
+    monkeypatch.setattr(
+        "cqt2img.training.linear_probe.embed_tiles",
+        lambda *args: calls.append(1) or real(*args),
+    )
     first = Classifier(**{**options, **how}).fit(tile_folder, **fit)
     n = len(calls)
     assert n == len(list_recordings(tile_folder))
     again = Classifier(**{**options, **how}).fit(tile_folder, **fit, resume=bool(fit))
     assert len(calls) == n
-    assert torch.equal(first.network_.backbone.get_classifier().weight, again.network_.backbone.get_classifier().weight)
+    assert torch.equal(
+        first.network_.backbone.get_classifier().weight,
+        again.network_.backbone.get_classifier().weight,
+    )
     if fit:
         assert (tmp_path / "state" / "history.csv").is_file()
-    other = {**options, **how, "random_state": 1}  # another random start is another body
+    other = {
+        **options,
+        **how,
+        "random_state": 1,
+    }  # another random start is another body
     Classifier(**other).fit(tile_folder, **fit)
     assert len(calls) == 2 * n
 
 
 @pytest.mark.parametrize("finetune", ["all", "head"])
 def test_resume_wants_a_folder(options, tile_folder, finetune):
-    with raises_exactly(InputError, "fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=."):
+    with raises_exactly(
+        InputError,
+        "fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=.",
+    ):
         Classifier(**{**options, "finetune": finetune}).fit(tile_folder, resume=True)
 
 
 def test_finetune_is_one_of_two(options, tile_folder):
-    with raises_exactly(InputError, "fit: finetune must be 'all' or 'head', got 'tail'. Choose another."):
+    with raises_exactly(
+        InputError, "fit: finetune must be 'all' or 'head', got 'tail'. Choose another."
+    ):
         Classifier(**{**options, "finetune": "tail"}).fit(tile_folder)
 
 
@@ -742,7 +942,8 @@ def test_predict_raises_where_it_is_asked_to(model, paths, bad_folder):
     with raises_exactly(
         AudioError,
         message.replace("predict: X", "embed: X").replace(
-            "Use identify for one row each, or on_error='skip'.", "Mend or remove it, or pass on_error='skip'."
+            "Use identify for one row each, or on_error='skip'.",
+            "Mend or remove it, or pass on_error='skip'.",
         ),
     ):
         model.embed([paths[0], path])
@@ -776,7 +977,9 @@ def test_fit_skips_where_it_is_asked_to(options, bad_folder, caplog):
     X, y = [bad[0], *lines(), *bad[1:]], ["low", *Y, *["high"] * 5]
     groups = ["bad", *range(12), *["bad"] * 5]
     model = Classifier(**{**options, "on_error": "skip"}).fit(X, y, groups)
-    assert [(row["path"], row["reason"]) for row in model.skipped_] == list(zip(bad, BAD, strict=True))
+    assert [(row["path"], row["reason"]) for row in model.skipped_] == list(
+        zip(bad, BAD, strict=True)
+    )
     plain = Classifier(**options).fit(lines(), Y, range(12))
     assert losses(model) == losses(plain)
     assert sum("left out" in record.message for record in caplog.records) == len(BAD)
@@ -796,7 +999,11 @@ def test_fit_is_left_with_one_class(options, bad_folder):
 def test_identify_lists_as_many_names_as_asked(model, tile_folder, top_k):
     found = model.identify(tile_folder, top_k)
     n = min(top_k, 3)
-    assert [c for c in found if c.startswith("label")] == ["label", "label_2", "label_3"][:n]
+    assert [c for c in found if c.startswith("label")] == [
+        "label",
+        "label_2",
+        "label_3",
+    ][:n]
     proba = model.predict_proba(tile_folder)
     np.testing.assert_allclose(found["probability"], proba.max(axis=1), atol=1e-6)
     assert found["label"].tolist() == model.predict(tile_folder).tolist()
@@ -804,7 +1011,10 @@ def test_identify_lists_as_many_names_as_asked(model, tile_folder, top_k):
 
 @pytest.mark.parametrize("top_k", [0, -1])
 def test_top_k_is_one_or_more(model, tile_folder, top_k):
-    with raises_exactly(InputError, f"identify: top_k must be 1 or more, got {top_k}. Choose a larger number."):
+    with raises_exactly(
+        InputError,
+        f"identify: top_k must be 1 or more, got {top_k}. Choose a larger number.",
+    ):
         model.identify(tile_folder, top_k)
 
 
@@ -815,15 +1025,22 @@ def test_predict_tiles_counts_the_time(model, paths):
     for path, rows in found.groupby("path", sort=False):
         seconds = soundfile.info(path).duration
         assert rows["start_seconds"].iloc[0] == 0
-        np.testing.assert_allclose(rows["start_seconds"][1:], rows["end_seconds"][:-1], atol=2e-3)
-        assert rows["end_seconds"].iloc[-1] == pytest.approx(seconds, abs=0.25 * model.spec_.tile_seconds)
+        np.testing.assert_allclose(
+            rows["start_seconds"][1:], rows["end_seconds"][:-1], atol=2e-3
+        )
+        assert rows["end_seconds"].iloc[-1] == pytest.approx(
+            seconds, abs=0.25 * model.spec_.tile_seconds
+        )
 
 
 def test_score_is_the_part_that_is_right(model, tile_folder):
     y = list_recordings(tile_folder)["label"].to_numpy()
     assert model.score(tile_folder) == (model.predict(tile_folder) == y).mean()
     weight = np.where(y == "Low", 1.0, 0.0)
-    assert model.score(tile_folder, sample_weight=weight) == (model.predict(tile_folder) == y)[y == "Low"].mean()
+    assert (
+        model.score(tile_folder, sample_weight=weight)
+        == (model.predict(tile_folder) == y)[y == "Low"].mean()
+    )
 
 
 def test_evaluate_is_score_with_an_interval(model, folder, bad_folder):
@@ -837,7 +1054,11 @@ def test_evaluate_is_score_with_an_interval(model, folder, bad_folder):
     y = list_recordings(folder)["label"].tolist()
     paths = list_recordings(folder)["path"].tolist()
     one_more = model.evaluate([*paths, bad_folder / "silent.wav"], [*y, "Low"])
-    assert (one_more.n_failed, one_more.accuracy, one_more.known_groups) == (1, scores.accuracy, tuple(sorted(paths)))
+    assert (one_more.n_failed, one_more.accuracy, one_more.known_groups) == (
+        1,
+        scores.accuracy,
+        tuple(sorted(paths)),
+    )
 
 
 def test_evaluate_on_a_strange_label(model, folder):
@@ -852,12 +1073,17 @@ def test_evaluate_on_a_strange_label(model, folder):
 
 @pytest.mark.parametrize("labels", [None, ["Low", None]])
 def test_evaluate_without_labels(model, paths, labels):
-    with pytest.raises(InputError, match=r"^evaluate: y must label every recording, got none for [12] of 2"):
+    with pytest.raises(
+        InputError,
+        match=r"^evaluate: y must label every recording, got none for [12] of 2",
+    ):
         model.evaluate(paths[:2], labels)
 
 
 def test_score_without_labels(model, paths):
-    with pytest.raises(InputError, match="score: y must label every recording, got none for 2 of 2"):
+    with pytest.raises(
+        InputError, match="score: y must label every recording, got none for 2 of 2"
+    ):
         model.score(paths[:2])
 
 
@@ -866,7 +1092,9 @@ def test_score_of_skipped_recordings(model, paths, bad_folder):
     model.set_params(on_error="skip")
     y = [path.split("/")[-3] for path in paths]
     right = model.score(paths, y) * len(paths)
-    assert model.score([*paths, bad_folder / "silent.wav"], [*y, "Low"]) == pytest.approx(right / (len(paths) + 1))
+    assert model.score(
+        [*paths, bad_folder / "silent.wav"], [*y, "Low"]
+    ) == pytest.approx(right / (len(paths) + 1))
 
 
 def test_nothing_is_printed(options, capsys):
@@ -878,15 +1106,25 @@ def test_nothing_is_printed(options, capsys):
 
 def test_fit_is_left_without_one_of_three_classes(options, bad_folder):
     X = [*lines(4), bad_folder / "silent.wav", bad_folder / "truncated.wav"]
-    with raises_exactly(InputError, "fit: y must name classes that can be read, got none of middle. Mend the files."):
-        Classifier(**{**options, "on_error": "skip"}).fit(X, [*Y[:4], "middle", "middle"])
+    with raises_exactly(
+        InputError,
+        "fit: y must name classes that can be read, got none of middle. Mend the files.",
+    ):
+        Classifier(**{**options, "on_error": "skip"}).fit(
+            X, [*Y[:4], "middle", "middle"]
+        )
 
 
 def test_validation_that_shares_groups_is_told(options, tmp_path, caplog):
     for n, line in enumerate(lines(8)):
         np.save(tmp_path / f"{n}.npy", line)
-    every = [{"path": f"{n}.npy", "label": Y[n], "group": f"album {n % 4 // 2}"} for n in range(8)]
+    every = [
+        {"path": f"{n}.npy", "label": Y[n], "group": f"album {n % 4 // 2}"}
+        for n in range(8)
+    ]
     for name, part in (("training", every[:4]), ("validation", every[4:])):
         pd.DataFrame(part).to_csv(tmp_path / f"{name}.csv", index=False)
-    Classifier(**{**options, "epochs": 1}).fit(tmp_path / "training.csv", validation=tmp_path / "validation.csv")
+    Classifier(**{**options, "epochs": 1}).fit(
+        tmp_path / "training.csv", validation=tmp_path / "validation.csv"
+    )
     assert "share groups, such as 'album 0'" in caplog.text

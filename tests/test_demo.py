@@ -22,12 +22,18 @@ def test_the_story_is_told(tmp_path):
     lines = []
     scores = run_demo(tmp_path / "demo", 3, lines.append, False)
     assert "synthetic" in lines[0]
-    assert scores["loose"].accuracy > scores["strict"].accuracy + 0.15, "the album effect"
-    assert scores["library"].accuracy > scores["strict"].accuracy, "what the library does about it"
+    assert scores["loose"].accuracy > scores["strict"].accuracy + 0.15, (
+        "the album effect"
+    )
+    assert scores["library"].accuracy > scores["strict"].accuracy, (
+        "what the library does about it"
+    )
     assert not scores["library"].known_groups
     page = (tmp_path / "demo/index.html").read_text(encoding="utf-8")
     assert "synthetic" in page
     assert page.count("data:image/png") == 3
     assert page.count("<audio") == 5
-    assert not re.search(r"(src|href)=.https?:", page), "the page asks the network for nothing"
+    assert not re.search(r"(src|href)=.https?:", page), (
+        "the page asks the network for nothing"
+    )
     assert len((tmp_path / "demo/predictions.csv").read_text().splitlines()) == 51

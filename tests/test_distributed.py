@@ -12,21 +12,70 @@ from cqt2img.data.synthetic import make_corpus
 
 TORCHRUN = ["torch.distributed.run", "--nproc_per_node", "2"]
 # --cpu would start one process, whatever --num_processes says
-ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
-              "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+ACCELERATE = [
+    "accelerate.commands.launch",
+    "--multi_gpu",
+    "--num_processes",
+    "2",
+    "--num_machines",
+    "1",
+    "--mixed_precision",
+    "no",
+    "--dynamo_backend",
+    "no",
+    "--main_process_port",
+    "0",
+]
 
 
 def fit(room, name, launch=()):
     """Losses and weights of one training, and what it wrote and said."""
-    words = ["-m", "cqt2img", "fit", room / "recordings", "--backbone", "test_vit", "--weights", "none",
-             "--preset", "fast", "--epochs", "2", "--batch-size", "8", "--learning-rate", "3e-4", "--quiet",
-             "--checkpoint", room / f"{name} checkpoint", "-o", room / name]  # fmt: skip
+    words = [
+        "-m",
+        "cqt2img",
+        "fit",
+        room / "recordings",
+        "--backbone",
+        "test_vit",
+        "--weights",
+        "none",
+        "--preset",
+        "fast",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "8",
+        "--learning-rate",
+        "3e-4",
+        "--quiet",
+        "--checkpoint",
+        room / f"{name} checkpoint",
+        "-o",
+        room / name,
+    ]
     # without a GPU, and without being told so: each of the two once trained a model of its own
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(room / "no config"), "CUDA_VISIBLE_DEVICES": ""}
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HOME": str(room / "no config"),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     before = ["-m", *launch] if launch else []
-    done = subprocess.run([sys.executable, *before, *words], check=True, capture_output=True, text=True, env=env)
-    history = json.loads((room / name / "model.json").read_text(encoding="utf-8"))["history"]
-    return [entry["loss"] for entry in history], load_file(room / name / "model.safetensors"), done
+    done = subprocess.run(
+        [sys.executable, *before, *words],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=env,
+    )
+    history = json.loads((room / name / "model.json").read_text(encoding="utf-8"))[
+        "history"
+    ]
+    return (
+        [entry["loss"] for entry in history],
+        load_file(room / name / "model.safetensors"),
+        done,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +95,9 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launch", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+@pytest.mark.parametrize(
+    "launch", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"]
+)
 def test_two_processes_learn_what_one_learns(room, alone, launch):
     name = launch[0]
     losses, one, said_by_one = alone
@@ -55,10 +106,16 @@ def test_two_processes_learn_what_one_learns(room, alone, launch):
     assert len(one) > 10
     # a parameter moves by about 1e-3
     assert max(np.abs(two[k] - v).max() for k, v in one.items()) < 1e-4
-    assert any((two[k] != v).any() for k, v in one.items()), "sums of two processes are rounded in another order"
-    assert said.stdout == said_by_one.stdout.replace(str(room / "one"), str(room / name)), "one of them speaks"
+    assert any((two[k] != v).any() for k, v in one.items()), (
+        "sums of two processes are rounded in another order"
+    )
+    assert said.stdout == said_by_one.stdout.replace(
+        str(room / "one"), str(room / name)
+    ), "one of them speaks"
     assert said.stdout.count("model of 2 classes") == 1
     assert names(room / name) == names(room / "one")
-    assert names(room / f"{name} checkpoint") == names(room / "one checkpoint"), "one of them writes"
+    assert names(room / f"{name} checkpoint") == names(room / "one checkpoint"), (
+        "one of them writes"
+    )
     history = (room / f"{name} checkpoint" / "history.csv").read_text(encoding="utf-8")
     assert len(history.splitlines()) == 3

@@ -51,7 +51,13 @@ def record(folder, n, seconds=0.3):
 def start(takes, out, n_jobs=2, **options):
     words = [str(takes), "-o", str(out), "--preset", "fast", "-j", str(n_jobs), "-q"]
     call = [sys.executable, "-c", SCRIPT, "render"]
-    return subprocess.Popen([*call, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(
+        [*call, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 def finish(process):
@@ -60,7 +66,11 @@ def finish(process):
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def is_part(name):
@@ -77,11 +87,16 @@ def broken(folder, clean):
     found = finals(folder)
     begun = {name.rsplit("/", 1)[0] for name in found if name.startswith("tiles/")}
     due = {name for name in clean if name.rsplit("/", 1)[0] in begun}
-    return sorted({name for name, data in found.items() if clean.get(name) != data} | (due - set(found)))
+    return sorted(
+        {name for name, data in found.items() if clean.get(name) != data}
+        | (due - set(found))
+    )
 
 
 def children(pid):
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [
+        int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ]
 
 
 def kill_and_resume(folder, n_points, n_files):
@@ -95,7 +110,9 @@ def kill_and_resume(folder, n_points, n_files):
         out = folder / f"out {point}"
         process = start(takes, out)
         time.sleep(draw.uniform(0, seconds))
-        for pid in children(process.pid) if process.poll() is None and point % 2 else []:
+        for pid in (
+            children(process.pid) if process.poll() is None and point % 2 else []
+        ):
             os.kill(pid, signal.SIGKILL)
         process.kill()
         process.communicate()
@@ -123,7 +140,9 @@ def clean(takes, tmp_path_factory):
 @pytest.mark.slow
 def test_killed_at_any_point(tmp_path):
     reached = kill_and_resume(tmp_path, 10, 40)
-    assert any(0 < n < 40 for n in reached), "some were killed in the middle of the work"
+    assert any(0 < n < 40 for n in reached), (
+        "some were killed in the middle of the work"
+    )
 
 
 def test_what_was_killed_is_seen_as_broken(takes, clean, tmp_path):
@@ -136,7 +155,9 @@ def test_what_was_killed_is_seen_as_broken(takes, clean, tmp_path):
         assert broken(tmp_path / f"out {n}", clean) == []
         tile = next((tmp_path / f"out {n}").glob("tiles/*/*/00000.png"))
         damage(tile)
-        assert broken(tmp_path / f"out {n}", clean) == [tile.relative_to(tmp_path / f"out {n}").as_posix()]
+        assert broken(tmp_path / f"out {n}", clean) == [
+            tile.relative_to(tmp_path / f"out {n}").as_posix()
+        ]
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
@@ -164,7 +185,9 @@ def test_ctrl_c(takes, clean, tmp_path, n_jobs):
 def test_two_runs_at_once(takes, clean, tmp_path):
     for n in range(3):
         runs = [start(takes, tmp_path / f"out {n}") for _ in range(2)]
-        assert [finish(run) for run in runs] == [(0, f"40 tiles of 40 recordings in {tmp_path}/out {n}\n", "")] * 2
+        assert [finish(run) for run in runs] == [
+            (0, f"40 tiles of 40 recordings in {tmp_path}/out {n}\n", "")
+        ] * 2
         assert contents(tmp_path / f"out {n}") == clean
 
 
@@ -188,16 +211,34 @@ def test_files_that_crash_or_hang(takes, clean, tmp_path):
     rows = [line.split("|") for line in done.stdout.splitlines()]
     assert len(rows) == 12, done.stderr
     bad = [row for row in rows if row[0] != "ok"]
-    crash, hang = (repr(str(some / name)) for name in ("take 1 crash.wav", "take 2 hang.wav"))
+    crash, hang = (
+        repr(str(some / name)) for name in ("take 1 crash.wav", "take 2 hang.wav")
+    )
     assert bad == [
-        ["error", "worker_died", f"run_parallel: a recording must leave its process alive, got {crash}, which ended it "
-         "twice (SIGSEGV). Convert it to FLAC, take fewer processes if memory is short, or leave it out.", "0"],
-        ["error", "timeout", f"run_parallel: a recording must be done within 4 s, got {hang}, which was not. "
-         "Raise timeout, or leave it out.", "0"],
-    ]  # fmt: skip
+        [
+            "error",
+            "worker_died",
+            f"run_parallel: a recording must leave its process alive, got {crash}, which ended it "
+            "twice (SIGSEGV). Convert it to FLAC, take fewer processes if memory is short, or leave it out.",
+            "0",
+        ],
+        [
+            "error",
+            "timeout",
+            f"run_parallel: a recording must be done within 4 s, got {hang}, which was not. "
+            "Raise timeout, or leave it out.",
+            "0",
+        ],
+    ]
     found = contents(tmp_path / "out")
-    assert not [name for name in found if is_part(name) or "crash" in name or "hang" in name]
-    pictures = {name for name in clean if name.startswith("tiles/player 0") and name.endswith(".png")}
+    assert not [
+        name for name in found if is_part(name) or "crash" in name or "hang" in name
+    ]
+    pictures = {
+        name
+        for name in clean
+        if name.startswith("tiles/player 0") and name.endswith(".png")
+    }
     assert {name for name in found if name.endswith(".png")} == pictures
 
 
@@ -253,4 +294,6 @@ def test_a_full_disk_at_any_write(tmp_path):
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(dir=(sys.argv[3:] or [None])[0]) as room:
         places = kill_and_resume(Path(room), int(sys.argv[1]), int(sys.argv[2]))
-    print(f"{len(places)} kills, with {places} recordings done by then: nothing broken, every resumed tree the same")
+    print(
+        f"{len(places)} kills, with {places} recordings done by then: nothing broken, every resumed tree the same"
+    )

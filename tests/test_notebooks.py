@@ -19,7 +19,9 @@ def test_there_are_some():
 def test_stored_without_outputs(path):
     import nbformat
 
-    cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    cells = [
+        c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"
+    ]
     assert cells
     assert all(not c.outputs and c.execution_count is None for c in cells)
 
@@ -32,10 +34,16 @@ def test_notebook_runs(path, tmp_path):
     import nbformat
 
     book = nbformat.read(path, as_version=4)
-    nbclient.NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(
+        book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     outputs = [o for c in book.cells if c.cell_type == "code" for o in c.outputs]
-    assert sum("image/png" in o.get("data", {}) for o in outputs) >= 2, "pictures are shown"
-    assert [o for o in outputs if o.output_type == "stream" and o.name == "stderr"] == []
+    assert sum("image/png" in o.get("data", {}) for o in outputs) >= 2, (
+        "pictures are shown"
+    )
+    assert [
+        o for o in outputs if o.output_type == "stream" and o.name == "stderr"
+    ] == []
 
 
 @pytest.mark.slow

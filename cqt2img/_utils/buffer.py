@@ -30,7 +30,9 @@ class DiskBuffer:
     (3, (2, 2))
     """
 
-    def __init__(self, n_columns: int | None = None, folder: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, n_columns: int | None = None, folder: str | os.PathLike[str] | None = None
+    ) -> None:
         self.shape_of_row = () if n_columns is None else (n_columns,)
         self._row_bytes = 4 * (n_columns or 1)
         self._ends = [0]  # row after each block in memory
@@ -44,7 +46,12 @@ class DiskBuffer:
     def __enter__(self) -> "DiskBuffer":
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def append(self, rows: NDArray[np.float32]) -> None:
@@ -82,7 +89,11 @@ class DiskBuffer:
             b[max(0, start - at) : stop - at]
             for b, at in zip(self._blocks[first:last], self._ends[first:], strict=False)
         ]
-        return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, *self.shape_of_row), np.float32), *parts])
+        return (
+            parts[0]
+            if len(parts) == 1
+            else np.concatenate([np.empty((0, *self.shape_of_row), np.float32), *parts])
+        )
 
     def close(self) -> None:
         """Forget the rows."""

@@ -14,7 +14,13 @@ from typing import Any
 from cqt2img.errors import InputError
 
 log = logging.getLogger(__name__)
-_NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}  # some network disks
+_NO_LOCKS = {
+    errno.EBADF,
+    errno.EINVAL,
+    errno.ENOLCK,
+    errno.ENOTSUP,
+    errno.ENOSYS,
+}  # some network disks
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
@@ -50,8 +56,14 @@ def check_folder(path: Path) -> None:
         If it is a file, lies below one, or may not be written.
     """
     try:
-        nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
-        good = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK) and "\0" not in str(path)
+        nearest = next(
+            place for place in (path, *path.absolute().parents) if place.exists()
+        )
+        good = (
+            nearest.is_dir()
+            and os.access(nearest, os.W_OK | os.X_OK)
+            and "\0" not in str(path)
+        )
     except (OSError, ValueError):  # a name that is too long, or that no file can have
         good = False
     if not good:
@@ -85,7 +97,9 @@ def disk_full_error(caller: str, folder: Path) -> Iterator[None]:
         yield
     except Exception as err:
         # torch and safetensors have errors of their own for it
-        words = "No space left" in str(err) or ("inline_container" in str(err) and "unexpected pos" in str(err))
+        words = "No space left" in str(err) or (
+            "inline_container" in str(err) and "unexpected pos" in str(err)
+        )
         if getattr(err, "errno", None) not in _FULL and not words:
             raise
         raise InputError(
@@ -128,10 +142,14 @@ def _sweep(folder: Path, hold: int, fcntl: Any) -> None:
     try:
         fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for part in [*folder.glob(".*.part"), *folder.glob("tiles/.part-*")]:
-            if re.fullmatch(r"\..*\.\d+\.part|\.part-\w{8}", part.name):  # and not a recording with such a name
+            if re.fullmatch(
+                r"\..*\.\d+\.part|\.part-\w{8}", part.name
+            ):  # and not a recording with such a name
                 _remove(part)
     except BlockingIOError:
-        log.debug("another run writes to %s, and what looks left over may be its own", folder)
+        log.debug(
+            "another run writes to %s, and what looks left over may be its own", folder
+        )
     except OSError as err:
         if err.errno not in _NO_LOCKS:
             raise
@@ -141,7 +159,11 @@ def _sweep(folder: Path, hold: int, fcntl: Any) -> None:
 
 def _remove(part: Path) -> None:
     """Remove a file or a folder that a worker which outlived its run may be about to move to its final name."""
-    doomed = part.with_name(f".part-{uuid.uuid4().hex[:8]}" if part.is_dir() else f".gone.{os.getpid()}.part")
+    doomed = part.with_name(
+        f".part-{uuid.uuid4().hex[:8]}"
+        if part.is_dir()
+        else f".gone.{os.getpid()}.part"
+    )
     try:
         os.rename(part, doomed)  # emptied only where nobody finds it
     except FileNotFoundError:

@@ -21,7 +21,12 @@ from cqt2img.errors import AudioError, InputError
 
 log = logging.getLogger(__name__)
 Progress = Callable[[Iterator[Any], int, str], Iterator[Any]]
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
 _SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from cqt2img._utils.parallel import _serve; _serve()"
 
 
@@ -79,28 +84,44 @@ def run_parallel(
     >>> list(run_parallel(pow, iter([(2, 3), (3, 2)]), 2, 1, None, "raising"))
     [8, 9]
     """
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, (int, np.integer)) or n_jobs == 0:
+    if (
+        isinstance(n_jobs, bool)
+        or not isinstance(n_jobs, (int, np.integer))
+        or n_jobs == 0
+    ):
         raise InputError(
             f"run_parallel: n_jobs must be a whole number but 0, got {n_jobs!r}. Take 1, or -1 for every core."
         )
     if not timeout > 0:
-        raise InputError(f"run_parallel: timeout must be above 0 s, got {timeout!r}. Take 600.")
+        raise InputError(
+            f"run_parallel: timeout must be above 0 s, got {timeout!r}. Take 600."
+        )
     done = _results(function, jobs, int(n_jobs), timeout)
     return done if progress is None else progress(done, n, title)
 
 
-def _results(function: Callable[..., Any], jobs: Iterator[Any], n_jobs: int, timeout: float) -> Iterator[Any]:
+def _results(
+    function: Callable[..., Any], jobs: Iterator[Any], n_jobs: int, timeout: float
+) -> Iterator[Any]:
     from joblib import Parallel, delayed
     from joblib.parallel import get_active_backend
 
     crew, stop = WorkerPool(), threading.Event()
     call = functools.partial(_guard, crew, function, timeout)
     backend = type(get_active_backend()[0]).__module__
-    if n_jobs == 1 and backend == "joblib._parallel_backends":  # and not dask's, whose cores are all meant
+    if (
+        n_jobs == 1 and backend == "joblib._parallel_backends"
+    ):  # and not dask's, whose cores are all meant
         call = functools.partial(_call, function)
     calls = (delayed(call)(job) for job in _until(stop, jobs))
     # threads only wait for their processes; what is dispatched beyond n_jobs could not be taken back after Ctrl-C
-    parallel = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator", pre_dispatch="n_jobs", batch_size=1)
+    parallel = Parallel(
+        n_jobs=n_jobs,
+        prefer="threads",
+        return_as="generator",
+        pre_dispatch="n_jobs",
+        batch_size=1,
+    )
     with _patience(stop):
         done = parallel(calls)
     try:
@@ -113,7 +134,9 @@ def _results(function: Callable[..., Any], jobs: Iterator[Any], n_jobs: int, tim
     finally:
         crew.dismiss()
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".* tasks which were still being processed")  # as they should
+            warnings.filterwarnings(
+                "ignore", message=".* tasks which were still being processed"
+            )  # as they should
             done.close()
     if stop.is_set():
         raise KeyboardInterrupt
@@ -138,7 +161,9 @@ def _patience(stop: threading.Event) -> Iterator[None]:
     def wait(*_: Any) -> None:
         signal.signal(signal.SIGINT, usual)
         stop.set()
-        log.warning("finishing the recordings in hand; press Ctrl-C again to stop at once")
+        log.warning(
+            "finishing the recordings in hand; press Ctrl-C again to stop at once"
+        )
 
     signal.signal(signal.SIGINT, wait)
     try:
@@ -151,7 +176,9 @@ def _call(function: Callable[..., Any], job: Any) -> Any:
     return function(*job)
 
 
-def _guard(crew: "WorkerPool", function: Callable[..., Any], timeout: float, job: Any) -> Any:
+def _guard(
+    crew: "WorkerPool", function: Callable[..., Any], timeout: float, job: Any
+) -> Any:
     """Do a job in a process of its own, or with the reason why that died."""
     try:
         try:
@@ -159,10 +186,14 @@ def _guard(crew: "WorkerPool", function: Callable[..., Any], timeout: float, job
         except _DeathError as death:
             if death.reason == "timeout":
                 raise
-            return crew.do(function, job, timeout)  # a fresh process, with whom nobody has meddled
+            return crew.do(
+                function, job, timeout
+            )  # a fresh process, with whom nobody has meddled
     except _DeathError as death:
         if not death.begun:
-            raise RuntimeError(f"run_parallel: a worker must start, got {death.how}. See what it said.") from death
+            raise RuntimeError(
+                f"run_parallel: a worker must start, got {death.how}. See what it said."
+            ) from death
         what = "an array" if isinstance(job[0], np.ndarray) else repr(str(job[0]))
         message = f"run_parallel: a recording must {death.rule}, got {what}{death.got}. {death.way_out}"
         return function(AudioError(death.reason, message), *job[1:])
@@ -177,8 +208,15 @@ class _DeathError(Exception):
             self.rule, self.got = f"be done within {late:g} s", ", which was not"
             self.way_out = "Raise timeout, or leave it out."
             return
-        self.how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
-        self.rule, self.got = "leave its process alive", f", which ended it twice ({self.how})"
+        self.how = (
+            signal.Signals(-code).name
+            if -code in set(signal.Signals)
+            else f"exit code {code}"
+        )
+        self.rule, self.got = (
+            "leave its process alive",
+            f", which ended it twice ({self.how})",
+        )
         self.way_out = "Convert it to FLAC, take fewer processes if memory is short, or leave it out."
 
 
@@ -186,7 +224,12 @@ class WorkerPool:
     """The workers of one run, as many as are needed at once."""
 
     def __init__(self) -> None:
-        self.lock, self.idle, self.busy, self.gone = threading.Lock(), list[_Worker](), set[_Worker](), False
+        self.lock, self.idle, self.busy, self.gone = (
+            threading.Lock(),
+            list[_Worker](),
+            set[_Worker](),
+            False,
+        )
 
     def __reduce__(self) -> Any:
         return _this_pool, ()  # sent to another process, it is the crew of that one
@@ -232,9 +275,12 @@ class _Worker:
         few = dict.fromkeys(_THREADS, "1")  # one process per core is enough
         # Ctrl-C in a terminal goes to one group of processes, and must not cut off the jobs in hand
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE, json.dumps(sys.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**few, **os.environ}, process_group=0,
-        )  # fmt: skip
+            [sys.executable, "-c", _SERVE, json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**few, **os.environ},
+            process_group=0,
+        )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.asks: IO[bytes] = self.process.stdin
@@ -256,7 +302,11 @@ class _Worker:
                     answer = pickle.load(self.answers)
                 finally:
                     watch.cancel()
-        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as err:  # the last: it died while it answered
+        except (
+            EOFError,
+            BrokenPipeError,
+            pickle.UnpicklingError,
+        ) as err:  # the last: it died while it answered
             if isinstance(err, pickle.UnpicklingError):
                 self.process.kill()  # or something wrote into its answers, and it would be waited for in vain
             raise _DeathError(self.process.wait(), self.late, begun) from err
@@ -343,7 +393,9 @@ def import_tqdm() -> Any:
         tqdm for where it runs.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="IProgress not found")  # without ipywidgets it is a line of text
+        warnings.filterwarnings(
+            "ignore", message="IProgress not found"
+        )  # without ipywidgets it is a line of text
         from tqdm.auto import tqdm
     return tqdm
 
@@ -366,5 +418,7 @@ def make_bar(n: int, title: str, **options: Any) -> Any:
         The bar.
     """
     tqdm = import_tqdm()
-    hidden = False if "ipykernel" in sys.modules else None  # None: hidden where nobody sees it
+    hidden = (
+        False if "ipykernel" in sys.modules else None
+    )  # None: hidden where nobody sees it
     return tqdm(total=n, desc=title, **{"disable": hidden, **options})

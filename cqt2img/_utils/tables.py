@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 _BYTES = "surrogateescape"  # names of files need not be UTF-8
 
 
-def make_table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> "pd.DataFrame":
+def make_table(
+    rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None
+) -> "pd.DataFrame":
     """Make a table whose text is Python's: Arrow's holds no name that is not UTF-8, and no None.
 
     Parameters

@@ -18,12 +18,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cqt2img.audio.integrity import ASF, SLACK, Part, Source, corrupt, fault, open_whole, skip_tags, truncated
+from cqt2img.audio.integrity import (
+    ASF,
+    SLACK,
+    Part,
+    Source,
+    corrupt,
+    fault,
+    open_whole,
+    skip_tags,
+    truncated,
+)
 from cqt2img.audio.levels import Meter
 from cqt2img.errors import AudioError, InputError
 
 _SNDFILE = ".aif .aifc .aiff .au .caf .flac .mp2 .mp3 .oga .ogg .opus .rf64 .snd .w64 .wav .wave"
-AUDIO_SUFFIXES: frozenset[str] = frozenset(f"{_SNDFILE} .aac .m4a .m4b .mka .mp4 .webm .wma".split())
+AUDIO_SUFFIXES: frozenset[str] = frozenset(
+    f"{_SNDFILE} .aac .m4a .m4b .mka .mp4 .webm .wma".split()
+)
 REASONS: dict[str, str] = {
     "vanished": "There is no file of this name.",
     "not_a_file": "The name stands for a folder, a pipe or a device.",
@@ -45,7 +57,12 @@ _SILENCE = 1e-4  # -80 dBFS
 _BLOCK = 1 << 16
 # The demuxer is named to ffmpeg: left to guess, it may take a text file for a list of other files to open.
 _ADTS = ((0, b"\xff\xf1", "aac"), (0, b"\xff\xf9", "aac"))
-_DEMUXERS = ((4, b"ftyp", "mov"), (0, ASF, "asf"), (0, b"\x1a\x45\xdf\xa3", "matroska"), *_ADTS)
+_DEMUXERS = (
+    (4, b"ftyp", "mov"),
+    (0, ASF, "asf"),
+    (0, b"\x1a\x45\xdf\xa3", "matroska"),
+    *_ADTS,
+)
 _PATIENCE = 60  # seconds
 _NO_LIBRARY = 3
 # Second to ffmpeg. Like it, it writes the au format, but tells the number of frames where that has the encoding.
@@ -80,7 +97,9 @@ class _Stream(NamedTuple):
     blocks: Iterator[Any]
 
 
-def load_wave(path: str | os.PathLike[str], sample_rate: int, max_seconds: float = 6 * 3600) -> np.ndarray:
+def load_wave(
+    path: str | os.PathLike[str], sample_rate: int, max_seconds: float = 6 * 3600
+) -> np.ndarray:
     """Decode a recording to one mono wave at `sample_rate`.
 
     Parameters
@@ -116,7 +135,10 @@ def load_wave(path: str | os.PathLike[str], sample_rate: int, max_seconds: float
 
 
 def read_wave(
-    path: str | os.PathLike[str], sample_rate: int, max_seconds: float = 24 * 3600, meter: Meter | None = None
+    path: str | os.PathLike[str],
+    sample_rate: int,
+    max_seconds: float = 24 * 3600,
+    meter: Meter | None = None,
 ) -> Iterator[np.ndarray]:
     """Decode a recording block by block; the blocks in a row are what `load_wave` gives.
 
@@ -140,12 +162,22 @@ def read_wave(
         As for `load_wave`; some faults show only after the last block.
     """
     if not isinstance(path, str | os.PathLike):
-        raise InputError(f"load_wave: path must be a str or PathLike, got {path!r}. Pass the name of one file.")
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, int) or not 4000 <= sample_rate <= 768000:
+        raise InputError(
+            f"load_wave: path must be a str or PathLike, got {path!r}. Pass the name of one file."
+        )
+    if (
+        isinstance(sample_rate, bool)
+        or not isinstance(sample_rate, int)
+        or not 4000 <= sample_rate <= 768000
+    ):
         rule = "be a whole number of Hz from 4000 to 768000"
-        raise InputError(f"load_wave: sample_rate must {rule}, got {sample_rate!r}. Take it from a TileSpec.")
+        raise InputError(
+            f"load_wave: sample_rate must {rule}, got {sample_rate!r}. Take it from a TileSpec."
+        )
     if not max_seconds > 0:
-        raise InputError(f"load_wave: max_seconds must be more than 0, got {max_seconds!r}. Leave it out for 6 hours.")
+        raise InputError(
+            f"load_wave: max_seconds must be more than 0, got {max_seconds!r}. Leave it out for 6 hours."
+        )
     name = os.fsdecode(path)
     with _open(name) as file:
         try:
@@ -155,32 +187,58 @@ def read_wave(
             raise
         except OSError as err:
             raise _unreadable(name, err) from err
-        demuxer = next((d for at, magic, d in _DEMUXERS if head.startswith(magic, at)), "")
+        demuxer = next(
+            (d for at, magic, d in _DEMUXERS if head.startswith(magic, at)), ""
+        )
         with _child(name, demuxer) if demuxer else _sndfile(source, name) as stream:
             yield from _drain(stream, name, sample_rate, max_seconds, meter or Meter())
 
 
 def _unreadable(name: str, err: OSError) -> AudioError:
     got = f"cannot be opened ({err.strerror})"
-    return fault("not_readable", name, "be a readable file", got, "Check its permissions and its disk.")
+    return fault(
+        "not_readable",
+        name,
+        "be a readable file",
+        got,
+        "Check its permissions and its disk.",
+    )
 
 
 def _open(name: str) -> io.FileIO:
     try:
         status = os.stat(name)  # before opening: to open a FIFO would hang
         file = io.FileIO(name) if stat.S_ISREG(status.st_mode) else None
-    except (FileNotFoundError, NotADirectoryError, ValueError) as err:  # ValueError: NUL in the name
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        ValueError,
+    ) as err:  # ValueError: NUL in the name
         advice = "Check the spelling, and that the disk is still there."
-        raise fault("vanished", name, "be an existing file", "is not there", advice) from err
+        raise fault(
+            "vanished", name, "be an existing file", "is not there", advice
+        ) from err
     except OSError as err:
         raise _unreadable(name, err) from err
     if file is None:
         got = "is a folder" if stat.S_ISDIR(status.st_mode) else "is a pipe or a device"
-        raise fault("not_a_file", name, "be one audio file", got, "Name a file in it, or copy it to a file.")
+        raise fault(
+            "not_a_file",
+            name,
+            "be one audio file",
+            got,
+            "Name a file in it, or copy it to a file.",
+        )
     if status.st_size:
         return file
     file.close()
-    raise fault("empty_file", name, "hold audio", "has 0 bytes", "Copy it again from its source.")
+    raise fault(
+        "empty_file",
+        name,
+        "hold audio",
+        "has 0 bytes",
+        "Copy it again from its source.",
+    )
 
 
 def _check_disk(source: Source, name: str) -> None:
@@ -195,12 +253,16 @@ def _sndfile(source: Source, name: str) -> Iterator[_Stream]:
 
     with ExitStack() as stack:
         try:
-            sounds = [stack.enter_context(soundfile.SoundFile(file)) for file in source.files]
+            sounds = [
+                stack.enter_context(soundfile.SoundFile(file)) for file in source.files
+            ]
         except (soundfile.SoundFileError, ValueError, TypeError) as err:
             _check_disk(source, name)
             raise corrupt(name, "libsndfile cannot open") from err
         rate, n_channels = sounds[0].samplerate, sounds[0].channels
-        if any((sound.samplerate, sound.channels) != (rate, n_channels) for sound in sounds):
+        if any(
+            (sound.samplerate, sound.channels) != (rate, n_channels) for sound in sounds
+        ):
             raise corrupt(name, "changes its sample rate or its channels")
         n_frames = sum(sound.frames for sound in sounds)  # in FLAC, 2 ** 63 - 1
         if n_frames < 1 << 62 and n_frames * source.surplus > SLACK * rate:
@@ -209,7 +271,9 @@ def _sndfile(source: Source, name: str) -> Iterator[_Stream]:
         def blocks() -> Iterator[Any]:
             room = np.empty((_BLOCK, n_channels), np.float32)
             for file, sound in zip(source.files, sounds, strict=True):
-                sound.seekable = lambda: False  # else every read seeks, which fails in a FLAC of unknown length
+                sound.seekable = lambda: (
+                    False
+                )  # else every read seeks, which fails in a FLAC of unknown length
                 try:
                     while len(block := sound.read(out=room)):
                         yield block
@@ -220,14 +284,39 @@ def _sndfile(source: Source, name: str) -> Iterator[_Stream]:
                     raise truncated(name, "stops in the middle of a frame") from err
             _check_disk(source, name)
 
-        yield _Stream(rate, n_channels, source.n_told or (n_frames if n_frames < 1 << 62 else 0), blocks())
+        yield _Stream(
+            rate,
+            n_channels,
+            source.n_told or (n_frames if n_frames < 1 << 62 else 0),
+            blocks(),
+        )
 
 
 def _decoder(name: str, demuxer: str) -> list[str]:
     """Give the command of a child process that writes a file as sound in the au format."""
     if program := shutil.which("ffmpeg"):
-        command = [program, "-nostdin", "-hide_banner", "-nostats", "-xerror", "-protocol_whitelist", "file"]
-        command += ["-f", demuxer, "-i", f"file:{name}", "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
+        command = [
+            program,
+            "-nostdin",
+            "-hide_banner",
+            "-nostats",
+            "-xerror",
+            "-protocol_whitelist",
+            "file",
+        ]
+        command += [
+            "-f",
+            demuxer,
+            "-i",
+            f"file:{name}",
+            "-map",
+            "0:a:0",
+            "-c:a",
+            "pcm_f32be",
+            "-f",
+            "au",
+            "pipe:1",
+        ]
         return command
     if importlib.util.find_spec("torchcodec"):
         return [sys.executable, "-P", "-c", _TORCHCODEC, name, demuxer]
@@ -236,14 +325,26 @@ def _decoder(name: str, demuxer: str) -> list[str]:
 
 def _needs_ffmpeg(name: str) -> AudioError:
     advice = "Install ffmpeg, or convert the file to FLAC."
-    return fault("needs_ffmpeg", name, "be in a format that libsndfile reads", "needs ffmpeg", advice)
+    return fault(
+        "needs_ffmpeg",
+        name,
+        "be in a format that libsndfile reads",
+        "needs ffmpeg",
+        advice,
+    )
 
 
 def _promised_seconds(said: bytes) -> float:
     """Read from what ffmpeg says of a file how long its only stream is; 0 if it does not know."""
-    streams = re.findall(rb"^  Stream #0:\d.*", said.partition(b"\nStream mapping")[0], re.M)
+    streams = re.findall(
+        rb"^  Stream #0:\d.*", said.partition(b"\nStream mapping")[0], re.M
+    )
     found = re.search(rb"^  Duration: (\d+):(\d+):([\d.]+)", said, re.M)
-    if not found or b"Estimating duration" in said or sum(b"(attached pic)" not in text for text in streams) != 1:
+    if (
+        not found
+        or b"Estimating duration" in said
+        or sum(b"(attached pic)" not in text for text in streams) != 1
+    ):
         return 0.0
     return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
 
@@ -251,7 +352,10 @@ def _promised_seconds(said: bytes) -> float:
 @contextmanager
 def _child(name: str, demuxer: str) -> Iterator[_Stream]:
     command = _decoder(name, demuxer)
-    with TemporaryFile() as said, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process:
+    with (
+        TemporaryFile() as said,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process,
+    ):
         late = threading.Event()
 
         def give_up() -> None:
@@ -271,54 +375,104 @@ def _child(name: str, demuxer: str) -> Iterator[_Stream]:
         def blocks(n_channels: int) -> Iterator[Any]:
             while data := receive(_BLOCK * n_channels * 4):
                 whole = len(data) // (4 * n_channels) * n_channels
-                yield np.frombuffer(data, ">f4", whole).reshape(-1, n_channels).astype(np.float32)
+                yield (
+                    np.frombuffer(data, ">f4", whole)
+                    .reshape(-1, n_channels)
+                    .astype(np.float32)
+                )
             if process.wait():
                 raise corrupt(name, "ffmpeg cannot decode to its end")
 
         try:
             head = receive(24)  # the au format: six numbers
             if len(head) < 24:
-                raise _needs_ffmpeg(name) if process.wait() == _NO_LIBRARY else corrupt(name, "ffmpeg cannot open")
+                raise (
+                    _needs_ffmpeg(name)
+                    if process.wait() == _NO_LIBRARY
+                    else corrupt(name, "ffmpeg cannot open")
+                )
             _, offset, _, n_told, rate, n_channels = struct.unpack(">6I", head)
             receive(offset - 24)
             if n_told == 6:  # the encoding, as ffmpeg writes it
-                n_told = round(rate * _promised_seconds(os.pread(said.fileno(), 1 << 20, 0)))
+                n_told = round(
+                    rate * _promised_seconds(os.pread(said.fileno(), 1 << 20, 0))
+                )
             yield _Stream(rate, n_channels, n_told, blocks(n_channels))
         finally:
             process.kill()
 
 
-def _drain(stream: _Stream, name: str, sample_rate: int, max_seconds: float, meter: Meter) -> Iterator[np.ndarray]:
+def _drain(
+    stream: _Stream, name: str, sample_rate: int, max_seconds: float, meter: Meter
+) -> Iterator[np.ndarray]:
     """Mix and resample the blocks of a stream, and refuse what turns out not to be a whole recording."""
     import soxr
 
     rate, n_channels, n_promised, blocks = stream
     if not 4000 <= rate <= 768000:
         rule, got = "have a sample rate from 4000 to 768000 Hz", f"claims {rate} Hz"
-        raise fault("bad_sample_rate", name, rule, got, "Resample it, or correct its header.")
+        raise fault(
+            "bad_sample_rate", name, rule, got, "Resample it, or correct its header."
+        )
     if not 1 <= n_channels <= 64:
-        raise fault("bad_channels", name, "have at most 64 channels", f"has {n_channels}", "Mix it down.")
+        raise fault(
+            "bad_channels",
+            name,
+            "have at most 64 channels",
+            f"has {n_channels}",
+            "Mix it down.",
+        )
     resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
     n = 0
     for block in itertools.chain([np.zeros((0, n_channels), np.float32)], blocks):
         n += len(block)
         if max(n, n_promised) > max_seconds * rate:
             got = f"lasts {max(n, n_promised) / rate:.0f} s or more"
-            raise fault("too_long", name, f"last at most {max_seconds:g} s", got, "Cut it, or raise max_seconds.")
+            raise fault(
+                "too_long",
+                name,
+                f"last at most {max_seconds:g} s",
+                got,
+                "Cut it, or raise max_seconds.",
+            )
         mono = meter.add(block, rate)
         if not meter.peak < 1e30:
             got = f"has NaN or infinity before {n / rate:.1f} s"
-            raise fault("non_finite", name, "hold finite numbers only", got, "Export it again as 16 or 24 bit.")
+            raise fault(
+                "non_finite",
+                name,
+                "hold finite numbers only",
+                got,
+                "Export it again as 16 or 24 bit.",
+            )
         yield mono if rate == sample_rate else resampler.resample_chunk(mono)
     if rate != sample_rate:
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
     if n_promised - n > SLACK * rate:
         raise truncated(name, f"gives {n / rate:.1f} of {n_promised / rate:.1f} s")
     if n - n_promised > SLACK * rate and n_promised:
-        raise corrupt(name, f"gives {n / rate:.1f} s where it promises {n_promised / rate:.1f} s")
+        raise corrupt(
+            name, f"gives {n / rate:.1f} s where it promises {n_promised / rate:.1f} s"
+        )
     if n < SLACK * rate:
         got = f"lasts {n / rate:.3f} s"
-        raise fault("too_short", name, "last at least 0.1 s", got, "Leave it out, or use a longer take.")
+        raise fault(
+            "too_short",
+            name,
+            "last at least 0.1 s",
+            got,
+            "Leave it out, or use a longer take.",
+        )
     if meter.peak < _SILENCE:
-        got = "is silent" if meter.channel_peak < _SILENCE else "has channels that cancel out"
-        raise fault("silent", name, "rise above -80 dBFS", got, "Check the recording, or export one channel of it.")
+        got = (
+            "is silent"
+            if meter.channel_peak < _SILENCE
+            else "has channels that cancel out"
+        )
+        raise fault(
+            "silent",
+            name,
+            "rise above -80 dBFS",
+            got,
+            "Check the recording, or export one channel of it.",
+        )

@@ -9,7 +9,9 @@ _MP3_RATE = 44_100  # Hz; where most mp3 files are, whatever the rate of the wav
 _MP3_KBPS = (32, 320)  # libsndfile takes the bitrate as a place between these, 1 to 0
 
 
-def equalise(wave: np.ndarray, sample_rate: int, rng: np.random.Generator, depth_db: float = 6.0) -> np.ndarray:
+def equalise(
+    wave: np.ndarray, sample_rate: int, rng: np.random.Generator, depth_db: float = 6.0
+) -> np.ndarray:
     """Change the tone by a smooth random curve of decibels over pitch.
 
     Parameters
@@ -28,14 +30,18 @@ def equalise(wave: np.ndarray, sample_rate: int, rng: np.random.Generator, depth
     ndarray of float32, shape (n_samples,)
         The sound, without delay.
     """
-    from scipy.interpolate import PchipInterpolator  # between its points it stays between their values
+    from scipy.interpolate import (
+        PchipInterpolator,
+    )  # between its points it stays between their values
 
     octaves = np.arange(-1, 12)  # above 20 Hz
     curve = PchipInterpolator(octaves, rng.uniform(-depth_db, depth_db, len(octaves)))
     n = 2 * len(wave)  # what rings over the end must not come back at the start
     hz = np.fft.rfftfreq(n, 1 / sample_rate)
     gain_db = curve(np.log2(np.clip(hz, 10, 40_000) / 20))
-    return np.fft.irfft(np.fft.rfft(wave, n) * 10 ** (gain_db / 20), n)[: len(wave)].astype(np.float32)
+    return np.fft.irfft(np.fft.rfft(wave, n) * 10 ** (gain_db / 20), n)[
+        : len(wave)
+    ].astype(np.float32)
 
 
 def encode_mp3(wave: np.ndarray, sample_rate: int, kbps: int = 64) -> bytes:
@@ -60,8 +66,17 @@ def encode_mp3(wave: np.ndarray, sample_rate: int, kbps: int = 64) -> bytes:
 
     low, high = _MP3_KBPS
     file = io.BytesIO()
-    how = {"compression_level": (high - kbps) / (high - low), "bitrate_mode": "CONSTANT"}
-    soundfile.write(file, soxr.resample(wave, sample_rate, _MP3_RATE), _MP3_RATE, format="MP3", **how)
+    how = {
+        "compression_level": (high - kbps) / (high - low),
+        "bitrate_mode": "CONSTANT",
+    }
+    soundfile.write(
+        file,
+        soxr.resample(wave, sample_rate, _MP3_RATE),
+        _MP3_RATE,
+        format="MP3",
+        **how,
+    )
     return file.getvalue()
 
 
@@ -81,7 +96,9 @@ def reencode(wave: np.ndarray, sample_rate: int, kbps: int = 64) -> np.ndarray:
     import soundfile
     import soxr
 
-    decoded, rate = soundfile.read(io.BytesIO(encode_mp3(wave, sample_rate, kbps)), dtype="float32")
+    decoded, rate = soundfile.read(
+        io.BytesIO(encode_mp3(wave, sample_rate, kbps)), dtype="float32"
+    )
     return soxr.resample(decoded, rate, sample_rate)
 
 
@@ -148,7 +165,11 @@ def change_speed(wave: np.ndarray, factor: float) -> np.ndarray:
 
 
 def add_room(
-    wave: np.ndarray, sample_rate: int, rng: np.random.Generator, rt60_seconds: float = 1.0, wet: float = 0.4
+    wave: np.ndarray,
+    sample_rate: int,
+    rng: np.random.Generator,
+    rt60_seconds: float = 1.0,
+    wet: float = 0.4,
 ) -> np.ndarray:
     """Play in a room: noise that decays exponentially follows the direct sound.
 
@@ -178,7 +199,9 @@ def add_room(
     return fftconvolve(wave, response)[: len(wave)].astype(np.float32)
 
 
-def add_noise(wave: np.ndarray, rng: np.random.Generator, snr_db: float = 20.0) -> np.ndarray:
+def add_noise(
+    wave: np.ndarray, rng: np.random.Generator, snr_db: float = 20.0
+) -> np.ndarray:
     """Add white noise.
 
     Parameters
@@ -196,7 +219,9 @@ def add_noise(wave: np.ndarray, rng: np.random.Generator, snr_db: float = 20.0) 
         Both.
     """
     noise = rng.standard_normal(len(wave), dtype=np.float32)
-    return wave + noise * np.float32(np.sqrt(np.mean(np.square(wave)) * 10 ** (-snr_db / 10)))
+    return wave + noise * np.float32(
+        np.sqrt(np.mean(np.square(wave)) * 10 ** (-snr_db / 10))
+    )
 
 
 def change_gain(wave: np.ndarray, gain_db: float) -> np.ndarray:
@@ -217,7 +242,9 @@ def change_gain(wave: np.ndarray, gain_db: float) -> np.ndarray:
     return wave * np.float32(10 ** (gain_db / 20))
 
 
-def trim(wave: np.ndarray, sample_rate: int, start_seconds: float, end_seconds: float) -> np.ndarray:
+def trim(
+    wave: np.ndarray, sample_rate: int, start_seconds: float, end_seconds: float
+) -> np.ndarray:
     """Cut off both ends.
 
     Parameters
@@ -234,14 +261,19 @@ def trim(wave: np.ndarray, sample_rate: int, start_seconds: float, end_seconds: 
     ndarray of float32
         The rest.
     """
-    return wave[round(start_seconds * sample_rate) : len(wave) - round(end_seconds * sample_rate)]
+    return wave[
+        round(start_seconds * sample_rate) : len(wave)
+        - round(end_seconds * sample_rate)
+    ]
 
 
 def _sign(rng: np.random.Generator) -> int:
     return 2 * int(rng.integers(2)) - 1
 
 
-def _trimmed(wave: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+def _trimmed(
+    wave: np.ndarray, sample_rate: int, rng: np.random.Generator
+) -> np.ndarray:
     """Lose up to a sixth at either end, 3 s at most."""
     start, end = rng.uniform(0.3, 1, 2) * min(3.0, len(wave) / sample_rate / 6)
     return trim(wave, sample_rate, start, end)

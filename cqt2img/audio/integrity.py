@@ -33,16 +33,33 @@ _KBPS = (  # of layer 3 and 2 of MPEG 2 and 2.5, layer 3 of MPEG 1, layer 2 of i
     (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
 )
-_FLAC_RATES = (0, 88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
+_FLAC_RATES = (
+    0,
+    88200,
+    176400,
+    192000,
+    8000,
+    16000,
+    22050,
+    24000,
+    32000,
+    44100,
+    48000,
+    96000,
+)
 _MIRROR = bytes(int(f"{n:08b}"[::-1], 2) for n in range(256))
-_NEXT = re.compile(rb".?([\w() ]{4}|ID3|TAG)", re.S)  # what may follow the sound; some writers forget a pad byte
+_NEXT = re.compile(
+    rb".?([\w() ]{4}|ID3|TAG)", re.S
+)  # what may follow the sound; some writers forget a pad byte
 _WINDOW = 1 << 20
 
 
 class Part(io.RawIOBase):
     """Some bytes and some spans of a file, read as one file."""
 
-    error: OSError | None = None  # of the disk; a callback of libsndfile cannot raise it
+    error: OSError | None = (
+        None  # of the disk; a callback of libsndfile cannot raise it
+    )
 
     def __init__(self, file: io.FileIO, *pieces: bytes | range) -> None:
         self._file, self._pieces, self._at = file, pieces, 0
@@ -90,18 +107,24 @@ class Source(NamedTuple):
 
 def fault(reason: str, name: str, rule: str, got: str, advice: str) -> AudioError:
     """Make the error for a file, in the words of all errors."""
-    return AudioError(reason, f"load_wave: path must {rule}, got {name!r} which {got}. {advice}")
+    return AudioError(
+        reason, f"load_wave: path must {rule}, got {name!r} which {got}. {advice}"
+    )
 
 
 def truncated(name: str, got: str) -> AudioError:
     """Make the error for a file that ends too early."""
-    return fault("truncated", name, "be a whole recording", got, "Copy it again from its source.")
+    return fault(
+        "truncated", name, "be a whole recording", got, "Copy it again from its source."
+    )
 
 
 def corrupt(name: str, got: str) -> AudioError:
     """Make the error for a file that cannot be decoded."""
     advice = "Play it to see if it is intact, or convert it to FLAC."
-    return fault("unsupported_or_corrupt", name, "be audio that can be decoded", got, advice)
+    return fault(
+        "unsupported_or_corrupt", name, "be audio that can be decoded", got, advice
+    )
 
 
 def open_whole(file: io.FileIO, name: str) -> Source:
@@ -109,16 +132,27 @@ def open_whole(file: io.FileIO, name: str) -> Source:
     size = os.fstat(file.fileno()).st_size
     start, head = skip_tags(file)
     span, magic = range(start, size), b"ftyp" if head[4:8] == b"ftyp" else head[:4]
-    doors = {b"OggS": _open_ogg, b"fLaC": _open_flac, b".snd": _open_au, b"dns.": _open_au}
+    doors = {
+        b"OggS": _open_ogg,
+        b"fLaC": _open_flac,
+        b".snd": _open_au,
+        b"dns.": _open_au,
+    }
     if magic in doors:
         return doors[magic](file, span, name)
     if magic in _CONTAINERS:
         return _walk(file, span, magic, name)
     begin = _first_frame(file, start)
-    return _source(file, range(size)) if begin is None else _open_mp3(file, range(begin, size), name)
+    return (
+        _source(file, range(size))
+        if begin is None
+        else _open_mp3(file, range(begin, size), name)
+    )
 
 
-def _source(file: io.FileIO, *pieces: bytes | range, n_told: int = 0, surplus: float = 0.0) -> Source:
+def _source(
+    file: io.FileIO, *pieces: bytes | range, n_told: int = 0, surplus: float = 0.0
+) -> Source:
     return Source((io.BufferedReader(Part(file, *pieces), 1 << 16),), n_told, surplus)
 
 
@@ -131,7 +165,11 @@ def _read(file: io.FileIO, pos: int, n_bytes: int) -> bytes:
 def _unclaimed(file: io.FileIO, pos: int) -> int:
     """Count the bytes from here, if they are neither chunks, nor a tag, nor zeros."""
     rest = _read(file, pos - 1, _WINDOW)
-    return 0 if _NEXT.match(rest) or not rest[1:].strip(b"\0") else os.fstat(file.fileno()).st_size - pos
+    return (
+        0
+        if _NEXT.match(rest) or not rest[1:].strip(b"\0")
+        else os.fstat(file.fileno()).st_size - pos
+    )
 
 
 def _walk(file: io.FileIO, span: range, magic: bytes, name: str) -> Source:
@@ -149,22 +187,41 @@ def _walk(file: io.FileIO, span: range, magic: bytes, name: str) -> Source:
         there, is_box = span.stop - pos - extra, magic in (ASF, b"ftyp")
         if chunk[:4] == b"fmt ":
             _check_fmt(struct.unpack(form[0] + "HHIIHH", body[:16]), name)
-        elif chunk == b"COMM" and body[18:22] not in (b"ima4", b"GSM "):  # these count packets
+        elif chunk == b"COMM" and body[18:22] not in (
+            b"ima4",
+            b"GSM ",
+        ):  # these count packets
             n_told = int.from_bytes(body[2:6], "big") % 0xFFFFFFFF
         # Who cannot know the size writes 0, or the largest number that he dares.
-        streamed = 0x7FFF0000 <= length <= 0x80000000 or length in (0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
+        streamed = 0x7FFF0000 <= length <= 0x80000000 or length in (
+            0xFFFFFFFF,
+            0xFFFFFFFFFFFFFFFF,
+        )
         if length + extra < (1 if extra else n_head) or (is_box and streamed):
             break  # a box to the end of the file, or no box
-        if chunk in must and (streamed or (not length and _unclaimed(file, pos + n_head))):
+        if chunk in must and (
+            streamed or (not length and _unclaimed(file, pos + n_head))
+        ):
             width = struct.calcsize(form[-1])
             said = struct.pack(form[0] + form[-1], min(there, 256**width - 1))
             at = pos + n_head - width
-            return _source(file, range(span.start, at), said, range(at + width, span.stop), n_told=n_told)
+            return _source(
+                file,
+                range(span.start, at),
+                said,
+                range(at + width, span.stop),
+                n_told=n_told,
+            )
         if chunk in must and length > there + 64:  # some writers count their header
             raise truncated(name, f"has {there} of {length} bytes of sound")
         pos += -(-(length + extra) // align) * align
         if chunk in must and not is_box:
-            return _source(file, span, n_told=n_told, surplus=_unclaimed(file, pos) / max(1, length))
+            return _source(
+                file,
+                span,
+                n_told=n_told,
+                surplus=_unclaimed(file, pos) / max(1, length),
+            )
     return _source(file, span, n_told=n_told)
 
 
@@ -173,9 +230,16 @@ def _check_fmt(fmt: tuple[int, ...], name: str) -> None:
     tag, n_channels, rate, per_second, align, bits = fmt
     whole = n_channels * -(-bits // 8)
     # Known slips of writers: 24 bits in four bytes; bits for bytes, one channel for all, or nothing in the byte rate.
-    slips = (0, rate * align % 2**32, rate * align * 8 % 2**32, rate * align // max(1, n_channels))
+    slips = (
+        0,
+        rate * align % 2**32,
+        rate * align * 8 % 2**32,
+        rate * align // max(1, n_channels),
+    )
     padded = bits > 16 and align == 4 * n_channels
-    if tag in (1, 3, 6, 7, 0xFFFE) and (per_second not in slips or (align != whole and not padded)):
+    if tag in (1, 3, 6, 7, 0xFFFE) and (
+        per_second not in slips or (align != whole and not padded)
+    ):
         got = f"claims {rate} Hz and {n_channels} channels of {bits} bits, but {align} bytes and {per_second} a second"
         raise corrupt(name, got)
 
@@ -185,20 +249,28 @@ def _open_au(file: io.FileIO, span: range, name: str) -> Source:
     offset, length = struct.unpack(">II" if head[:1] == b"." else "<II", head[4:])
     if length > (there := len(span) - offset) and length != 0xFFFFFFFF:
         raise truncated(name, f"has {max(0, there)} of {length} bytes of sound")
-    return _source(file, span, surplus=_unclaimed(file, span.start + offset + length) / max(1, length))
+    return _source(
+        file,
+        span,
+        surplus=_unclaimed(file, span.start + offset + length) / max(1, length),
+    )
 
 
 def _open_flac(file: io.FileIO, span: range, name: str) -> Source:
     """Give a FLAC that does not tell its length, so that libsndfile reads what is there."""
     head, pos, last = _read(file, span.start, 26), span.start + 4, 0
-    numbers = int.from_bytes(head[18:], "big")  # rate: 20 bits, channels: 3, bits: 5, frames: 36
+    numbers = int.from_bytes(
+        head[18:], "big"
+    )  # rate: 20 bits, channels: 3, bits: 5, frames: 36
     while not last and pos < span.stop:
         block = _read(file, pos, 4)
         last, pos = block[0] & 128, pos + 4 + int.from_bytes(block[1:], "big")
     frame, rate = _read(file, pos, 3), numbers >> 44
     code = frame[2] & 15 if frame[0] == 255 and frame[1] & 0xFC == 0xF8 else 0
     if 0 < code < 12 and _FLAC_RATES[code] != rate:
-        raise corrupt(name, f"claims {rate} Hz, but {_FLAC_RATES[code]} Hz in its sound")
+        raise corrupt(
+            name, f"claims {rate} Hz, but {_FLAC_RATES[code]} Hz in its sound"
+        )
     n_told = numbers & (1 << 36) - 1
     told = (numbers - n_told).to_bytes(8, "big")
     stop = span.stop - 128 * (_read(file, max(0, span.stop - 128), 3) == b"TAG")
@@ -208,7 +280,9 @@ def _open_flac(file: io.FileIO, span: range, name: str) -> Source:
 def _open_ogg(file: io.FileIO, span: range, name: str) -> Source:
     """Check page by page, and give each of the streams that follow one another as a file of its own."""
     begins: list[int] = []
-    running: dict[bytes, int] = {}  # the streams that have begun, and the number of their next page
+    running: dict[
+        bytes, int
+    ] = {}  # the streams that have begun, and the number of their next page
     pos = span.start
     while (head := _read(file, pos, 27))[:4] == b"OggS":
         page = head + _read(file, pos + 27, head[26])
@@ -219,8 +293,14 @@ def _open_ogg(file: io.FileIO, span: range, name: str) -> Source:
         if page[5] & 2:
             begins += [] if running else [pos]
             running[serial] = number
-        mirrored = (page[:22] + bytes(4) + page[26:]).translate(_MIRROR)  # zlib's sum runs the other way
-        total = (zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF).to_bytes(4, "little").translate(_MIRROR)
+        mirrored = (page[:22] + bytes(4) + page[26:]).translate(
+            _MIRROR
+        )  # zlib's sum runs the other way
+        total = (
+            (zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF)
+            .to_bytes(4, "little")
+            .translate(_MIRROR)
+        )
         if total[::-1] != page[22:26] or running.get(serial) != number:
             raise corrupt(name, f"has a fault in page {number}")
         running[serial] = number + 1
@@ -232,7 +312,9 @@ def _open_ogg(file: io.FileIO, span: range, name: str) -> Source:
     if running or not begins:
         raise truncated(name, "stops before the mark of its end")
     spans = map(range, begins, [*begins[1:], pos])
-    return Source(tuple(source for part in spans for source in _source(file, part).files))
+    return Source(
+        tuple(source for part in spans for source in _source(file, part).files)
+    )
 
 
 def skip_tags(file: io.FileIO) -> tuple[int, bytes]:
@@ -246,7 +328,11 @@ def skip_tags(file: io.FileIO) -> tuple[int, bytes]:
 def _tag(head: bytes) -> int:
     """Size in bytes of the tag that begins here, or 0."""
     if head[:3] == b"ID3":
-        return 10 + sum(n << s for n, s in zip(head[6:10], (21, 14, 7, 0), strict=True)) + (head[5] & 16 and 10)
+        return (
+            10
+            + sum(n << s for n, s in zip(head[6:10], (21, 14, 7, 0), strict=True))
+            + (head[5] & 16 and 10)
+        )
     ape = 32 + int.from_bytes(head[12:16], "little")
     return 128 if head[:3] == b"TAG" else ape if head[:8] == b"APETAGEX" else 0
 
@@ -256,19 +342,36 @@ def mp3_frame(head: bytes) -> tuple[int, int, int, bytes] | None:
     """Size in bytes, samples, rate in Hz, and what all frames of a file share, of the layer 2 or 3 frame of a head."""
     if len(head) < 4 or head[0] != 255 or head[1] & 0xE0 != 0xE0:
         return None
-    version, layer, kbps, rate = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3), head[2] >> 4, head[2] >> 2 & 3
+    version, layer, kbps, rate = (
+        head[1] >> 3 & 3,
+        4 - (head[1] >> 1 & 3),
+        head[2] >> 4,
+        head[2] >> 2 & 3,
+    )
     if version == 1 or layer not in (2, 3) or not 0 < kbps < 15 or rate == 3:
         return None
-    hz, n_samples = (44100, 48000, 32000)[rate] >> (2, 0, 1, 0)[version], 1152 if version == 3 or layer == 2 else 576
+    hz, n_samples = (
+        (44100, 48000, 32000)[rate] >> (2, 0, 1, 0)[version],
+        1152 if version == 3 or layer == 2 else 576,
+    )
     table = _KBPS[(version == 3) * (4 - layer)]
     shared = bytes((head[1] & 0xFE, rate, head[3] >= 0xC0))
-    return n_samples * 125 * table[kbps - 1] // hz + (head[2] >> 1 & 1), n_samples, hz, shared
+    return (
+        n_samples * 125 * table[kbps - 1] // hz + (head[2] >> 1 & 1),
+        n_samples,
+        hz,
+        shared,
+    )
 
 
 def _again(window: bytes, at: int) -> bool:
     """Whether an MP3 frame begins here, and another of its kind after it."""
     frame = mp3_frame(window[at : at + 4])
-    return frame is not None and (mp3_frame(window[at + frame[0] : at + frame[0] + 4]) or (0,))[-1] == frame[3]
+    return (
+        frame is not None
+        and (mp3_frame(window[at + frame[0] : at + frame[0] + 4]) or (0,))[-1]
+        == frame[3]
+    )
 
 
 def _first_frame(file: io.FileIO, start: int) -> int | None:
@@ -276,14 +379,26 @@ def _first_frame(file: io.FileIO, start: int) -> int | None:
     window = _read(file, start, 1 << 16)
     if mp3_frame(window[:4]):
         return start
-    return next((start + m.start() for m in re.finditer(b"\xff", window) if _again(window, m.start())), None)
+    return next(
+        (
+            start + m.start()
+            for m in re.finditer(b"\xff", window)
+            if _again(window, m.start())
+        ),
+        None,
+    )
 
 
 class _Frames:
     """The frames of an MP3 from the first to the last, and the bytes between and behind them that are none."""
 
     def __init__(self, file: io.FileIO, span: range) -> None:
-        self.count, self.gaps, self.first, window = 0, 0, _read(file, span.start, 48), b""
+        self.count, self.gaps, self.first, window = (
+            0,
+            0,
+            _read(file, span.start, 48),
+            b"",
+        )
         self.end = base = pos = clean = span.start
         shared = (mp3_frame(self.first[:4]) or (b"",))[-1]
         while True:
@@ -307,7 +422,9 @@ class _Frames:
         is_tag = not tail.strip(b"\0") or tail.startswith(b"LYRICSBEGIN")
         self.tail = 0 if is_tag else span.stop - clean
         heads = (mp3_frame(tail[i : i + 4]) for i in range(min(4096, len(tail) - 3)))
-        self.is_cut = self.end > span.stop or any(frame and shared == frame[3] for frame in heads)
+        self.is_cut = self.end > span.stop or any(
+            frame and shared == frame[3] for frame in heads
+        )
 
 
 def _open_mp3(file: io.FileIO, span: range, name: str) -> Source:
@@ -320,22 +437,44 @@ def _open_mp3(file: io.FileIO, span: range, name: str) -> Source:
     _, n_samples, hz, shared = mp3_frame(first[:4]) or (0, 0, 1, b"\0")
     mark = max(first.find(b"Xing"), first.find(b"Info"))
     # Where other bytes than zeros come before the mark, libsndfile takes it for sound.
-    is_told = mark > 0 and first[mark + 7 : mark + 8] > b"\0" and not first[4:mark].strip(b"\0")
+    is_told = (
+        mark > 0
+        and first[mark + 7 : mark + 8] > b"\0"
+        and not first[4:mark].strip(b"\0")
+    )
     n_told = int.from_bytes(first[mark + 8 : mark + 12], "big") if is_told else 0
     if (n_told - n_frames) * n_samples > SLACK * hz:
-        raise truncated(name, f"gives {n_frames * n_samples / hz:.1f} of {n_told * n_samples / hz:.1f} s")
-    if frames.gaps or frames.tail * n_frames * n_samples > SLACK * hz * (frames.end - span.start):
-        raise corrupt(name, f"has {frames.gaps + frames.tail} bytes that are no frames like its first")
+        raise truncated(
+            name,
+            f"gives {n_frames * n_samples / hz:.1f} of {n_told * n_samples / hz:.1f} s",
+        )
+    if frames.gaps or frames.tail * n_frames * n_samples > SLACK * hz * (
+        frames.end - span.start
+    ):
+        raise corrupt(
+            name,
+            f"has {frames.gaps + frames.tail} bytes that are no frames like its first",
+        )
     if frames.is_cut and not n_told:
         raise truncated(name, "stops in the middle of a frame")
     sound = range(span.start, min(frames.end, span.stop))
-    is_layer_2 = shared[0] >> 1 & 3 == 2  # which has no such frame, and no variable rate
-    counting = () if is_layer_2 or n_frames - n_told < 9 else (_counting_frame(first, n_frames),)
+    is_layer_2 = (
+        shared[0] >> 1 & 3 == 2
+    )  # which has no such frame, and no variable rate
+    counting = (
+        ()
+        if is_layer_2 or n_frames - n_told < 9
+        else (_counting_frame(first, n_frames),)
+    )
     return _source(file, *counting, sound, n_told=n_frames * n_samples * is_layer_2)
 
 
 def _counting_frame(first: bytes, n_frames: int) -> bytes:
     mpeg1, mono = first[1] & 8 > 0, first[3] >= 0xC0
     head = bytes((255, first[1] | 1, 0x80 | first[2] & 12, first[3]))
-    info = bytes((17 if mono else 32) if mpeg1 else (9 if mono else 17)) + b"Xing\0\0\0\1"
-    return (head + info + n_frames.to_bytes(4, "big")).ljust((mp3_frame(head) or (0,))[0], b"\0")
+    info = (
+        bytes((17 if mono else 32) if mpeg1 else (9 if mono else 17)) + b"Xing\0\0\0\1"
+    )
+    return (head + info + n_frames.to_bytes(4, "big")).ljust(
+        (mp3_frame(head) or (0,))[0], b"\0"
+    )

@@ -48,7 +48,9 @@ class Meter:
                 mono += block[:, channel]
             mono *= np.float32(1 / n_channels)
             highest = _peak(block)
-            self.peak = float(np.maximum(self.peak, _peak(mono) if n_channels > 1 else highest))  # keeps a NaN
+            self.peak = float(
+                np.maximum(self.peak, _peak(mono) if n_channels > 1 else highest)
+            )  # keeps a NaN
             self.channel_peak = max(self.channel_peak, highest)
             if highest >= _FULL:
                 self._n_clipped += int(np.count_nonzero(np.abs(block) >= _FULL))
@@ -85,7 +87,9 @@ class Meter:
         return {
             "peak_dbfs": _decibel(self.channel_peak**2),
             "clipped": round(self._n_clipped / max(1, self._n_samples), 6),
-            "silence": round(float(np.mean(power <= _SILENT)), 3) if len(power) else 0.0,
+            "silence": round(float(np.mean(power <= _SILENT)), 3)
+            if len(power)
+            else 0.0,
             "dc": round(self._mono_sum / max(1, self._n_frames), 5),
             "mono_loss_db": max(0.0, _decibel(lost)),
             "loudness_dbfs": _decibel(float(loud.mean())) if len(loud) else None,

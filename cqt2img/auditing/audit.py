@@ -79,7 +79,10 @@ class Audit:
     @property
     def verdict(self) -> str:
         """Whether a score on this corpus can be believed, in plain words."""
-        worst = [sum(f.severity == severity for f in self.findings) for severity in SEVERITIES]
+        worst = [
+            sum(f.severity == severity for f in self.findings)
+            for severity in SEVERITIES
+        ]
         if worst[0]:
             return f"A score on these recordings cannot be believed: {_count(worst[0], 'fault')} found, worst first."
         if worst[1]:
@@ -94,12 +97,22 @@ class Audit:
             self.verdict,
         ]
         for number, one in enumerate(self.findings, start=1):
-            lines += ["", f"{number}. {one.severity.upper()}: {one.title}", f"   {one.advice}"]
+            lines += [
+                "",
+                f"{number}. {one.severity.upper()}: {one.title}",
+                f"   {one.advice}",
+            ]
             lines += [f"     {name}" for name in one.files[:3]]
             if len(one.files) > 3:
                 lines.append(f"     and {len(one.files) - 3} more, in audit.json")
-        lines += ["", "What a small model names right, by what test and training do not share:"]
-        lines += [f"  {name:24}{_figure(value, low, high)}" for name, value, low, high in self.figures()]
+        lines += [
+            "",
+            "What a small model names right, by what test and training do not share:",
+        ]
+        lines += [
+            f"  {name:24}{_figure(value, low, high)}"
+            for name, value, low, high in self.figures()
+        ]
         return "\n".join(lines)
 
     def figures(self) -> list[tuple[str, float, float, float]]:
@@ -110,12 +123,19 @@ class Audit:
         list of (str, float, float, float)
             Name, part of the recordings named right, and its 95 % interval over groups.
         """
-        rungs = [(f"{rung.held_out} {'at random' if n < 2 else 'held out'}", rung.scores) for n, rung in
-                 enumerate(self.ladder)]  # fmt: skip
+        rungs = [
+            (f"{rung.held_out} {'at random' if n < 2 else 'held out'}", rung.scores)
+            for n, rung in enumerate(self.ladder)
+        ]
         rows = [(name, one.accuracy, *one.accuracy_interval) for name, one in rungs]
-        rows += [(f"{one.clue} alone", one.accuracy, one.low, one.high) for one in self.clues.itertuples()]
+        rows += [
+            (f"{one.clue} alone", one.accuracy, one.low, one.high)
+            for one in self.clues.itertuples()
+        ]
         if self.scores is not None:
-            rows.append(("the model", self.scores.accuracy, *self.scores.accuracy_interval))
+            rows.append(
+                ("the model", self.scores.accuracy, *self.scores.accuracy_interval)
+            )
         return rows
 
     def show(self) -> "Figure":
@@ -126,7 +146,9 @@ class Audit:
         matplotlib Figure
             In grey the rungs of the ladder that are not to be believed. A notebook shows it.
         """
-        return plot_shares(self.figures(), 1 / len(self.classes), max(0, len(self.ladder) - 1))
+        return plot_shares(
+            self.figures(), 1 / len(self.classes), max(0, len(self.ladder) - 1)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything as plain values.
@@ -136,14 +158,31 @@ class Audit:
         dict
             Ready for JSON; NaN is None.
         """
-        tables = {"clues": self.clues, "duplicates": self.duplicates, "suspects": self.suspects}
+        tables = {
+            "clues": self.clues,
+            "duplicates": self.duplicates,
+            "suspects": self.suspects,
+        }
         if self.stability is not None:
             tables["stability"] = self.stability
-        figures = [dict(zip(("name", "accuracy", "low", "high"), row, strict=True)) for row in self.figures()]
-        about = {"n_recordings": self.n_recordings, "n_groups": self.n_groups, "n_failed": self.n_failed,
-                 "classes": list(self.classes), "verdict": self.verdict, "chance": 1 / len(self.classes),
-                 "findings": [asdict(finding) for finding in self.findings], "figures": figures}  # fmt: skip
-        return about | {name: json.loads(frame.to_json(orient="records")) for name, frame in tables.items()}
+        figures = [
+            dict(zip(("name", "accuracy", "low", "high"), row, strict=True))
+            for row in self.figures()
+        ]
+        about = {
+            "n_recordings": self.n_recordings,
+            "n_groups": self.n_groups,
+            "n_failed": self.n_failed,
+            "classes": list(self.classes),
+            "verdict": self.verdict,
+            "chance": 1 / len(self.classes),
+            "findings": [asdict(finding) for finding in self.findings],
+            "figures": figures,
+        }
+        return about | {
+            name: json.loads(frame.to_json(orient="records"))
+            for name, frame in tables.items()
+        }
 
     def save(self, folder: str | Path) -> None:
         """Write `audit.txt`, `audit.json` and `index.html`, a page that holds all it shows.
@@ -156,8 +195,13 @@ class Audit:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2) + "\n"
-        write_atomic(folder / "audit.json", lambda part: part.write_text(text, encoding="utf-8"))
-        write_atomic(folder / "audit.txt", lambda part: part.write_text(f"{self}\n", encoding="utf-8"))
+        write_atomic(
+            folder / "audit.json", lambda part: part.write_text(text, encoding="utf-8")
+        )
+        write_atomic(
+            folder / "audit.txt",
+            lambda part: part.write_text(f"{self}\n", encoding="utf-8"),
+        )
         _write_page(self, folder / "index.html")
 
 
@@ -218,7 +262,9 @@ def audit(
     table = list_recordings(X, y, groups, group_by)
     check_labelled("audit", table["label"].tolist(), table["path"].tolist())
     if model is not None:
-        encode(table["label"].tolist(), model.classes_)  # a name that it does not know should not cost the whole audit
+        encode(
+            table["label"].tolist(), model.classes_
+        )  # a name that it does not know should not cost the whole audit
     spec = resolve_spec(None if model is None else model.spec_, X, "audit", "fast")
     strips, infos = load_tile_arrays(table, spec, n_jobs, bar)
     bad = [info["status"] != "ok" for info in infos]
@@ -229,40 +275,63 @@ def audit(
     n_each = table["label"].astype(str).value_counts()
     classes = sorted(n_each.index)
     if (n_each > 1).sum() < 2:
-        raise InputError("audit: X must hold two classes or more of two recordings that can be read, got "
-                         f"{(n_each > 1).sum()}. Add recordings.")  # fmt: skip
+        raise InputError(
+            "audit: X must hold two classes or more of two recordings that can be read, got "
+            f"{(n_each > 1).sum()}. Add recordings."
+        )
     sketches = sketch(strips)
     ladder = score_splits(sketches, table, _levels(table, group_by))
     measured: dict[str, Any] = {
-        "duplicates": match_takes([landmarks(strips.tiles(n), spec) for n in range(len(strips))], marks),
+        "duplicates": match_takes(
+            [landmarks(strips.tiles(n), spec) for n in range(len(strips))], marks
+        ),
         "clues": find_shortcuts(strips, table),
         "suspects": find_label_errors(sketches, table),
         "scores": None,
         "stability": None,
     }
     if model is not None:
-        test = table[table["split"].astype(str) == "test"] if "split" in table else table
+        test = (
+            table[table["split"].astype(str) == "test"] if "split" in table else table
+        )
         asked = test if len(test) else table
         measured["scores"] = model.evaluate(asked, group_by="group")
-        measured["stability"] = measure_robustness(model, asked, n_jobs=n_jobs, progress=bar)
+        measured["stability"] = measure_robustness(
+            model, asked, n_jobs=n_jobs, progress=bar
+        )
     found = _judge(table, failed, measured, ladder)
-    return Audit(len(table), table["group"].nunique(), len(failed), tuple(classes), found, tuple(ladder), **measured)
+    return Audit(
+        len(table),
+        table["group"].nunique(),
+        len(failed),
+        tuple(classes),
+        found,
+        tuple(ladder),
+        **measured,
+    )
 
 
 def _levels(table: "pd.DataFrame", group_by: str | None) -> dict[str, NDArray[Any]]:
     """Give what can be held out beyond the recording, from fine to coarse, under the name that the table has for it."""
-    called = group_by or next((name for name in ("album", "session", "concert") if name in table), "group")
+    called = group_by or next(
+        (name for name in ("album", "session", "concert") if name in table), "group"
+    )
     levels = {}
     if "piece" in table:
         unknown = [f"recording {n}" for n in range(len(table))]
-        levels["pieces"] = table["piece"].where(table["piece"].notna(), unknown).astype(str).to_numpy()
+        levels["pieces"] = (
+            table["piece"].where(table["piece"].notna(), unknown).astype(str).to_numpy()
+        )
     if table["group"].duplicated().any():
         levels[f"{called}s"] = table["group"].to_numpy()
     return levels
 
 
 def _judge(
-    table: "pd.DataFrame", failed: "pd.DataFrame", measured: dict[str, Any], ladder: Sequence[SplitScore]
+    table: "pd.DataFrame",
+    failed: "pd.DataFrame",
+    measured: dict[str, Any],
+    ladder: Sequence[SplitScore],
 ) -> tuple[Finding, ...]:
     """Put what was measured into words, worst first."""
     gap = compare(ladder[0].scores, ladder[-1].scores) if len(ladder) > 2 else None
@@ -294,16 +363,23 @@ def _write_page(report: Audit, path: Path) -> None:
     """Write the audit as one page."""
     colours = dict(zip(SEVERITIES, ("#b3261e", "#b26a00", "#4a6572"), strict=True))
     blocks: list[str | bytes] = [f"<p><b>{html.escape(report.verdict)}</b></p>"]
-    blocks.append(f"{report.n_recordings} recordings in {report.n_groups} groups, {len(report.classes)} classes"
-                  + (f"; {report.n_failed} could not be read" if report.n_failed else "") + ".")  # fmt: skip
+    blocks.append(
+        f"{report.n_recordings} recordings in {report.n_groups} groups, {len(report.classes)} classes"
+        + (f"; {report.n_failed} could not be read" if report.n_failed else "")
+        + "."
+    )
     for one in report.findings:
         files = "".join(f"<li>{html.escape(name)}</li>" for name in one.files)
         more = (
-            f"<details><summary>{_count(len(one.files), 'file')}</summary><ul>{files}</ul></details>" if files else ""
+            f"<details><summary>{_count(len(one.files), 'file')}</summary><ul>{files}</ul></details>"
+            if files
+            else ""
         )
-        blocks.append(f'<div style="border-left: 4px solid {colours[one.severity]}; padding: 0 1rem; margin: 1rem">'
-                      f'<b style="color: {colours[one.severity]}">{one.severity}</b> {html.escape(one.title)}<br>'
-                      f"<i>{html.escape(one.advice)}</i>{more}</div>")  # fmt: skip
+        blocks.append(
+            f'<div style="border-left: 4px solid {colours[one.severity]}; padding: 0 1rem; margin: 1rem">'
+            f'<b style="color: {colours[one.severity]}">{one.severity}</b> {html.escape(one.title)}<br>'
+            f"<i>{html.escape(one.advice)}</i>{more}</div>"
+        )
     blocks += [
         "<h2>What can be told, and from what</h2>",
         to_png(report.show()),
@@ -312,16 +388,24 @@ def _write_page(report: Audit, path: Path) -> None:
         "are what one clue alone tells, with whole groups held out. Lines are 95 % intervals over groups.",
     ]
     if report.stability is not None and len(report.stability):
-        blocks += ["<h2>What must not matter, and does it?</h2>",
-                   "Part of the recordings that get another name after each change. The first row changes nothing "
-                   "but where the tiles begin, and is what to hold the others against.",
-                   _table(report.stability)]  # fmt: skip
+        blocks += [
+            "<h2>What must not matter, and does it?</h2>",
+            "Part of the recordings that get another name after each change. The first row changes nothing "
+            "but where the tiles begin, and is what to hold the others against.",
+            _table(report.stability),
+        ]
     write_page(path, "Can this score be believed?", blocks)
 
 
 def _table(frame: "pd.DataFrame") -> str:
     """Give a table as HTML, parts as percent."""
     shown = frame.assign(
-        **{name: frame[name].map("{:.0%}".format) for name in frame.columns if frame[name].dtype == float}
+        **{
+            name: frame[name].map("{:.0%}".format)
+            for name in frame.columns
+            if frame[name].dtype == float
+        }
     )
-    return shown.rename(columns=lambda name: name.replace("_", " ")).to_html(index=False, border=0)
+    return shown.rename(columns=lambda name: name.replace("_", " ")).to_html(
+        index=False, border=0
+    )

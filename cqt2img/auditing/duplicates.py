@@ -28,7 +28,11 @@ _RISE_DB = 6.0
 _BLOCK_SECONDS, _STEEPEST = 3.0, 24  # in every block so many onsets
 _LOWEST = 9  # semitones above f_min; below, windows are too long for a time
 _FRAME_SECONDS = 0.1  # of the sketch
-_NEAR, _FAR, _FAN = 0.12, 2.0, 9  # seconds from onset to onset in a triplet, and how many onsets are tried
+_NEAR, _FAR, _FAN = (
+    0.12,
+    2.0,
+    9,
+)  # seconds from onset to onset in a triplet, and how many onsets are tried
 _INTERVAL = 24  # largest, in semitones
 _PITCH = 1 << 20  # step of a hash from semitone to semitone
 _KINDS = 1e6  # of triplets, if all were equally likely: two takes of n and m have n * m / 1e6 in common
@@ -40,7 +44,10 @@ _SAME_PITCH = 0.9  # semitones
 _FEWEST = 8  # onsets or triplets in common
 _LEAST_MATCH = 0.82  # in disguise .85 and more, once .76; two synthetic takes of one melody up to .81 (planted.py)
 _COMMON = 0.45  # part of the onsets that must be common; in disguise .56 and more
-_SHORT_MATCH, _PER_SECOND = 1.05, 0.04  # singers who repeat a line of 2 s come to .96: the shorter, the more alike
+_SHORT_MATCH, _PER_SECOND = (
+    1.05,
+    0.04,
+)  # singers who repeat a line of 2 s come to .96: the shorter, the more alike
 COLUMNS = ("match", "offset_seconds", "speed", "semitones")
 _PAIR = ("first", "second", *COLUMNS)
 
@@ -102,24 +109,36 @@ def landmarks(tiles: NDArray[np.uint8], spec: TileSpec) -> Landmarks:
     rows = np.maximum(rows, floor) - floor
     sigma = _SMOOTH_SECONDS / step
     level = rows.astype(np.float32) * np.float32(spec.step_db)
-    rise = gaussian_filter1d(level, sigma, axis=1, order=1, truncate=3) * np.float32(2.5 * sigma)  # dB of a step
+    rise = gaussian_filter1d(level, sigma, axis=1, order=1, truncate=3) * np.float32(
+        2.5 * sigma
+    )  # dB of a step
     rise[: _LOWEST * each] = 0
-    peak = rise == maximum_filter(rise, (2 * each + 1, 2 * max(1, round(0.07 / step)) + 1))
+    peak = rise == maximum_filter(
+        rise, (2 * each + 1, 2 * max(1, round(0.07 / step)) + 1)
+    )
     peak &= rise > _RISE_DB
     peak[:, 1:] &= rise[:, 1:] > rise[:, :-1]  # of two equal columns, one
     peak[:, [0, -1]] = False
     row, column = np.nonzero(peak)
     before, here, after = (rise[row, column + n] for n in (-1, 0, 1))
-    seconds = (column + 0.5 * (after - before) / np.maximum(2 * here - before - after, 1e-3)) * step
-    order = np.lexsort((-here, seconds // _BLOCK_SECONDS))  # within each block, the steepest first
+    seconds = (
+        column + 0.5 * (after - before) / np.maximum(2 * here - before - after, 1e-3)
+    ) * step
+    order = np.lexsort(
+        (-here, seconds // _BLOCK_SECONDS)
+    )  # within each block, the steepest first
     block = (seconds // _BLOCK_SECONDS)[order]
     order = order[np.arange(len(order)) - np.searchsorted(block, block) < _STEEPEST]
     onsets = np.stack([seconds[order], row[order] / each], axis=1).astype(np.float32)
     sketch, frame_seconds = _sketch(rows, each, step)
-    return Landmarks(onsets[np.lexsort((onsets[:, 1], onsets[:, 0]))], sketch, frame_seconds)
+    return Landmarks(
+        onsets[np.lexsort((onsets[:, 1], onsets[:, 0]))], sketch, frame_seconds
+    )
 
 
-def _sketch(rows: NDArray[np.uint8], each: int, step: float) -> tuple[NDArray[np.uint8], float]:
+def _sketch(
+    rows: NDArray[np.uint8], each: int, step: float
+) -> tuple[NDArray[np.uint8], float]:
     """Draw the loudest row of every semitone of five octaves, in frames of about 0.1 s."""
     n = max(1, round(_FRAME_SECONDS / step))
     rows = rows[12 * each : 72 * each, : rows.shape[1] // n * n]
@@ -136,7 +155,10 @@ class _Triplets(NamedTuple):
 
 def _triplets(onsets: NDArray[np.float32]) -> _Triplets:
     """Describe neighbouring onsets by their intervals, the ratio of their distances, and a rough distance."""
-    seconds, pitch = onsets[:, 0].astype(np.float64), np.round(onsets[:, 1]).astype(np.int64)
+    seconds, pitch = (
+        onsets[:, 0].astype(np.float64),
+        np.round(onsets[:, 1]).astype(np.int64),
+    )
     start, end = np.searchsorted(seconds, [seconds + _NEAR, seconds + _FAR])
     hashes, times = [np.zeros(0, np.int64)], [np.zeros(0)]
     for near, far in ((a, b) for b in range(_FAN) for a in range(b)):
@@ -144,11 +166,17 @@ def _triplets(onsets: NDArray[np.float32]) -> _Triplets:
         second, third = start[first] + near, start[first] + far
         low, high = pitch[second] - pitch[first], pitch[third] - pitch[first]
         whole, part = seconds[third] - seconds[first], seconds[second] - seconds[first]
-        good = (whole - part > _NEAR) & (np.abs(low) <= _INTERVAL) & (np.abs(high) <= _INTERVAL)
+        good = (
+            (whole - part > _NEAR)
+            & (np.abs(low) <= _INTERVAL)
+            & (np.abs(high) <= _INTERVAL)
+        )
         good &= (low != 0) | (high != 0)  # a repeated note is in all music
         n = 2 * _INTERVAL + 1
         shape = (low + _INTERVAL) * n + high + _INTERVAL
-        code = (shape * 8 + np.floor(8 * part / whole)) * 16 + np.floor(5 * np.log(whole / 0.1))
+        code = (shape * 8 + np.floor(8 * part / whole)) * 16 + np.floor(
+            5 * np.log(whole / 0.1)
+        )
         hashes.append((pitch[first] * _PITCH + code.astype(np.int64))[good])
         times.append(seconds[first][good])
     found = np.concatenate(hashes).astype(np.int32)
@@ -198,9 +226,19 @@ def match_takes(
     best: dict[tuple[int, int], tuple[float, ...]] = {}
     lookup = functools.lru_cache(maxsize=4096)(lambda n: _triplets(takes[n].onsets))
     candidates = list(_candidates(takes))
-    steps = iter(candidates) if progress is None else progress(iter(candidates), len(candidates), "comparing takes")
+    steps = (
+        iter(candidates)
+        if progress is None
+        else progress(iter(candidates), len(candidates), "comparing takes")
+    )
     for one, other, shift in steps:
-        found = _align(takes[one], takes[other], shift, _shared(lookup(one), lookup(other), shift), least)
+        found = _align(
+            takes[one],
+            takes[other],
+            shift,
+            _shared(lookup(one), lookup(other), shift),
+            least,
+        )
         if one > other:  # tell the same from the other side
             match, offset, speed, semitones = found
             found = match, -offset * speed, 1 / speed, -semitones
@@ -210,8 +248,15 @@ def match_takes(
     alike: dict[str, list[int]] = {}
     for place, mark in enumerate(fingerprints):
         alike.setdefault(mark, []).append(place)
-    best |= {(a, b): (1.0, 0.0, 1.0, 0) for same in alike.values() for n, b in enumerate(same) for a in same[:n]}
-    rows = sorted(((*pair, *found) for pair, found in best.items()), key=lambda row: -row[2])
+    best |= {
+        (a, b): (1.0, 0.0, 1.0, 0)
+        for same in alike.values()
+        for n, b in enumerate(same)
+        for a in same[:n]
+    }
+    rows = sorted(
+        ((*pair, *found) for pair, found in best.items()), key=lambda row: -row[2]
+    )
     return make_table([dict(zip(_PAIR, row, strict=True)) for row in rows], _PAIR)
 
 
@@ -219,15 +264,21 @@ def _candidates(takes: Sequence[Landmarks]) -> Iterator[tuple[int, int, int]]:
     """Give pairs with more triplets in common than chance would have, and by how many semitones they are shifted."""
     kept: list[NDArray[np.int32]] = []
     n_expected = sum(len(marks.onsets) for marks in takes) * _FAN * (_FAN - 1) // 2
-    step = 1 + n_expected // _MANY_HASHES  # of many, a part will do, but the same at every pitch
+    step = (
+        1 + n_expected // _MANY_HASHES
+    )  # of many, a part will do, but the same at every pitch
     for marks in takes:
         hashes = np.unique(_triplets(marks.onsets).hashes)
-        kept.append(hashes[hashes.astype(np.int64) % _PITCH * 2654435761 % 65521 % step == 0])
+        kept.append(
+            hashes[hashes.astype(np.int64) % _PITCH * 2654435761 % 65521 % step == 0]
+        )
     count = np.array([len(hashes) for hashes in kept])
     if count.sum() == 0:
         return
     everything = np.concatenate(kept)
-    known, column, n_having = np.unique(everything, return_inverse=True, return_counts=True)
+    known, column, n_having = np.unique(
+        everything, return_inverse=True, return_counts=True
+    )
     usual = n_having > max(100, len(takes) // 100)
     row = np.repeat(np.arange(len(takes)), count)
     table = _sparse(row, column, usual, len(takes))
@@ -235,19 +286,34 @@ def _candidates(takes: Sequence[Landmarks]) -> Iterator[tuple[int, int, int]]:
         moved = everything + np.int32(shift * _PITCH)
         place = np.minimum(np.searchsorted(known, moved), len(known) - 1)
         there = known[place] == moved
-        yield from _crowded(_sparse(row[there], place[there], usual, len(takes)), table, count, step / _KINDS, shift)
+        yield from _crowded(
+            _sparse(row[there], place[there], usual, len(takes)),
+            table,
+            count,
+            step / _KINDS,
+            shift,
+        )
 
 
-def _sparse(row: NDArray[Any], column: NDArray[Any], usual: NDArray[np.bool_], n: int) -> "csr_array":
+def _sparse(
+    row: NDArray[Any], column: NDArray[Any], usual: NDArray[np.bool_], n: int
+) -> "csr_array":
     """Make a matrix of recordings by hashes, without those that too many have."""
     from scipy.sparse import csr_array
 
     good = ~usual[column]
-    return csr_array((np.ones(good.sum(), np.int32), (row[good], column[good])), shape=(n, len(usual)))
+    return csr_array(
+        (np.ones(good.sum(), np.int32), (row[good], column[good])),
+        shape=(n, len(usual)),
+    )
 
 
 def _crowded(
-    moved: "csr_array", table: "csr_array", count: NDArray[np.int64], chance: float, shift: int
+    moved: "csr_array",
+    table: "csr_array",
+    count: NDArray[np.int64],
+    chance: float,
+    shift: int,
 ) -> Iterator[tuple[int, int, int]]:
     """Give the pairs of two matrices whose rows have much in common, block by block."""
     across = table.T.tocsr()
@@ -255,22 +321,35 @@ def _crowded(
         common = (moved[start : start + 256] @ across).tocoo()
         one, other, n = common.row + start, common.col, common.data
         expected = count[one] * count[other] * chance
-        good = n >= np.maximum(_FEWEST, 0.02 * np.minimum(count[one], count[other]) + 1.5 * expected)
+        good = n >= np.maximum(
+            _FEWEST, 0.02 * np.minimum(count[one], count[other]) + 1.5 * expected
+        )
         good &= one < other if shift == 0 else one != other
-        yield from ((int(a), int(b), shift) for a, b in zip(one[good], other[good], strict=True))
+        yield from (
+            (int(a), int(b), shift) for a, b in zip(one[good], other[good], strict=True)
+        )
 
 
-def _shared(one: _Triplets, other: _Triplets, shift: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _shared(
+    one: _Triplets, other: _Triplets, shift: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Give the times, here and there, of triplets that look the same."""
     wanted = one.hashes + np.int32(shift * _PITCH)
-    low, high = np.searchsorted(other.hashes, wanted), np.searchsorted(other.hashes, wanted, "right")
+    low, high = (
+        np.searchsorted(other.hashes, wanted),
+        np.searchsorted(other.hashes, wanted, "right"),
+    )
     n = np.minimum(high - low, 4)  # of what is repeated, some will do
     place = np.repeat(low, n) + np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
     return np.repeat(one.seconds, n), other.seconds[place]
 
 
 def _align(
-    one: Landmarks, other: Landmarks, shift: int, shared: tuple[NDArray[np.float32], NDArray[np.float32]], least: float
+    one: Landmarks,
+    other: Landmarks,
+    shift: int,
+    shared: tuple[NDArray[np.float32], NDArray[np.float32]],
+    least: float,
 ) -> tuple[float, float, float, int]:
     """Fit a line from time to time, and compare along it: match, offset, speed, shift."""
     nothing = 0.0, 0.0, 1.0, shift
@@ -286,7 +365,11 @@ def _align(
     if not len(slope):
         return nothing
     some = rng.permutation(len(x))[:500]
-    best = (np.abs(np.outer(slope, x[some]) + start[:, None] - y[some]) < 2 * _TOLERANCE).sum(axis=1).argmax()
+    best = (
+        (np.abs(np.outer(slope, x[some]) + start[:, None] - y[some]) < 2 * _TOLERANCE)
+        .sum(axis=1)
+        .argmax()
+    )
     line = np.array([slope[best], start[best]])
     for tolerance in (3 * _TOLERANCE, 2 * _TOLERANCE, _TOLERANCE):
         here, there = _partners(one.onsets, other.onsets, shift, line, tolerance)
@@ -297,19 +380,27 @@ def _align(
         return nothing
     match = _correlate(one, other, shift, line)
     enough = match >= max(least, _SHORT_MATCH - _PER_SECOND * np.ptp(here))
-    enough &= len(here) >= _COMMON * min(_n_inside(one, other, line), _n_inside(other, one, [1, -line[1]] / line[0]))
+    enough &= len(here) >= _COMMON * min(
+        _n_inside(one, other, line), _n_inside(other, one, [1, -line[1]] / line[0])
+    )
     return (match, float(line[1]), float(1 / line[0]), shift) if enough else nothing
 
 
 def _partners(
-    one: NDArray[np.float32], other: NDArray[np.float32], shift: int, line: NDArray[np.float64], tolerance: float
+    one: NDArray[np.float32],
+    other: NDArray[np.float32],
+    shift: int,
+    line: NDArray[np.float64],
+    tolerance: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Give the times of the onsets of one take that have one near them in the other, and of those."""
     from scipy.spatial import KDTree
 
     scale = np.array([tolerance, _SAME_PITCH])
     moved = np.stack([np.polyval(line, one[:, 0]), one[:, 1] + shift], axis=1)
-    distance, partner = KDTree(other / scale).query(moved / scale, p=np.inf, distance_upper_bound=1)
+    distance, partner = KDTree(other / scale).query(
+        moved / scale, p=np.inf, distance_upper_bound=1
+    )
     good = np.isfinite(distance)
     return one[good, 0].astype(np.float64), other[partner[good], 0].astype(np.float64)
 
@@ -320,29 +411,43 @@ def _n_inside(one: Landmarks, other: Landmarks, line: NDArray[np.float64]) -> in
     return int(np.sum((moved >= other.onsets[0, 0]) & (moved <= other.onsets[-1, 0])))
 
 
-def _correlate(one: Landmarks, other: Landmarks, shift: int, line: NDArray[np.float64]) -> float:
+def _correlate(
+    one: Landmarks, other: Landmarks, shift: int, line: NDArray[np.float64]
+) -> float:
     """Correlate two sketches over time, along a line; rows count by how much happens in them."""
     step = one.frame_seconds
-    place = np.polyval(line, np.arange(one.sketch.shape[1], dtype=np.float64) * step) / step  # in frames of the other
+    place = (
+        np.polyval(line, np.arange(one.sketch.shape[1], dtype=np.float64) * step) / step
+    )  # in frames of the other
     inside = (place >= 0) & (place <= other.sketch.shape[1] - 1)
     if inside.sum() < min(one.sketch.shape[1], other.sketch.shape[1]) / 2:
         return 0.0
     n = len(one.sketch)
     rows = one.sketch[max(0, -shift) : n - max(0, shift), inside].astype(np.float32)
     place, part = np.divmod(place[inside], 1)
-    low, high = place.astype(int), np.minimum(place.astype(int) + 1, other.sketch.shape[1] - 1)
+    low, high = (
+        place.astype(int),
+        np.minimum(place.astype(int) + 1, other.sketch.shape[1] - 1),
+    )
     moved = other.sketch[max(0, shift) : n - max(0, -shift)].astype(np.float32)
     moved = moved[:, low] * (1 - part) + moved[:, high] * part
     rows, moved = (side - side.mean(axis=1, keepdims=True) for side in (rows, moved))
-    return float(np.sum(rows * moved) / max(1e-9, np.sqrt(np.sum(rows**2) * np.sum(moved**2))))
+    return float(
+        np.sum(rows * moved) / max(1e-9, np.sqrt(np.sum(rows**2) * np.sum(moved**2)))
+    )
 
 
-def _take(blocks: Iterator[NDArray[np.uint8]], info: dict[str, Any], spec: TileSpec) -> Landmarks:
+def _take(
+    blocks: Iterator[NDArray[np.uint8]], info: dict[str, Any], spec: TileSpec
+) -> Landmarks:
     return landmarks(np.concatenate(list(blocks)), spec)
 
 
 def find_duplicates(
-    X: Any, spec: TileSpec | str | None = None, n_jobs: int = 1, progress: Progress | None = None
+    X: Any,
+    spec: TileSpec | str | None = None,
+    n_jobs: int = 1,
+    progress: Progress | None = None,
 ) -> "pd.DataFrame":
     """Find recordings that hold the same take, whatever they are called and whatever was done to their sound.
 
@@ -371,7 +476,10 @@ def find_duplicates(
     spec = resolve_spec(spec, X, "find_duplicates", "fast")
     table = list_recordings(X)
     take = functools.partial(_take, spec=spec)
-    jobs = ((item, spec, tiles, take) for item, tiles in zip(table["item"], table["tiles"], strict=True))
+    jobs = (
+        (item, spec, tiles, take)
+        for item, tiles in zip(table["item"], table["tiles"], strict=True)
+    )
     takes: list[Landmarks] = []
     paths: list[str] = []
     fingerprints: list[str] = []
@@ -383,7 +491,9 @@ def find_duplicates(
         takes.append(marks)
         paths.append(path)
         fingerprints.append(info["fingerprint"])
-    found = match_takes(takes, fingerprints, progress=progress).itertuples(index=False, name=None)
+    found = match_takes(takes, fingerprints, progress=progress).itertuples(
+        index=False, name=None
+    )
     named = [(paths[a], paths[b], *words) for a, b, *words in found]
     columns = ("path", "other path", *COLUMNS)
     return make_table([dict(zip(columns, row, strict=True)) for row in named], columns)

@@ -65,18 +65,28 @@ def find_leaks(table: "pd.DataFrame") -> Iterator[Finding]:
         return
     crossing = _crossing(table, table["group"])
     if crossing:
-        yield Finding("leak", "fault", f"{len(crossing)} {_s('group', crossing)} on two sides of the split: "
-                      f"{_list(crossing)}. A model that knows the album knows the answer.",
-                      "Give each group to one side: cqt2img.group_split(y, groups).",
-                      tuple(table["path"][table["group"].isin(crossing)]))  # fmt: skip
-    alone = table[table.groupby("group")["path"].transform("size") == 1]  # of these nobody said what belongs together
+        yield Finding(
+            "leak",
+            "fault",
+            f"{len(crossing)} {_s('group', crossing)} on two sides of the split: "
+            f"{_list(crossing)}. A model that knows the album knows the answer.",
+            "Give each group to one side: cqt2img.group_split(y, groups).",
+            tuple(table["path"][table["group"].isin(crossing)]),
+        )
+    alone = table[
+        table.groupby("group")["path"].transform("size") == 1
+    ]  # of these nobody said what belongs together
     stems = alone["path"].map(_stem)
     crossing = _crossing(alone, stems)
     if crossing:
-        yield Finding("leak", "fault", f"Clips whose names differ by a number only stand on two sides of the split: "
-                      f"{_list(crossing)}. If they are cut from one recording, a model that knows it knows the answer.",
-                      "Say what each clip is cut from (groups=), and give all of it to one side.",
-                      tuple(alone["path"][stems.isin(crossing)]))  # fmt: skip
+        yield Finding(
+            "leak",
+            "fault",
+            f"Clips whose names differ by a number only stand on two sides of the split: "
+            f"{_list(crossing)}. If they are cut from one recording, a model that knows it knows the answer.",
+            "Say what each clip is cut from (groups=), and give all of it to one side.",
+            tuple(alone["path"][stems.isin(crossing)]),
+        )
 
 
 def find_twice(pairs: "pd.DataFrame", table: "pd.DataFrame") -> Iterator[Finding]:
@@ -94,25 +104,63 @@ def find_twice(pairs: "pd.DataFrame", table: "pd.DataFrame") -> Iterator[Finding
     Finding
         One for each way in which a score is spoiled.
     """
-    one, other = (table.iloc[pairs[name].to_numpy()].reset_index(drop=True) for name in ("first", "second"))
+    one, other = (
+        table.iloc[pairs[name].to_numpy()].reset_index(drop=True)
+        for name in ("first", "second")
+    )
     left = one["path"].notna()
     two_labels = left & (one["label"].astype(str) != other["label"].astype(str))
-    two_sides = left & (one["split"].astype(str) != other["split"].astype(str)) if "split" in table else ~left
+    two_sides = (
+        left & (one["split"].astype(str) != other["split"].astype(str))
+        if "split" in table
+        else ~left
+    )
     two_groups = left & (one["group"] != other["group"])
     for kind, severity, which, title, advice in (
-        ("duplicate labels", "fault", two_labels, "under two labels", "Find out who plays, and remove one of each."),
-        ("leak", "fault", two_sides, "on two sides of the split",
-         "Remove one of each, or put both into one group, and split anew."),
-        ("duplicates", "fault", two_groups, "in two groups, so that holding one out does not hold out the take",
-         "Remove one of each, or put both into one group."),
-        ("duplicates", "warning", left, "in one group, where it counts double", "Remove one of each."),
-    ):  # fmt: skip
+        (
+            "duplicate labels",
+            "fault",
+            two_labels,
+            "under two labels",
+            "Find out who plays, and remove one of each.",
+        ),
+        (
+            "leak",
+            "fault",
+            two_sides,
+            "on two sides of the split",
+            "Remove one of each, or put both into one group, and split anew.",
+        ),
+        (
+            "duplicates",
+            "fault",
+            two_groups,
+            "in two groups, so that holding one out does not hold out the take",
+            "Remove one of each, or put both into one group.",
+        ),
+        (
+            "duplicates",
+            "warning",
+            left,
+            "in one group, where it counts double",
+            "Remove one of each.",
+        ),
+    ):
         mine = which & left
         left &= ~mine
         if mine.any():
-            files = tuple(f"{a} = {b}" for a, b in zip(one["path"][mine], other["path"][mine], strict=True))
-            count = "2 recordings are" if len(files) == 1 else f"{len(files)} pairs of recordings are each"
-            yield Finding(kind, severity, f"{count} the same take, {title}.", advice, files)
+            files = tuple(
+                f"{a} = {b}"
+                for a, b in zip(one["path"][mine], other["path"][mine], strict=True)
+            )
+            count = (
+                "2 recordings are"
+                if len(files) == 1
+                else f"{len(files)} pairs of recordings are each"
+            )
+            yield Finding(
+                kind, severity, f"{count} the same take, {title}.", advice, files
+            )
 
 
 def find_bare_groups(table: "pd.DataFrame", lone: Iterable[str]) -> Iterator[Finding]:
@@ -131,17 +179,25 @@ def find_bare_groups(table: "pd.DataFrame", lone: Iterable[str]) -> Iterator[Fin
         No groups at all, or classes of one.
     """
     if (table["group"].value_counts() == 1).all():
-        yield Finding("no groups", "warning", "No two recordings share a group, so nobody can tell whether a score "
-                      "comes from the player or from the album.",
-                      "Say what was recorded together: a folder per album, a column, or groups=.")  # fmt: skip
+        yield Finding(
+            "no groups",
+            "warning",
+            "No two recordings share a group, so nobody can tell whether a score "
+            "comes from the player or from the album.",
+            "Say what was recorded together: a folder per album, a column, or groups=.",
+        )
         return
     lone = list(lone)
     if lone:
         n = table["label"].nunique()
-        yield Finding("one album", "fault", f"{len(lone)} of {n} classes have one album only: {_list(lone)}. For them "
-                      "player and album are the same thing, and no split can hold the album out.",
-                      "Add another album of each, or leave them out.",
-                      tuple(table["path"][table["label"].astype(str).isin(lone)]))  # fmt: skip
+        yield Finding(
+            "one album",
+            "fault",
+            f"{len(lone)} of {n} classes have one album only: {_list(lone)}. For them "
+            "player and album are the same thing, and no split can hold the album out.",
+            "Add another album of each, or leave them out.",
+            tuple(table["path"][table["label"].astype(str).isin(lone)]),
+        )
 
 
 def find_clues(clues: "pd.DataFrame") -> Iterator[Finding]:
@@ -162,11 +218,17 @@ def find_clues(clues: "pd.DataFrame") -> Iterator[Finding]:
         found = found[~found["clue"].isin(["mean spectrum", "noise floor"])]
     for one in found.itertuples():
         if one.clue == "channel" and one.held_out == "groups":
-            yield Finding("shared channel", "fault", one.explanation, one.advice, clue=one.clue)
+            yield Finding(
+                "shared channel", "fault", one.explanation, one.advice, clue=one.clue
+            )
         else:
             severity = "warning" if one.clue in ("piece", "mean spectrum") else "fault"
-            severity = severity if one.held_out == "groups" else "note"  # a clue to the album, which all have
-            yield Finding("shortcut", severity, one.explanation, one.advice, clue=one.clue)
+            severity = (
+                severity if one.held_out == "groups" else "note"
+            )  # a clue to the album, which all have
+            yield Finding(
+                "shortcut", severity, one.explanation, one.advice, clue=one.clue
+            )
 
 
 def find_names(pairs: "pd.DataFrame") -> Iterator[Finding]:
@@ -184,8 +246,12 @@ def find_names(pairs: "pd.DataFrame") -> Iterator[Finding]:
     """
     if len(pairs):
         names = [f"{one.first!r} and {one.second!r}" for one in pairs.itertuples()]
-        yield Finding("names", "warning", f"Names of classes that may be one player: {_list(names)}.",
-                      "Write each name in one way.")  # fmt: skip
+        yield Finding(
+            "names",
+            "warning",
+            f"Names of classes that may be one player: {_list(names)}.",
+            "Write each name in one way.",
+        )
 
 
 def find_suspects(suspects: "pd.DataFrame") -> Iterator[Finding]:
@@ -202,12 +268,22 @@ def find_suspects(suspects: "pd.DataFrame") -> Iterator[Finding]:
         One for all.
     """
     if len(suspects):
-        files = tuple(f"{one.path}: {one.label}, rather {one.likely}" for one in suspects.itertuples())
-        yield Finding("labels", "warning", f"{len(files)} of the labels are probably wrong: {_list(files, 2)}.",
-                      "Listen to these and put their labels right, or remove them.", files)  # fmt: skip
+        files = tuple(
+            f"{one.path}: {one.label}, rather {one.likely}"
+            for one in suspects.itertuples()
+        )
+        yield Finding(
+            "labels",
+            "warning",
+            f"{len(files)} of the labels are probably wrong: {_list(files, 2)}.",
+            "Listen to these and put their labels right, or remove them.",
+            files,
+        )
 
 
-def find_album_effect(ladder: Sequence[SplitScore], gap: Comparison | None) -> Iterator[Finding]:
+def find_album_effect(
+    ladder: Sequence[SplitScore], gap: Comparison | None
+) -> Iterator[Finding]:
     """Say what a loose split promises too much.
 
     Parameters
@@ -225,11 +301,14 @@ def find_album_effect(ladder: Sequence[SplitScore], gap: Comparison | None) -> I
     if gap is None or gap.interval[0] <= 0.02:
         return
     first, last, (low, high) = ladder[0], ladder[-1], gap.interval
-    yield Finding("album effect", "warning" if low > 0.1 else "note",
-                  f"With {first.held_out} split at random a small model names {first.scores.accuracy:.0%} of the "
-                  f"recordings, with {last.held_out} held out {last.scores.accuracy:.0%}: {100 * gap.difference:.0f} "
-                  f"points ({100 * low:.0f} to {100 * high:.0f}) come from how {last.held_out} sound.",
-                  f"Believe no score without {last.held_out} held out. Pass groups= to fit and evaluate.")  # fmt: skip
+    yield Finding(
+        "album effect",
+        "warning" if low > 0.1 else "note",
+        f"With {first.held_out} split at random a small model names {first.scores.accuracy:.0%} of the "
+        f"recordings, with {last.held_out} held out {last.scores.accuracy:.0%}: {100 * gap.difference:.0f} "
+        f"points ({100 * low:.0f} to {100 * high:.0f}) come from how {last.held_out} sound.",
+        f"Believe no score without {last.held_out} held out. Pass groups= to fit and evaluate.",
+    )
 
 
 def find_met(scores: Evaluation | None) -> Iterator[Finding]:
@@ -246,9 +325,14 @@ def find_met(scores: Evaluation | None) -> Iterator[Finding]:
         If it met some of the groups.
     """
     if scores is not None and scores.known_groups:
-        yield Finding("met", "fault", f"The model was trained on {len(scores.known_groups)} of the {scores.n_groups} "
-                      f"groups that it is asked about: {_list(scores.known_groups)}.",
-                      "Ask it about recordings that it never met.", scores.known_groups)  # fmt: skip
+        yield Finding(
+            "met",
+            "fault",
+            f"The model was trained on {len(scores.known_groups)} of the {scores.n_groups} "
+            f"groups that it is asked about: {_list(scores.known_groups)}.",
+            "Ask it about recordings that it never met.",
+            scores.known_groups,
+        )
 
 
 def find_unstable(stability: "pd.DataFrame | None") -> Iterator[Finding]:
@@ -271,9 +355,13 @@ def find_unstable(stability: "pd.DataFrame | None") -> Iterator[Finding]:
     moved = stability[stability["changed"] - usual > np.maximum(noise, 0.1)]
     if len(moved):
         words = [f"{one.disturbance} ({one.changed:.0%})" for one in moved.itertuples()]
-        yield Finding("transformations", "warning", f"Changes that are not the player's give recordings another name: "
-                      f"{_list(words)}; tiles that begin elsewhere do so for {usual:.0%}.",
-                      "Train with augment='album', on more albums, or through more rooms.")  # fmt: skip
+        yield Finding(
+            "transformations",
+            "warning",
+            f"Changes that are not the player's give recordings another name: "
+            f"{_list(words)}; tiles that begin elsewhere do so for {usual:.0%}.",
+            "Train with augment='album', on more albums, or through more rooms.",
+        )
 
 
 def find_unreadable(failed: "pd.DataFrame") -> Iterator[Finding]:
@@ -290,11 +378,19 @@ def find_unreadable(failed: "pd.DataFrame") -> Iterator[Finding]:
         One for all.
     """
     if len(failed):
-        yield Finding("unreadable", "note", f"{len(failed)} recordings could not be read and were left out: "
-                      f"{_list(failed['path'])}.", "Mend or remove them.", tuple(failed["path"]))  # fmt: skip
+        yield Finding(
+            "unreadable",
+            "note",
+            f"{len(failed)} recordings could not be read and were left out: "
+            f"{_list(failed['path'])}.",
+            "Mend or remove them.",
+            tuple(failed["path"]),
+        )
 
 
-def find_small(table: "pd.DataFrame", ladder: Sequence[SplitScore]) -> Iterator[Finding]:
+def find_small(
+    table: "pd.DataFrame", ladder: Sequence[SplitScore]
+) -> Iterator[Finding]:
     """Say when there is too little to say anything.
 
     Parameters
@@ -311,9 +407,13 @@ def find_small(table: "pd.DataFrame", ladder: Sequence[SplitScore]) -> Iterator[
     """
     low, high = ladder[-1].scores.accuracy_interval if ladder else (0.0, 0.0)
     if high - low > 0.25:
-        yield Finding("small", "note", f"{len(table)} recordings in {table['group'].nunique()} groups are few: the "
-                      f"figure of {ladder[-1].scores.accuracy:.0%} may as well be {low:.0%} or {high:.0%}.",
-                      "Add albums; more takes of the same albums help little.")  # fmt: skip
+        yield Finding(
+            "small",
+            "note",
+            f"{len(table)} recordings in {table['group'].nunique()} groups are few: the "
+            f"figure of {ladder[-1].scores.accuracy:.0%} may as well be {low:.0%} or {high:.0%}.",
+            "Add albums; more takes of the same albums help little.",
+        )
 
 
 def _crossing(table: "pd.DataFrame", keys: "pd.Series") -> list[str]:
@@ -331,10 +431,19 @@ def _stem(path: str) -> str:
     """Give the name of what a clip may be cut from: the file without a number, or a time, at its end."""
     name = PurePath(path)
     return str(
-        name.with_name(re.sub(r"[-_. ]*(?:tile|clip|part|seg(?:ment)?|chunk)?[-_. ]*\d+$", "", name.stem) or "-")
+        name.with_name(
+            re.sub(
+                r"[-_. ]*(?:tile|clip|part|seg(?:ment)?|chunk)?[-_. ]*\d+$",
+                "",
+                name.stem,
+            )
+            or "-"
+        )
     )
 
 
 def _list(names: Iterable[str], most: int = _SHOWN) -> str:
     names = list(map(str, names))
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(names[:most]) + (
+        f" and {len(names) - most} more" if len(names) > most else ""
+    )

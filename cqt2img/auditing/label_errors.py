@@ -21,10 +21,18 @@ NEAR = ["first", "second", "difference"]
 _PURE = 0.8  # part of the recordings that must have the label of most of their group before a group has a say
 _HEARD = 0.8  # part of the labels that the sound must confirm before it has a say
 _MANY = 12  # tiles of an album from which its sound can be learned: on clean corpora 10 were too few
-_MANY_OF_CLASS = 30  # recordings of a class, where there are no such albums; with 15 it accused
-_PER_NUMBER, _POOLED = 4, 3  # with fewer tiles for each number, three semitones share one
+_MANY_OF_CLASS = (
+    30  # recordings of a class, where there are no such albums; with 15 it accused
+)
+_PER_NUMBER, _POOLED = (
+    4,
+    3,
+)  # with fewer tiles for each number, three semitones share one
 _ALBUMS = ("album", "session", "concert")
-_N_SPLITS, _N_REPEATS = 10, 3  # 5 folds, drawn once, accused 4 right labels in 20 corpora, these 1
+_N_SPLITS, _N_REPEATS = (
+    10,
+    3,
+)  # 5 folds, drawn once, accused 4 right labels in 20 corpora, these 1
 _LEAST = -30.0  # of a log-probability: one tile must not decide for all others
 _LETTERS = 5  # of a name in which one wrong letter is a typing error
 
@@ -74,8 +82,10 @@ def find_label_errors(
     import pandas as pd
 
     if len(sketches) != len(table):
-        raise InputError(f"find_label_errors: sketches must be one each, got {len(sketches)} for {len(table)}. "
-                         "Sketch the recordings of the table.")  # fmt: skip
+        raise InputError(
+            f"find_label_errors: sketches must be one each, got {len(sketches)} for {len(table)}. "
+            "Sketch the recordings of the table."
+        )
     labels, groups = (table[name].astype(str).to_numpy() for name in ("label", "group"))
     most, by_group = _outvoted(labels, groups)
     is_pure = float(np.mean(labels == _majority(labels, groups))) >= _PURE
@@ -84,16 +94,33 @@ def find_label_errors(
     most, by_group = np.where(by_group, most, elsewhere), by_group | misplaced
     n_tiles = pd.Series([len(one) for one in sketches]).groupby(groups).sum().median()
     n_of_class = pd.Series(labels).value_counts().median()
-    units = groups if is_pure and n_tiles >= _MANY else labels if n_of_class >= _MANY_OF_CLASS else None
+    units = (
+        groups
+        if is_pure and n_tiles >= _MANY
+        else labels
+        if n_of_class >= _MANY_OF_CLASS
+        else None
+    )
     margin, heard = np.full(len(labels), np.nan), labels
     if units is not None:
         margin, heard = _listen(sketches, labels, units, random_state)
     rows = np.flatnonzero(by_group | (margin >= 1))
     likely = np.where(by_group, most, heard)[rows]
-    found = pd.DataFrame({"row": rows, "path": table["path"].to_numpy()[rows], "label": labels[rows], "likely": likely,
-                          "by_group": by_group[rows], "by_sound": margin[rows]}, columns=SUSPECTS)  # fmt: skip
+    found = pd.DataFrame(
+        {
+            "row": rows,
+            "path": table["path"].to_numpy()[rows],
+            "label": labels[rows],
+            "likely": likely,
+            "by_group": by_group[rows],
+            "by_sound": margin[rows],
+        },
+        columns=SUSPECTS,
+    )
     sure = found["by_group"] + found["by_sound"].fillna(0).clip(-1, 3)
-    return found.iloc[np.argsort(-sure.to_numpy(), kind="stable")].reset_index(drop=True)
+    return found.iloc[np.argsort(-sure.to_numpy(), kind="stable")].reset_index(
+        drop=True
+    )
 
 
 def near_names(labels: Iterable[Any]) -> "pd.DataFrame":
@@ -125,8 +152,11 @@ def near_names(labels: Iterable[Any]) -> "pd.DataFrame":
 
     counts = pd.Series([str(label) for label in labels], dtype=object).value_counts()
     names = sorted(counts.index, key=lambda name: (-counts[name], name))
-    rows = [{"first": one, "second": other, "difference": difference}
-            for one, other in combinations(names, 2) if (difference := _difference(one, other, counts))]  # fmt: skip
+    rows = [
+        {"first": one, "second": other, "difference": difference}
+        for one, other in combinations(names, 2)
+        if (difference := _difference(one, other, counts))
+    ]
     return pd.DataFrame(rows, columns=NEAR)
 
 
@@ -157,7 +187,12 @@ def _majority(labels: NDArray, groups: NDArray) -> NDArray:
     """Give the most frequent label of the group of each recording."""
     import pandas as pd
 
-    return pd.Series(labels).groupby(groups).transform(lambda part: part.mode().iloc[0]).to_numpy()
+    return (
+        pd.Series(labels)
+        .groupby(groups)
+        .transform(lambda part: part.mode().iloc[0])
+        .to_numpy()
+    )
 
 
 def _outvoted(labels: NDArray, groups: NDArray) -> tuple[NDArray, NDArray[np.bool_]]:
@@ -168,20 +203,32 @@ def _outvoted(labels: NDArray, groups: NDArray) -> tuple[NDArray, NDArray[np.boo
     frame = pd.DataFrame({"label": labels, "group": groups})
     n_same = frame.groupby(["group", "label"])["label"].transform("size").to_numpy()
     n_all = frame.groupby("group")["label"].transform("size").to_numpy()
-    has_say = (n_all >= 3) & ((n_same == 1) | (n_same <= n_all / 4)) & (np.mean(labels == most) >= _PURE)
+    has_say = (
+        (n_all >= 3)
+        & ((n_same == 1) | (n_same <= n_all / 4))
+        & (np.mean(labels == most) >= _PURE)
+    )
     return most, has_say & (labels != most)
 
 
 def _shelves(table: "pd.DataFrame") -> NDArray:
     """Give the folder and the album of each recording, whatever its label says."""
-    folders = np.asarray([str(PurePath(str(path)).parent) for path in table["path"]], dtype=object)
+    folders = np.asarray(
+        [str(PurePath(str(path)).parent) for path in table["path"]], dtype=object
+    )
     named = next((name for name in _ALBUMS if name in table), None)
-    albums = np.asarray(["" if named is None else str(album) for album in table[named or "path"]], dtype=object)
+    albums = np.asarray(
+        ["" if named is None else str(album) for album in table[named or "path"]],
+        dtype=object,
+    )
     return (folders + "|" + albums).astype(str)
 
 
 def _listen(
-    sketches: list[NDArray[np.float32]], labels: NDArray, units: NDArray, random_state: int
+    sketches: list[NDArray[np.float32]],
+    labels: NDArray,
+    units: NDArray,
+    random_state: int,
 ) -> tuple[NDArray[np.float64], NDArray]:
     """Say how much more each recording sounds like another label than like its own, and like which."""
     import pandas as pd
@@ -190,14 +237,21 @@ def _listen(
     spared = pd.Series(units).groupby(units).transform("size").to_numpy() > 1
     features = np.concatenate(sketches)
     if len(features) < _PER_NUMBER * features.shape[1]:
-        features = np.add.reduceat(features, range(0, features.shape[1], _POOLED), axis=1)
-    if len(set(labels[spared])) < 2 or len(features) < features.shape[1]:  # from so little nothing can be learned
+        features = np.add.reduceat(
+            features, range(0, features.shape[1], _POOLED), axis=1
+        )
+    if (
+        len(set(labels[spared])) < 2 or len(features) < features.shape[1]
+    ):  # from so little nothing can be learned
         return nothing, labels
     owner = np.repeat(np.arange(len(sketches)), [len(one) for one in sketches])
     called, codes = np.unique(units, return_inverse=True)
     log_proba = _held_out(features, owner, codes, spared, random_state)
     names, label_codes = np.unique(labels, return_inverse=True)
-    label_of = np.searchsorted(names, pd.Series(_majority(labels, units)).groupby(units).first()[called].to_numpy())
+    label_of = np.searchsorted(
+        names,
+        pd.Series(_majority(labels, units)).groupby(units).first()[called].to_numpy(),
+    )
     best = np.full((len(labels), len(names)), _LEAST)
     for unit, name in enumerate(label_of):
         best[:, name] = np.maximum(best[:, name], log_proba[:, unit])
@@ -212,7 +266,11 @@ def _listen(
 
 
 def _held_out(
-    features: NDArray[np.float32], owner: NDArray, codes: NDArray, spared: NDArray[np.bool_], random_state: int
+    features: NDArray[np.float32],
+    owner: NDArray,
+    codes: NDArray,
+    spared: NDArray[np.bool_],
+    random_state: int,
 ) -> NDArray[np.float64]:
     """Give the mean log-probability of each unit over the tiles of each recording, by models that never met it."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -221,19 +279,28 @@ def _held_out(
     total = np.zeros((len(features), codes.max() + 1))
     n_splits = min(_N_SPLITS, int(np.bincount(codes).max()))
     for repeat in range(_N_REPEATS):
-        folds = StratifiedKFold(n_splits, shuffle=True, random_state=random_state + repeat)
+        folds = StratifiedKFold(
+            n_splits, shuffle=True, random_state=random_state + repeat
+        )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The least populated class")
             parts = list(folds.split(codes, codes))
         for training, test in parts:
-            learned, asked = np.isin(owner, training) & spared[owner], np.isin(owner, test)
+            learned, asked = (
+                np.isin(owner, training) & spared[owner],
+                np.isin(owner, test),
+            )
             model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-            told = model.fit(features[learned], codes[owner[learned]]).predict_log_proba(features[asked])
+            told = model.fit(
+                features[learned], codes[owner[learned]]
+            ).predict_log_proba(features[asked])
             log_proba = np.full((len(told), total.shape[1]), _LEAST)
             log_proba[:, model.classes_] = np.maximum(told, _LEAST)
             total[asked] += log_proba / _N_REPEATS
     n_tiles = np.bincount(owner)
-    return np.stack([np.bincount(owner, column) / n_tiles for column in total.T], axis=1)
+    return np.stack(
+        [np.bincount(owner, column) / n_tiles for column in total.T], axis=1
+    )
 
 
 def _difference(one: str, other: str, counts: "pd.Series") -> str:
@@ -247,7 +314,11 @@ def _difference(one: str, other: str, counts: "pd.Series") -> str:
 
 def _words(name: str) -> list[str]:
     """Give the words of a name without case, accents and punctuation; of signs that are not letters, the name."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", name.casefold()) if not unicodedata.combining(c))
+    plain = "".join(
+        c
+        for c in unicodedata.normalize("NFKD", name.casefold())
+        if not unicodedata.combining(c)
+    )
     return re.findall(r"[^\W_]+", plain) or [name]
 
 
@@ -256,9 +327,15 @@ def _one_letter(one: str, other: str) -> bool:
     short, long = sorted((one, other), key=len)
     if len(short) < _LETTERS or len(long) - len(short) > 1:
         return False
-    at = next((n for n, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+    at = next(
+        (n for n, (a, b) in enumerate(zip(short, long, strict=False)) if a != b),
+        len(short),
+    )
     if short[at : at + 1].isdigit() or long[at : at + 1].isdigit():
         return False
     if len(short) < len(long):
         return short[at:] == long[at + 1 :]
-    return short[at + 1 :] == long[at + 1 :] or short[at:] == long[at + 1 : at + 2] + long[at] + long[at + 2 :]
+    return (
+        short[at + 1 :] == long[at + 1 :]
+        or short[at:] == long[at + 1 : at + 2] + long[at] + long[at + 2 :]
+    )

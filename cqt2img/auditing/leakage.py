@@ -93,24 +93,43 @@ def score_splits(
     Olivier Ledoit and Michael Wolf, "Honey, I Shrunk the Sample Covariance Matrix", 2004.
     """
     labels = np.asarray([str(label) for label in table["label"]])
-    levels = {name: keys for name, keys in levels.items() if len(_judged(labels, keys)) > 1}
-    kept = _judged(labels, np.arange(len(labels))).intersection(*(_judged(labels, keys) for keys in levels.values()))
+    levels = {
+        name: keys for name, keys in levels.items() if len(_judged(labels, keys)) > 1
+    }
+    kept = _judged(labels, np.arange(len(labels))).intersection(
+        *(_judged(labels, keys) for keys in levels.values())
+    )
     places = np.flatnonzero(np.isin(labels, sorted(kept)))
     if len(kept) < 2:
         return []
     classes, codes = np.unique(labels[places], return_inverse=True)
     groups = table["group"].to_numpy()[places]
     n_tiles = [len(sketches[place]) for place in places]
-    features, owner = np.concatenate([sketches[place] for place in places]), np.repeat(np.arange(len(places)), n_tiles)
+    features, owner = (
+        np.concatenate([sketches[place] for place in places]),
+        np.repeat(np.arange(len(places)), n_tiles),
+    )
     rungs = []
     for name in ["tiles", "recordings", *levels]:
-        keys = levels[name][places] if name in levels else np.arange(len(owner) if name == "tiles" else len(places))
+        keys = (
+            levels[name][places]
+            if name in levels
+            else np.arange(len(owner) if name == "tiles" else len(places))
+        )
         on_tiles = keys if name == "tiles" else keys[owner]
         log_proba = _out_of_fold(features, codes[owner], on_tiles, random_state)
         rows = np.split(log_proba, np.cumsum(n_tiles)[:-1])
         proba = np.exp(np.stack([pool(row) for row in rows]))
         right = float((log_proba.argmax(axis=1) == codes[owner]).mean())
-        rungs.append(SplitScore(name, right, evaluate_proba(proba, codes, classes, groups), proba, places))
+        rungs.append(
+            SplitScore(
+                name,
+                right,
+                evaluate_proba(proba, codes, classes, groups),
+                proba,
+                places,
+            )
+        )
     return rungs
 
 
@@ -160,9 +179,17 @@ def score_tiles(
         test = is_test[owner]
     classes = find_classes(table["label"].tolist())
     codes = encode(table["label"].tolist(), classes)[owner]
-    alone = TileArrays(strips.spec, list(single), np.full(len(single), strips.spec.width))
+    alone = TileArrays(
+        strips.spec, list(single), np.full(len(single), strips.spec.width)
+    )
     groups = table["group"].to_numpy()[owner]
-    corpus = TrainingData(alone, one_hot(codes, len(classes), 0.1), groups, np.flatnonzero(~test), np.arange(0))
+    corpus = TrainingData(
+        alone,
+        one_hot(codes, len(classes), 0.1),
+        groups,
+        np.flatnonzero(~test),
+        np.arange(0),
+    )
     trained = train(network, corpus, recipe, None, watch)
     network.load_state_dict(trained.state)
     device = resolve_device(None)
@@ -177,22 +204,30 @@ def _judged(labels: NDArray, keys: NDArray) -> set[str]:
     return {label for label in names if names.count(label) > 1}
 
 
-def _out_of_fold(features: NDArray, codes: NDArray, keys: NDArray, seed: int) -> NDArray[np.float32]:
+def _out_of_fold(
+    features: NDArray, codes: NDArray, keys: NDArray, seed: int
+) -> NDArray[np.float32]:
     """Give log-probabilities of every tile by a model that met nothing of its group."""
     log_proba = np.full((len(codes), codes.max() + 1), _LEAST, np.float32)
     for training, test in _folds(codes, keys, seed):
         n_classes = len(np.unique(codes[training]))
-        if not 1 < n_classes < len(training):  # nothing to learn from: the answer is a guess
+        if (
+            not 1 < n_classes < len(training)
+        ):  # nothing to learn from: the answer is a guess
             continue
         mean, scale = features[training].mean(axis=0), features[training].std(axis=0)
-        scale = np.where(scale > 0, scale, 1)  # a row that is always silent says nothing
+        scale = np.where(
+            scale > 0, scale, 1
+        )  # a row that is always silent says nothing
         model = _fit((features[training] - mean) / scale, codes[training])
         answers = model.predict_log_proba((features[test] - mean) / scale)
         log_proba[np.ix_(test, model.classes_)] = np.maximum(answers, _LEAST)
     return log_proba
 
 
-def _folds(codes: NDArray, keys: NDArray, seed: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _folds(
+    codes: NDArray, keys: NDArray, seed: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     n_splits = min(_N_SPLITS, len(np.unique(keys)), int(np.bincount(codes).max()))
     return deal(codes, keys, n_splits, seed)
 
@@ -203,5 +238,9 @@ def _fit(features: NDArray, codes: NDArray) -> Any:
     n_classes = len(np.unique(codes))
     even = np.full(n_classes, 1 / n_classes)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Only one sample")  # of a class: it has no spread of its own
-        return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=even).fit(features, codes)
+        warnings.filterwarnings(
+            "ignore", message="Only one sample"
+        )  # of a class: it has no spread of its own
+        return LinearDiscriminantAnalysis(
+            solver="lsqr", shrinkage="auto", priors=even
+        ).fit(features, codes)

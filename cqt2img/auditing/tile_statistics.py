@@ -7,7 +7,9 @@ from cqt2img.data.tile_arrays import TileArrays
 from cqt2img.tiles.spec import TileSpec
 
 
-def sketch_tiles(tiles: NDArray[np.uint8], spec: TileSpec, n_frames: int | None = None) -> NDArray[np.float32]:
+def sketch_tiles(
+    tiles: NDArray[np.uint8], spec: TileSpec, n_frames: int | None = None
+) -> NDArray[np.float32]:
     """Give level, spread and rise of every semitone of every tile, in dB.
 
     Parameters
@@ -64,7 +66,10 @@ def sketch(strips: TileArrays) -> list[NDArray[np.float32]]:
     list of ndarray of float32, shape (n_whole, 3 * n_semitones)
         As of `sketch_tiles`, one for each recording.
     """
-    return [sketch_tiles(strips.tiles(n), strips.spec, int(strips.n_frames[n])) for n in range(len(strips))]
+    return [
+        sketch_tiles(strips.tiles(n), strips.spec, int(strips.n_frames[n]))
+        for n in range(len(strips))
+    ]
 
 
 def semitones(tiles: NDArray[np.uint8], spec: TileSpec) -> NDArray[np.float32]:
@@ -85,9 +90,17 @@ def semitones(tiles: NDArray[np.uint8], spec: TileSpec) -> NDArray[np.float32]:
     each = spec.bins_per_octave // 12
     n = spec.n_bins // each
     up = tiles[..., ::-1, :][..., : n * each, :]
-    return up.reshape(*tiles.shape[:-2], n, each, tiles.shape[-1]).max(axis=-2) * np.float32(spec.step_db)
+    return up.reshape(*tiles.shape[:-2], n, each, tiles.shape[-1]).max(
+        axis=-2
+    ) * np.float32(spec.step_db)
 
 
 def _sketch(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    rise = np.maximum(np.diff(rows, axis=1), 0).mean(axis=1) if rows.shape[1] > 1 else np.zeros(len(rows), np.float32)
-    return np.concatenate([rows.mean(axis=1), rows.std(axis=1), rise]).astype(np.float32)
+    rise = (
+        np.maximum(np.diff(rows, axis=1), 0).mean(axis=1)
+        if rows.shape[1] > 1
+        else np.zeros(len(rows), np.float32)
+    )
+    return np.concatenate([rows.mean(axis=1), rows.std(axis=1), rise]).astype(
+        np.float32
+    )

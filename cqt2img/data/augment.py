@@ -45,7 +45,9 @@ def make_augment(strength: str, spec: TileSpec) -> Any:
     Alexander Buslaev et al., "Albumentations: Fast and Flexible Image Augmentations", 2020.
     """
     if strength not in STRENGTHS:
-        raise InputError(f"make_augment: augment must be one of {', '.join(STRENGTHS)}, got {strength!r}. Choose one.")
+        raise InputError(
+            f"make_augment: augment must be one of {', '.join(STRENGTHS)}, got {strength!r}. Choose one."
+        )
     if strength == "none":
         return None
     A = _albumentations()
@@ -53,19 +55,30 @@ def make_augment(strength: str, spec: TileSpec) -> Any:
     semitone = spec.bins_per_octave // 12
     return A.Compose(
         [
-            A.Affine(translate_px={"x": (0, 0), "y": (-2 * semitone, 2 * semitone)}, interpolation=0, fill=0, p=0.7),
+            A.Affine(
+                translate_px={"x": (0, 0), "y": (-2 * semitone, 2 * semitone)},
+                interpolation=0,
+                fill=0,
+                p=0.7,
+            ),
             transforms["Room"](spec, p=0.5),
             transforms["Equaliser"](spec, p=0.9),
             transforms["Hiss"](spec, p=0.5),
             A.XYMasking(
-                num_masks_x=(0, 2), num_masks_y=(0, 2), fill=0, p=0.5,
-                mask_x_length=(1, max(2, spec.width // 10)), mask_y_length=(1, max(2, spec.height // 10)),
+                num_masks_x=(0, 2),
+                num_masks_y=(0, 2),
+                fill=0,
+                p=0.5,
+                mask_x_length=(1, max(2, spec.width // 10)),
+                mask_y_length=(1, max(2, spec.height // 10)),
             ),
         ]
-    )  # fmt: skip
+    )
 
 
-def equalise(tile: NDArray[np.uint8], spec: TileSpec, rng: np.random.Generator) -> NDArray[np.uint8]:
+def equalise(
+    tile: NDArray[np.uint8], spec: TileSpec, rng: np.random.Generator
+) -> NDArray[np.uint8]:
     """Send a tile through another piano's colour, another equaliser and another level.
 
     Parameters
@@ -83,19 +96,25 @@ def equalise(tile: NDArray[np.uint8], spec: TileSpec, rng: np.random.Generator) 
     ndarray of uint8, shape (height, width)
         Levels. The floor stays the floor.
     """
-    octave = np.arange(spec.height - 1, -1, -1) / spec.bins_per_octave  # row 0 is the highest
+    octave = (
+        np.arange(spec.height - 1, -1, -1) / spec.bins_per_octave
+    )  # row 0 is the highest
     n_octaves = spec.n_bins / spec.bins_per_octave
     curve = rng.normal(0, 4) + rng.normal(0, 2) * (octave - n_octaves / 2)
     for _ in range(4):
         width = rng.uniform(0.15, 0.8)
-        curve = curve + rng.normal(0, 5) * np.exp(-0.5 * ((octave - rng.uniform(0, n_octaves)) / width) ** 2)
+        curve = curve + rng.normal(0, 5) * np.exp(
+            -0.5 * ((octave - rng.uniform(0, n_octaves)) / width) ** 2
+        )
     if rng.random() < 0.4:  # an old disc or a lossy codec ends below the picture
         curve = curve - np.maximum(0, octave - rng.uniform(0.6, 1.0) * n_octaves) * 60
     shifted = tile + (curve / spec.step_db).astype(np.float32)[:, None]
     return np.clip(shifted, 0, 255, out=shifted).astype(np.uint8) * (tile > 0)
 
 
-def add_room(tile: NDArray[np.uint8], spec: TileSpec, rng: np.random.Generator) -> NDArray[np.uint8]:
+def add_room(
+    tile: NDArray[np.uint8], spec: TileSpec, rng: np.random.Generator
+) -> NDArray[np.uint8]:
     """Let every sound ring on, as in a room: in dB the tail is a straight fall.
 
     Parameters
@@ -120,7 +139,9 @@ def add_room(tile: NDArray[np.uint8], spec: TileSpec, rng: np.random.Generator) 
     return np.clip(np.maximum(tile, tail), 0, 255).astype(np.uint8)
 
 
-def add_hiss(tile: NDArray[np.uint8], spec: TileSpec, rng: np.random.Generator) -> NDArray[np.uint8]:
+def add_hiss(
+    tile: NDArray[np.uint8], spec: TileSpec, rng: np.random.Generator
+) -> NDArray[np.uint8]:
     """Lay noise under a tile, rising with pitch as the bands of a CQT grow wider.
 
     Parameters
@@ -138,9 +159,13 @@ def add_hiss(tile: NDArray[np.uint8], spec: TileSpec, rng: np.random.Generator) 
         Levels, nowhere lower than they were.
     """
     octave_down = np.arange(spec.height) / spec.bins_per_octave
-    floor = (rng.uniform(-70, -35) - rng.uniform(1, 5) * octave_down - spec.min_db) / spec.step_db
+    floor = (
+        rng.uniform(-70, -35) - rng.uniform(1, 5) * octave_down - spec.min_db
+    ) / spec.step_db
     start = int(rng.integers(3 * tile.size))
-    levels = _noise(tile.size)[start : start + tile.size].reshape(tile.shape) * np.float32(1 / spec.step_db)
+    levels = _noise(tile.size)[start : start + tile.size].reshape(
+        tile.shape
+    ) * np.float32(1 / spec.step_db)
     levels += floor.astype(np.float32)[:, None]
     return np.maximum(tile, np.clip(levels, 0, 255, out=levels).astype(np.uint8))
 
@@ -148,7 +173,9 @@ def add_hiss(tile: NDArray[np.uint8], spec: TileSpec, rng: np.random.Generator) 
 @lru_cache(maxsize=4)
 def _noise(size: int) -> NDArray[np.float32]:
     """Give noise in dB, from which tiles are cut anywhere: to draw it anew took longer than all other changes."""
-    return 5.6 * np.random.default_rng(0).standard_normal(4 * size, dtype=np.float32)  # SD of noise power in dB
+    return 5.6 * np.random.default_rng(0).standard_normal(
+        4 * size, dtype=np.float32
+    )  # SD of noise power in dB
 
 
 def _albumentations() -> Any:
@@ -183,5 +210,8 @@ def _transforms() -> dict[str, Any]:
         Transform.__name__ = Transform.__qualname__ = name
         return Transform
 
-    return {"Equaliser": transform("Equaliser", equalise), "Room": transform("Room", add_room),
-            "Hiss": transform("Hiss", add_hiss)}  # fmt: skip
+    return {
+        "Equaliser": transform("Equaliser", equalise),
+        "Room": transform("Room", add_room),
+        "Hiss": transform("Hiss", add_hiss),
+    }

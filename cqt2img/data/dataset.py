@@ -55,13 +55,19 @@ def list_train_validation(
     if validation is not None:
         given = validation if isinstance(validation, tuple) else (validation,)
         X_valid, y_valid, groups_valid = (*given, None, None)[:3]
-        held = list_recordings(X_valid, y_valid, groups_valid, group_by).assign(held=True)
+        held = list_recordings(X_valid, y_valid, groups_valid, group_by).assign(
+            held=True
+        )
         table = pd.concat([table, held], ignore_index=True)
     return table, wanted
 
 
 def load_train_validation(
-    table: "pd.DataFrame", spec: TileSpec, on_error: str, n_jobs: int = 1, progress: Progress | None = None
+    table: "pd.DataFrame",
+    spec: TileSpec,
+    on_error: str,
+    n_jobs: int = 1,
+    progress: Progress | None = None,
 ) -> tuple[TileArrays, "pd.DataFrame", list[dict[str, Any]]]:
     """Draw what `fit` is given; bad recordings stop here, before the first epoch, or are left out.
 
@@ -94,8 +100,13 @@ def load_train_validation(
     """
     strips, infos = load_tile_arrays(table, spec, n_jobs, progress)
     if on_error == "raise":
-        raise_on_failures("fit", table["path"], infos, "Mend or remove it, or pass on_error='skip'.")
-    states = {k: [info.get(k) for info in infos] for k in ("status", "reason", "message", "fingerprint")}
+        raise_on_failures(
+            "fit", table["path"], infos, "Mend or remove it, or pass on_error='skip'."
+        )
+    states = {
+        k: [info.get(k) for info in infos]
+        for k in ("status", "reason", "message", "fingerprint")
+    }
     table = table.assign(**states)
     bad = table["status"] != "ok"
     skipped = table.loc[bad, ["path", "reason", "message"]].to_dict("records")
@@ -184,10 +195,14 @@ def split_training_data(
     """
     labels = table["label"].tolist()
     is_train = ~np.asarray(table["held"], dtype=bool)
-    classes = find_classes([label for label, mine in zip(labels, is_train, strict=True) if mine])
+    classes = find_classes(
+        [label for label, mine in zip(labels, is_train, strict=True) if mine]
+    )
     lost = sorted(set(map(str, wanted)) - set(map(str, classes)))
     if lost:
-        raise InputError(f"fit: y must name classes that can be read, got none of {', '.join(lost)}. Mend the files.")
+        raise InputError(
+            f"fit: y must name classes that can be read, got none of {', '.join(lost)}. Mend the files."
+        )
     codes = encode(labels, classes)
     if fraction is None:
         sides = np.flatnonzero(is_train), np.flatnonzero(~is_train)
@@ -195,5 +210,11 @@ def split_training_data(
         sides = validation_split(codes, table["group"].tolist(), fraction, random_state)
     check_leaks(table, sides)
     groups = np.array(list(map(str, table["group"])))
-    corpus = TrainingData(strips, one_hot(codes, len(classes), smoothing), groups, *sides, names=table["path"].tolist())
+    corpus = TrainingData(
+        strips,
+        one_hot(codes, len(classes), smoothing),
+        groups,
+        *sides,
+        names=table["path"].tolist(),
+    )
     return corpus, classes

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from cqt2img.errors import InputError
 
 
-def find_classes(y: Sequence[Any] | NDArray, paths: Sequence[Any] | None = None) -> NDArray:
+def find_classes(
+    y: Sequence[Any] | NDArray, paths: Sequence[Any] | None = None
+) -> NDArray:
     """Give the names to choose from, sorted.
 
     Parameters
@@ -49,7 +51,9 @@ def find_classes(y: Sequence[Any] | NDArray, paths: Sequence[Any] | None = None)
     return classes
 
 
-def check_labelled(caller: str, y: Sequence[Any] | NDArray, paths: Sequence[Any] | None = None) -> None:
+def check_labelled(
+    caller: str, y: Sequence[Any] | NDArray, paths: Sequence[Any] | None = None
+) -> None:
     """Stop if a recording has no label.
 
     Parameters
@@ -66,9 +70,15 @@ def check_labelled(caller: str, y: Sequence[Any] | NDArray, paths: Sequence[Any]
     InputError
         If a label is missing.
     """
-    missing = [n for n, label in enumerate(y) if label is None or label != label or label == ""]
+    missing = [
+        n for n, label in enumerate(y) if label is None or label != label or label == ""
+    ]
     if missing:
-        first = f"number {missing[0]}" if paths is None else repr(str(list(paths)[missing[0]]))
+        first = (
+            f"number {missing[0]}"
+            if paths is None
+            else repr(str(list(paths)[missing[0]]))
+        )
         raise InputError(
             f"{caller}: y must label every recording, got none for {len(missing)} of {len(y)}, "
             f"first {first}. "
@@ -105,7 +115,10 @@ def encode(y: Sequence[Any] | NDArray, classes: NDArray) -> NDArray[np.int64]:
     values = np.asarray(y).tolist()
     texts = {str(name): name for name in places}
     if len(texts) == len(places):  # a csv has text where an array had numbers
-        values = [label if label in places else texts.get(str(label), label) for label in values]
+        values = [
+            label if label in places else texts.get(str(label), label)
+            for label in values
+        ]
     strange = sorted({str(label) for label in values if label not in places})
     if strange:
         known = ", ".join(map(str, classes[:10]))
@@ -116,7 +129,9 @@ def encode(y: Sequence[Any] | NDArray, classes: NDArray) -> NDArray[np.int64]:
     return np.array([places[label] for label in values], dtype=np.int64)
 
 
-def one_hot(codes: NDArray[np.int64], n_classes: int, smoothing: float = 0.0) -> NDArray[np.float32]:
+def one_hot(
+    codes: NDArray[np.int64], n_classes: int, smoothing: float = 0.0
+) -> NDArray[np.float32]:
     """Turn places into one-hot targets.
 
     Parameters

@@ -74,16 +74,25 @@ def list_recordings(
         table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     else:
         advice = "Write list(X)." if isinstance(X, Iterator) else "See its docstring."
-        raise InputError(f"list_recordings: X must be paths, a table or CQT arrays, got {type(X).__name__}. {advice}")
+        raise InputError(
+            f"list_recordings: X must be paths, a table or CQT arrays, got {type(X).__name__}. {advice}"
+        )
     if table.empty:
-        raise InputError(f"list_recordings: X must hold recordings, got none in {_short(X)}. {_SUFFIX_HINT}")
+        raise InputError(
+            f"list_recordings: X must hold recordings, got none in {_short(X)}. {_SUFFIX_HINT}"
+        )
     if y is not None:
         table["label"] = pd.Series(_one_each("y", y, len(table)), dtype=object)
-    places = [_place(item, tiles) for item, tiles in zip(table["item"], table["tiles"], strict=True)]
+    places = [
+        _place(item, tiles)
+        for item, tiles in zip(table["item"], table["tiles"], strict=True)
+    ]
     if groups is not None:
         given = pd.Series(_one_each("groups", groups, len(table)), dtype=object)
         own = [place or path for place, path in zip(places, table["path"], strict=True)]
-        table["group"] = given.where(given.notna() & (given != ""), pd.Series(own, dtype=object))
+        table["group"] = given.where(
+            given.notna() & (given != ""), pd.Series(own, dtype=object)
+        )
     table["label"] = table["label"].astype(object).where(table["label"].notna(), None)
     _refuse_two_labels(places, table["label"])
     return table.reset_index(drop=True)
@@ -123,8 +132,14 @@ def join_labels(X: Any, labels: Path, group_by: str | None = None) -> "pd.DataFr
         )
     given = _from_frame(frame, labels.parent, str(labels), group_by)
     places: dict[str, int] = {}
-    for row, (path, name, item) in enumerate(zip(table["path"], table["name"], table["item"], strict=True)):
-        for key in (path, name, os.path.abspath(item) if isinstance(item, Path) else path):
+    for row, (path, name, item) in enumerate(
+        zip(table["path"], table["name"], table["item"], strict=True)
+    ):
+        for key in (
+            path,
+            name,
+            os.path.abspath(item) if isinstance(item, Path) else path,
+        ):
             places.setdefault(str(key), row)
     rows = []
     for path, item in zip(given["path"], given["item"], strict=True):
@@ -136,20 +151,31 @@ def join_labels(X: Any, labels: Path, group_by: str | None = None) -> "pd.DataFr
             )
         rows.append(found)
     if len(rows) < len(table):
-        log.warning("left out %d of %d recordings that %s does not name", len(table) - len(rows), len(table), labels)
+        log.warning(
+            "left out %d of %d recordings that %s does not name",
+            len(table) - len(rows),
+            len(table),
+            labels,
+        )
     where = table.iloc[rows].reset_index(drop=True)
     known = ["path", "name", "item", "tiles"]
     if group_by is None and not set(_GROUP_COLUMNS) & set(frame.columns):
-        known.append("group")  # the csv says nothing of groups, and what the folders say stays
+        known.append(
+            "group"
+        )  # the csv says nothing of groups, and what the folders say stays
     own = [c for c in given.columns if c not in known]
-    return pd.concat([where.drop(columns=[c for c in own if c in where]), given[own]], axis=1)
+    return pd.concat(
+        [where.drop(columns=[c for c in own if c in where]), given[own]], axis=1
+    )
 
 
 _SUFFIX_HINT = f"Give files that end in {', '.join(sorted(AUDIO_SUFFIXES))} or .npy."
 
 
 def _short(X: Any) -> str:
-    return repr(str(X)) if isinstance(X, (str, os.PathLike)) else f"a {type(X).__name__}"
+    return (
+        repr(str(X)) if isinstance(X, (str, os.PathLike)) else f"a {type(X).__name__}"
+    )
 
 
 def _place(item: Any, tiles: Any) -> str | None:
@@ -161,7 +187,9 @@ def _place(item: Any, tiles: Any) -> str | None:
 
 def _one_each(word: str, values: Any, n: int) -> list[Any]:
     """Check what stands for every recording: a flat sequence as long as the table."""
-    flat = isinstance(values, Iterable) and not isinstance(values, (str, bytes, dict, set))
+    flat = isinstance(values, Iterable) and not isinstance(
+        values, (str, bytes, dict, set)
+    )
     flat = flat and getattr(values, "ndim", 1) == 1
     listed = list(values) if flat else []
     nested = (list, np.ndarray, tuple) if word == "y" else (list, np.ndarray)
@@ -181,16 +209,29 @@ def _one_each(word: str, values: Any, n: int) -> list[Any]:
 def _refuse_two_labels(places: Sequence[str | None], labels: Iterable[Any]) -> None:
     known: dict[str, Any] = {}
     for place, label in zip(places, labels, strict=True):
-        if place is not None and label is not None and known.setdefault(place, label) != label:
+        if (
+            place is not None
+            and label is not None
+            and known.setdefault(place, label) != label
+        ):
             raise InputError(
                 f"list_recordings: X must give a recording one label, got {known[place]!s} and {label!s} "
                 f"for {place!r}. Keep one of them."
             )
 
 
-def _row(path: str, item: Any, name: str, label: str | None = None, group: str | None = None) -> dict[str, Any]:
+def _row(
+    path: str, item: Any, name: str, label: str | None = None, group: str | None = None
+) -> dict[str, Any]:
     group = group or _place(item, None) or path
-    return {"path": path, "label": label, "group": group, "name": name, "item": item, "tiles": None}
+    return {
+        "path": path,
+        "label": label,
+        "group": group,
+        "name": name,
+        "item": item,
+        "tiles": None,
+    }
 
 
 def _from_item(item: Any, n: int, group_by: str | None) -> "pd.DataFrame":
@@ -204,7 +245,9 @@ def _from_item(item: Any, n: int, group_by: str | None) -> "pd.DataFrame":
     path = Path(item)
     if path.is_dir() or path.suffix.lower() == ".csv":
         return _from_path(path, group_by)
-    return make_table([_row(str(item), path, path.name)])  # a missing file is one row with a reason, later
+    return make_table(
+        [_row(str(item), path, path.name)]
+    )  # a missing file is one row with a reason, later
 
 
 def _from_path(path: Path, group_by: str | None) -> "pd.DataFrame":
@@ -213,15 +256,21 @@ def _from_path(path: Path, group_by: str | None) -> "pd.DataFrame":
     if path.is_dir():
         rendered = (path / SPEC_FILE).is_file()
         if rendered and (path / RECORDINGS_FILE).is_file():
-            return _from_frame(read_csv(path / RECORDINGS_FILE), path, str(path), group_by)
+            return _from_frame(
+                read_csv(path / RECORDINGS_FILE), path, str(path), group_by
+            )
         if rendered and (path / "tiles").is_dir():
             raise InputError(
                 f"list_recordings: X must be a finished folder of tiles, got {str(path)!r} without {RECORDINGS_FILE}. "
                 "Run render again; what is finished is not done again."
             )
         return _from_folder(path, group_by)
-    if not path.exists() and path.suffix.lower() not in _SUFFIXES:  # a missing file is one row with a reason, later
-        raise InputError(f"list_recordings: X must exist, got {str(path)!r}. Check the spelling of the path.")
+    if (
+        not path.exists() and path.suffix.lower() not in _SUFFIXES
+    ):  # a missing file is one row with a reason, later
+        raise InputError(
+            f"list_recordings: X must exist, got {str(path)!r}. Check the spelling of the path."
+        )
     if path.suffix.lower() == ".csv":
         return _from_frame(_read_list(path, group_by), path.parent, str(path), group_by)
     return make_table([_row(str(path), path, path.name)])
@@ -240,28 +289,42 @@ def tile_folder(path: Path) -> Path:
     Path
         The folder, if the path is the `recordings.csv` of one, else the path itself.
     """
-    return path.parent if path.name == RECORDINGS_FILE and (path.parent / SPEC_FILE).is_file() else path
+    return (
+        path.parent
+        if path.name == RECORDINGS_FILE and (path.parent / SPEC_FILE).is_file()
+        else path
+    )
 
 
 def _is_loop(path: Path) -> bool:
     """Whether a folder is a link to one that holds it."""
-    return path.is_symlink() and any(path.samefile(above) for above in Path(os.path.abspath(path)).parents)
+    return path.is_symlink() and any(
+        path.samefile(above) for above in Path(os.path.abspath(path)).parents
+    )
 
 
 def _from_folder(root: Path, group_by: str | None) -> "pd.DataFrame":
     """Label is the folder below the root, group is the folder below that."""
     rows = []
     for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and not _is_loop(Path(folder, n)))
+        folders[:] = sorted(
+            n
+            for n in folders
+            if not n.startswith(".") and not _is_loop(Path(folder, n))
+        )
         for name in sorted(names):
             path = Path(folder, name)
             if path.suffix.lower() in _SUFFIXES and not name.startswith("."):
                 parts = path.relative_to(root).parts
                 label = parts[0] if len(parts) > 1 else None
                 group = "/".join(parts[:2]) if len(parts) > 2 else None
-                rows.append(_row(str(path), path, str(path.relative_to(root)), label, group))
+                rows.append(
+                    _row(str(path), path, str(path.relative_to(root)), label, group)
+                )
     if not rows:
-        raise InputError(f"list_recordings: X must hold recordings, got none below {str(root)!r}. {_SUFFIX_HINT}")
+        raise InputError(
+            f"list_recordings: X must hold recordings, got none below {str(root)!r}. {_SUFFIX_HINT}"
+        )
     if group_by is not None:
         raise InputError(
             f"list_recordings: group_by must name a column of a table, got {group_by!r} for a folder. "
@@ -291,9 +354,17 @@ def read_csv(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        return pd.read_csv(path, dtype=object, keep_default_na=False, encoding="utf-8-sig", encoding_errors=_BYTES)
+        return pd.read_csv(
+            path,
+            dtype=object,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            encoding_errors=_BYTES,
+        )
     except (ValueError, OSError) as err:
-        raise InputError(f"list_recordings: X must be a readable csv, got {str(path)!r}: {err}. Save it anew.") from err
+        raise InputError(
+            f"list_recordings: X must be a readable csv, got {str(path)!r}: {err}. Save it anew."
+        ) from err
 
 
 def _read_list(path: Path, group_by: str | None) -> "pd.DataFrame":
@@ -311,7 +382,9 @@ def _read_list(path: Path, group_by: str | None) -> "pd.DataFrame":
         frame.columns = pd.Index(names)
     for name in [c for c in frame.columns if c in {"label", group_by, *_GROUP_COLUMNS}]:
         values = [v.strip() if isinstance(v, str) else v for v in frame[name]]
-        strange = next((v for v in values if isinstance(v, str) and not _is_legible(v)), None)
+        strange = next(
+            (v for v in values if isinstance(v, str) and not _is_legible(v)), None
+        )
         if strange is not None:
             raise InputError(
                 f"list_recordings: {name} must be UTF-8, got {strange!r} in {str(path)!r}. Save the csv as UTF-8."
@@ -324,7 +397,9 @@ def _is_legible(text: str) -> bool:
     return not any("\ud800" <= mark <= "\udfff" for mark in text)
 
 
-def _from_frame(frame: "pd.DataFrame", base: Path, name: str, group_by: str | None) -> "pd.DataFrame":
+def _from_frame(
+    frame: "pd.DataFrame", base: Path, name: str, group_by: str | None
+) -> "pd.DataFrame":
     """Read a table with the column path; relative paths start at its folder."""
     import pandas as pd
 
@@ -339,7 +414,9 @@ def _from_frame(frame: "pd.DataFrame", base: Path, name: str, group_by: str | No
             f"Choose one of {', '.join(map(str, frame.columns))}."
         )
     table = frame.copy().reset_index(drop=True)
-    if {"item", "tiles", "name", "group", "label"} <= set(table.columns):  # listed before
+    if {"item", "tiles", "name", "group", "label"} <= set(
+        table.columns
+    ):  # listed before
         return table
     paths = pd.Series([str(p) for p in table["path"]], dtype=object)
     group_by = group_by or next((c for c in _GROUP_COLUMNS if c in table.columns), None)
@@ -353,11 +430,15 @@ def _from_frame(frame: "pd.DataFrame", base: Path, name: str, group_by: str | No
     else:
         names = [str(what) for what in group]
     table["path"] = paths
-    table["label"] = label.where(label.notna() & (label != ""), None) if label is not None else None
+    table["label"] = (
+        label.where(label.notna() & (label != ""), None) if label is not None else None
+    )
     table["group"] = pd.Series(names, dtype=object).where(known, own)
     table["name"] = paths
     table["item"] = [base / p for p in paths]
-    if {"tiles", "status", "reason", "message"} <= set(table.columns) and (base / SPEC_FILE).is_file():
+    if {"tiles", "status", "reason", "message"} <= set(table.columns) and (
+        base / SPEC_FILE
+    ).is_file():
         return _with_tiles(table, base)
     table["tiles"] = pd.Series([None] * len(table), dtype=object)
     return table
@@ -368,12 +449,27 @@ def _with_tiles(table: "pd.DataFrame", base: Path) -> "pd.DataFrame":
     import pandas as pd
 
     failed = table["status"] == "error"
-    errors = [AudioError(*words) for words in table.loc[failed, ["reason", "message"]].itertuples(index=False)]
-    table.loc[failed, "item"] = pd.Series(errors, index=table.index[failed], dtype=object)
+    errors = [
+        AudioError(*words)
+        for words in table.loc[failed, ["reason", "message"]].itertuples(index=False)
+    ]
+    table.loc[failed, "item"] = pd.Series(
+        errors, index=table.index[failed], dtype=object
+    )
     below = [str(tiles or "").removeprefix("tiles/") for tiles in table["tiles"]]
     pairs = list(zip(table["path"], below, strict=True))
-    roots = [path.removesuffix(name) for path, name in pairs if name and path.endswith(f"/{name}")]
-    root = roots[0] if roots else ""  # the recordings folder; what failed has no tiles, and is named below it, too
-    table["name"] = pd.Series([name or path.removeprefix(root) for path, name in pairs], dtype=object)
-    table["tiles"] = pd.Series([str(base / t) if t else None for t in table["tiles"]], dtype=object)
+    roots = [
+        path.removesuffix(name)
+        for path, name in pairs
+        if name and path.endswith(f"/{name}")
+    ]
+    root = (
+        roots[0] if roots else ""
+    )  # the recordings folder; what failed has no tiles, and is named below it, too
+    table["name"] = pd.Series(
+        [name or path.removeprefix(root) for path, name in pairs], dtype=object
+    )
+    table["tiles"] = pd.Series(
+        [str(base / t) if t else None for t in table["tiles"]], dtype=object
+    )
     return table

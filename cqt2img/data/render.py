@@ -17,7 +17,13 @@ import numpy as np
 from cqt2img._utils.files import disk_full_error, folder_lock, write_atomic
 from cqt2img._utils.parallel import Progress, run_parallel
 from cqt2img._utils.tables import make_table
-from cqt2img.data.recordings import RECORDINGS_FILE, SPEC_FILE, TILES_FILE, list_recordings, read_csv
+from cqt2img.data.recordings import (
+    RECORDINGS_FILE,
+    SPEC_FILE,
+    TILES_FILE,
+    list_recordings,
+    read_csv,
+)
 from cqt2img.data.tile_folder import TileSet, as_spec, to_numbers
 from cqt2img.errors import InputError
 from cqt2img.tiles.extract import RECORD_FILE, try_extract
@@ -27,7 +33,15 @@ from cqt2img.tiles.spec import TileSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-_TILE_COLUMNS = ["tile", "path", "label", "group", "index", "start_seconds", "valid_width"]
+_TILE_COLUMNS = [
+    "tile",
+    "path",
+    "label",
+    "group",
+    "index",
+    "start_seconds",
+    "valid_width",
+]
 _Rendered = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
@@ -94,7 +108,17 @@ def render(
         _claim(out, spec)
         _refuse_others(out, table["path"].tolist())
         with folder_lock(out):
-            done = list(run_parallel(_render_one, jobs, len(table), n_jobs, progress, "rendering", timeout))
+            done = list(
+                run_parallel(
+                    _render_one,
+                    jobs,
+                    len(table),
+                    n_jobs,
+                    progress,
+                    "rendering",
+                    timeout,
+                )
+            )
             return TileSet(out, spec, *_write_manifest(out, table, folders, done))
 
 
@@ -108,22 +132,36 @@ def _write_manifest(
         folder = f"tiles/{name}" if info["status"] == "ok" else ""
         rows.append({**row, **info, "tiles": folder})
         same = {k: row[k] for k in ("path", "label", "group")}
-        tile_rows += [{"tile": f"{folder}/{t['file']}", **same, **{k: v for k, v in t.items() if k != "file"}}
-                      for t in tiles]  # fmt: skip
+        tile_rows += [
+            {
+                "tile": f"{folder}/{t['file']}",
+                **same,
+                **{k: v for k, v in t.items() if k != "file"},
+            }
+            for t in tiles
+        ]
     frames = [make_table(rows), make_table(tile_rows, columns=_TILE_COLUMNS)]
     for frame in frames:
         to_numbers(frame)
     for frame, name in zip(frames, (RECORDINGS_FILE, TILES_FILE), strict=True):
-        write_atomic(out / name, partial(frame.to_csv, index=False, errors="surrogateescape"))
+        write_atomic(
+            out / name, partial(frame.to_csv, index=False, errors="surrogateescape")
+        )
     return frames
 
 
 def _claim(out: Path, spec: TileSpec) -> None:
     """Make the folder, or check that what is there has the same spec."""
     if out.exists() and not out.is_dir():
-        raise InputError(f"render: out must be a folder, got the file {str(out)!r}. Choose another name.")
+        raise InputError(
+            f"render: out must be a folder, got the file {str(out)!r}. Choose another name."
+        )
     mark = out / SPEC_FILE
-    others = [p for p in out.iterdir() if not p.match(f".{SPEC_FILE}.*.part")] if out.is_dir() else []
+    others = (
+        [p for p in out.iterdir() if not p.match(f".{SPEC_FILE}.*.part")]
+        if out.is_dir()
+        else []
+    )
     if mark.is_file():  # looked for after the others, which another run makes after it
         found = TileSpec.preset(mark)
         if found.key != spec.key:
@@ -133,10 +171,16 @@ def _claim(out: Path, spec: TileSpec) -> None:
             )
         return
     if others:
-        raise InputError(f"render: out must be new, empty or a tile folder, got {str(out)!r}. Choose another folder.")
+        raise InputError(
+            f"render: out must be new, empty or a tile folder, got {str(out)!r}. Choose another folder."
+        )
     out.mkdir(parents=True, exist_ok=True)
-    write_atomic(mark, lambda part: part.write_text(spec.to_json(), encoding="utf-8"))  # first: a run that ends here
-    (out / "tiles").mkdir(exist_ok=True)  # leaves a folder that is known to be one of tiles
+    write_atomic(
+        mark, lambda part: part.write_text(spec.to_json(), encoding="utf-8")
+    )  # first: a run that ends here
+    (out / "tiles").mkdir(
+        exist_ok=True
+    )  # leaves a folder that is known to be one of tiles
 
 
 def _refuse_others(out: Path, paths: list[str]) -> None:
@@ -144,7 +188,9 @@ def _refuse_others(out: Path, paths: list[str]) -> None:
     if not (out / RECORDINGS_FILE).is_file():
         return
     before = read_csv(out / RECORDINGS_FILE)["path"]
-    others = [path for path in before if path not in set(paths) and os.path.exists(path)]
+    others = [
+        path for path in before if path not in set(paths) and os.path.exists(path)
+    ]
     if others:
         raise InputError(
             f"render: X must hold all recordings of the tile folder {str(out)!r}, got none of {len(others)} such as "
@@ -156,11 +202,17 @@ def _folders(table: "pd.DataFrame") -> list[str]:
     """Give every recording a folder of its own below `tiles`, named after it."""
     names: list[str] = []
     seen: set[str] = set()
-    above: set[str] = set()  # a folder of tiles holds no other, for it is replaced as a whole
+    above: set[str] = (
+        set()
+    )  # a folder of tiles holds no other, for it is replaced as a whole
     for given in table["name"]:
-        parts = [p for p in Path(given).parts if p not in (Path(given).anchor, "..", ".", "")]
+        parts = [
+            p for p in Path(given).parts if p not in (Path(given).anchor, "..", ".", "")
+        ]
         top, *rest = parts or ["_"]
-        short = os.fsencode(top)[:240].decode(errors="ignore")  # a name may have 255 bytes already
+        short = os.fsencode(top)[:240].decode(
+            errors="ignore"
+        )  # a name may have 255 bytes already
         for n in itertools.count(1):
             unique = "/".join([top if n == 1 else f"{short}~{n}", *rest])
             outer = {str(folder) for folder in Path(unique).parents}
@@ -175,7 +227,11 @@ def _folders(table: "pd.DataFrame") -> list[str]:
 def _stamp(item: Any, folder: str | None, spec: TileSpec) -> list[Any]:
     """Note what must be unchanged for a finished recording to stay finished."""
     if isinstance(item, np.ndarray):
-        return [spec.key, "array", hashlib.sha256(np.ascontiguousarray(item).tobytes()).hexdigest()]
+        return [
+            spec.key,
+            "array",
+            hashlib.sha256(np.ascontiguousarray(item).tobytes()).hexdigest(),
+        ]
     path = Path(folder, RECORD_FILE) if folder else item
     try:
         stat = os.stat(path)
@@ -184,7 +240,9 @@ def _stamp(item: Any, folder: str | None, spec: TileSpec) -> list[Any]:
     return [spec.key, os.fspath(path), stat.st_size, stat.st_mtime_ns]
 
 
-def _render_one(item: Any, spec: TileSpec, out: Path, name: str, folder: str | None) -> _Rendered:
+def _render_one(
+    item: Any, spec: TileSpec, out: Path, name: str, folder: str | None
+) -> _Rendered:
     """Render one recording into its folder, whole or not at all."""
     target, stamp = out / "tiles" / name, _stamp(item, folder, spec)
     known = _finished(target, stamp)
@@ -234,9 +292,24 @@ def _write_tiles(
     rows: list[dict[str, Any]] = []
     for tile in itertools.chain.from_iterable(blocks):
         n = len(rows)
-        start, valid = round(n * spec.tile_seconds, 6), min(spec.width, info["n_frames"] - n * spec.width)
-        rows.append({"file": f"{n:05d}.png", "index": n, "start_seconds": start, "valid_width": valid})
-        chunks = {"source": source, "tuning_cents": info["tuning_cents"], "start_seconds": start, "valid_width": valid}
+        start, valid = (
+            round(n * spec.tile_seconds, 6),
+            min(spec.width, info["n_frames"] - n * spec.width),
+        )
+        rows.append(
+            {
+                "file": f"{n:05d}.png",
+                "index": n,
+                "start_seconds": start,
+                "valid_width": valid,
+            }
+        )
+        chunks = {
+            "source": source,
+            "tuning_cents": info["tuning_cents"],
+            "start_seconds": start,
+            "valid_width": valid,
+        }
         write_tile(part / rows[-1]["file"], tile, spec, chunks)
     return rows
 
@@ -246,6 +319,10 @@ def _finished(target: Path, stamp: list[Any]) -> _Rendered | None:
     try:
         known = json.loads((target / RECORD_FILE).read_text(encoding="utf-8"))
         whole = all((target / tile["file"]).is_file() for tile in known["tiles"])
-        return (known["info"], known["tiles"]) if whole and stamp and known["stamp"] == stamp else None
+        return (
+            (known["info"], known["tiles"])
+            if whole and stamp and known["stamp"] == stamp
+            else None
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None  # nothing there, or a damaged record, whose tiles cannot be trusted

@@ -17,7 +17,10 @@ log = logging.getLogger(__name__)
 
 
 def group_split(
-    y: Sequence[Any] | NDArray, groups: Sequence[Any] | NDArray, test_size: float = 0.2, random_state: int = 0
+    y: Sequence[Any] | NDArray,
+    groups: Sequence[Any] | NDArray,
+    test_size: float = 0.2,
+    random_state: int = 0,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Part recordings in two, so that no group stands on both sides and every class on the first.
 
@@ -60,7 +63,9 @@ def group_split(
             f"group_split: groups must have one entry per recording, got {len(groups)} for {len(y)}. Count them."
         )
     if not 0 < test_size < 1:
-        raise InputError(f"group_split: test_size must lie between 0 and 1, got {test_size}. Try 0.2.")
+        raise InputError(
+            f"group_split: test_size must lie between 0 and 1, got {test_size}. Try 0.2."
+        )
     labels, keys = np.asarray(y), join_groups(groups)
     rng = np.random.default_rng(random_state)
     spared: set[str] = set()
@@ -70,13 +75,19 @@ def group_split(
         want = test_size * sizes.sum()
         taken = sum(size for name, size in size_of.items() if name in spared)
         free = [name for name in rng.permutation(names).tolist() if name not in spared]
-        for name in free:  # a group is taken where that brings the part nearer to what is wanted
+        for name in (
+            free
+        ):  # a group is taken where that brings the part nearer to what is wanted
             nearer = abs(taken + size_of[name] - want) < abs(taken - want)
             if nearer and not _needed(name, labels, keys, spared):
                 spared.add(name)
                 taken += size_of[name]
         smallest = min(free, key=size_of.__getitem__, default=None)
-        if not taken and smallest is not None and not _needed(smallest, labels, keys, spared):
+        if (
+            not taken
+            and smallest is not None
+            and not _needed(smallest, labels, keys, spared)
+        ):
             spared.add(smallest)  # one album that is too large is better than none
     second = np.isin(keys, list(spared))
     return np.flatnonzero(~second), np.flatnonzero(second)
@@ -114,13 +125,23 @@ def join_groups(groups: Any) -> NDArray[np.str_]:
 
     n, n_levels = table.shape
     names: dict[Any, int] = {}
-    links = [(row, n + names.setdefault((level, str(table[row, level])), len(names)))
-             for level in range(n_levels) for row in range(n) if not _is_missing(table[row, level])]  # fmt: skip
+    links = [
+        (row, n + names.setdefault((level, str(table[row, level])), len(names)))
+        for level in range(n_levels)
+        for row in range(n)
+        if not _is_missing(table[row, level])
+    ]
     ends = np.reshape(np.array(links, dtype=np.int64), (-1, 2)).T
     size = n + len(names)
-    _, member = connected_components(coo_array((np.ones(ends.shape[1], bool), tuple(ends)), shape=(size, size)), False)
+    _, member = connected_components(
+        coo_array((np.ones(ends.shape[1], bool), tuple(ends)), shape=(size, size)),
+        False,
+    )
     _, first, inverse = np.unique(member[:n], return_index=True, return_inverse=True)
-    called = [str(table[row, 0]) if not _is_missing(table[row, 0]) else f"recording {row}" for row in first]
+    called = [
+        str(table[row, 0]) if not _is_missing(table[row, 0]) else f"recording {row}"
+        for row in first
+    ]
     if len(set(called)) < len(called):  # only where a level misses names
         called = [f"{name} ({row})" for name, row in zip(called, first, strict=True)]
     return np.asarray(called)[inverse]
@@ -153,7 +174,9 @@ class GroupFolds:
     ['Evans', 'Evans', 'Monk', 'Monk']
     """
 
-    def __init__(self, n_splits: int | None = 5, n_repeats: int = 1, random_state: int = 0) -> None:
+    def __init__(
+        self, n_splits: int | None = 5, n_repeats: int = 1, random_state: int = 0
+    ) -> None:
         self.n_splits = n_splits
         self.n_repeats = n_repeats
         self.random_state = random_state
@@ -184,20 +207,28 @@ class GroupFolds:
             a training side.
         """
         if y is None:
-            raise InputError("GroupFolds: y must hold a label per recording, got None. Pass y.")
+            raise InputError(
+                "GroupFolds: y must hold a label per recording, got None. Pass y."
+            )
         labels = np.asarray([str(label) for label in y])
         keys = join_groups(np.arange(len(labels)) if groups is None else groups)
         if len(labels) != len(keys):
-            raise InputError(f"GroupFolds: groups must have one entry per recording, got {len(keys)} for "
-                             f"{len(labels)}. Count them.")  # fmt: skip
+            raise InputError(
+                f"GroupFolds: groups must have one entry per recording, got {len(keys)} for "
+                f"{len(labels)}. Count them."
+            )
         self._check(labels, keys)
         for repeat in range(self.n_repeats):
-            seed = int(np.random.SeedSequence([self.random_state, repeat]).generate_state(1)[0])
+            seed = int(
+                np.random.SeedSequence([self.random_state, repeat]).generate_state(1)[0]
+            )
             for training, test in deal(labels, keys, self.n_splits, seed):
                 lost = set(labels.tolist()) - set(labels[training].tolist())
                 if lost:
-                    raise InputError(f"GroupFolds: every class must be left in training, got none of {min(lost)!r} "
-                                     "without one fold. Take other groups, or more folds.")  # fmt: skip
+                    raise InputError(
+                        f"GroupFolds: every class must be left in training, got none of {min(lost)!r} "
+                        "without one fold. Take other groups, or more folds."
+                    )
                 yield training, test
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
@@ -215,12 +246,19 @@ class GroupFolds:
         int
             1 or more.
         """
-        n_folds = len(set(join_groups(groups).tolist())) if self.n_splits is None else self.n_splits
+        n_folds = (
+            len(set(join_groups(groups).tolist()))
+            if self.n_splits is None
+            else self.n_splits
+        )
         return n_folds * self.n_repeats
 
     def _check(self, labels: NDArray, keys: NDArray) -> None:
         """Refuse what cannot be parted, and name the classes that cannot be in every fold."""
-        n_groups = {label: len(set(keys[labels == label])) for label in sorted(set(labels.tolist()))}
+        n_groups = {
+            label: len(set(keys[labels == label]))
+            for label in sorted(set(labels.tolist()))
+        }
         alone = [label for label, n in n_groups.items() if n < 2]
         if alone:
             raise InputError(
@@ -229,14 +267,20 @@ class GroupFolds:
             )
         if self.n_splits is None:
             return
-        most = min(len(set(keys)), max(labels.tolist().count(label) for label in n_groups))
+        most = min(
+            len(set(keys)), max(labels.tolist().count(label) for label in n_groups)
+        )
         if not 2 <= self.n_splits <= most:
-            raise InputError(f"GroupFolds: n_splits must be from 2 to {most}, the most that groups and classes allow, "
-                             f"got {self.n_splits}. Choose another.")  # fmt: skip
+            raise InputError(
+                f"GroupFolds: n_splits must be from 2 to {most}, the most that groups and classes allow, "
+                f"got {self.n_splits}. Choose another."
+            )
         few = [f"{label} ({n})" for label, n in n_groups.items() if n < self.n_splits]
         if few:
             log.warning(
-                "GroupFolds: not in every one of %d folds, for want of groups: %s", self.n_splits, ", ".join(few)
+                "GroupFolds: not in every one of %d folds, for want of groups: %s",
+                self.n_splits,
+                ", ".join(few),
             )
 
 
@@ -267,7 +311,9 @@ def deal(
     if n_splits is not None:
         folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=random_state)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The least populated class")  # `GroupFolds` names it
+        warnings.filterwarnings(
+            "ignore", message="The least populated class"
+        )  # `GroupFolds` names it
         yield from folds.split(y, y, groups)
 
 
@@ -305,11 +351,15 @@ def validation_split(
         )
     sides = group_split(codes, groups, fraction, random_state)
     if not len(sides[1]):
-        log.warning("fit: no group can be spared for validation, so the last epoch is kept, uncalibrated")
+        log.warning(
+            "fit: no group can be spared for validation, so the last epoch is kept, uncalibrated"
+        )
     return sides
 
 
-def check_leaks(table: "pd.DataFrame", sides: tuple[NDArray[np.int64], NDArray[np.int64]]) -> None:
+def check_leaks(
+    table: "pd.DataFrame", sides: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> None:
     """Refuse the same recording on both sides or under two labels; tell of groups on both sides.
 
     Parameters
@@ -340,10 +390,15 @@ def check_leaks(table: "pd.DataFrame", sides: tuple[NDArray[np.int64], NDArray[n
             f"first {twice.iloc[0]!r}. Give other recordings, or put copies into one group."
         )
     shared = set(map(str, training["group"])) & set(map(str, validation["group"]))
-    shared = {group for group in shared if not group.startswith("array ")}  # arrays are numbered anew in each
+    shared = {
+        group for group in shared if not group.startswith("array ")
+    }  # arrays are numbered anew in each
     if shared:
-        log.warning("fit: training and validation share groups, such as %r, so the epoch may be chosen by what they "
-                    "have in common", min(shared))  # fmt: skip
+        log.warning(
+            "fit: training and validation share groups, such as %r, so the epoch may be chosen by what they "
+            "have in common",
+            min(shared),
+        )
 
 
 def _needed(group: str, labels: NDArray, keys: NDArray, spared: set[str]) -> bool:

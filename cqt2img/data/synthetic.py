@@ -19,7 +19,9 @@ class Player(NamedTuple):
 
     name: str
     pattern: str  # accompaniment in about 3 of 4 bars, a key of PATTERNS
-    articulation: float  # sounding / written duration: 0.5 staccato, 1.15 legato overlap
+    articulation: (
+        float  # sounding / written duration: 0.5 staccato, 1.15 legato overlap
+    )
     pedal: float  # probability that a bar is pedalled
     lead_ms: float  # melody before accompaniment
     roll_ms: float  # delay from chord tone to chord tone, upwards
@@ -49,7 +51,9 @@ PATTERNS: dict[str, Callable[[int], list[tuple[float, tuple[int, ...], float]]]]
     "pulse": lambda n: [(b, (0, 1, 2) if b else (-1, 1, 2), 1) for b in range(n)],
     "stride": lambda n: [(b, (1, 2, 3) if b else (-1,), 1) for b in range(n)],
     "alberti": lambda n: [(b / 2, ((0, 2, 1, 2)[b % 4],), 0.5) for b in range(2 * n)],
-    "arpeggio": lambda n: [(b / 2, ((-1, 0, 1, 2, 3, 2, 1, 0)[b % 8],), 0.5) for b in range(2 * n)],
+    "arpeggio": lambda n: [
+        (b / 2, ((-1, 0, 1, 2, 3, 2, 1, 0)[b % 8],), 0.5) for b in range(2 * n)
+    ],
 }
 
 
@@ -91,7 +95,10 @@ D5 G4/ A4/ B4/ C5/ D5 G4 G4 E5 C5/ D5/ E5/ F#5/ G5 G4 G4 C5 D5/ C5/ B4/ A4/ B4 C
 E5/ D#5/ E5/ B4/ D5/ C5/ A4 r/ C4/ E4/ A4/ B4 r/ E4/ C5/ B4/ A4- E5/ D#5/
 # Mozart 1788, Sonata facile | 2 | C C G C F C G C
 C5- E5 G5 B4. C5// D5// C5- A5- G5 C6 G5 F5 E5-"""
-MELODIES = [Melody(*theme.replace("\n", " | ", 1).split(" | ")) for theme in THEMES.split("\n# ")]
+MELODIES = [
+    Melody(*theme.replace("\n", " | ", 1).split(" | "))
+    for theme in THEMES.split("\n# ")
+]
 
 
 def _rng(*key: object) -> np.random.Generator:
@@ -109,11 +116,21 @@ def make_album(*key: object) -> Album:
     rng = _rng("album", *key)
     low = (1e-4, -9, 0.8, 0.01, 0.3, 0.02, -3, 2500, -70, -12)
     high = (1e-3, -4, 1.8, 0.10, 1.8, 0.40, 3, 10000, -40, -1)
-    peaks = [(55 * 2**i * rng.uniform(0.7, 1.4), rng.uniform(4, 10) * (-1) ** int(rng.integers(2))) for i in range(8)]
-    return Album._make([*rng.uniform(low, high).tolist(), rng.normal(0, 8), tuple(peaks)])
+    peaks = [
+        (
+            55 * 2**i * rng.uniform(0.7, 1.4),
+            rng.uniform(4, 10) * (-1) ** int(rng.integers(2)),
+        )
+        for i in range(8)
+    ]
+    return Album._make(
+        [*rng.uniform(low, high).tolist(), rng.normal(0, 8), tuple(peaks)]
+    )
 
 
-_Raw = list[tuple[float, ...]]  # beat, beats held, pitch, dB, ms late, articulated (else held as written)
+_Raw = list[
+    tuple[float, ...]
+]  # beat, beats held, pitch, dB, ms late, articulated (else held as written)
 
 
 def _lead(melody: Melody, player: Player, rng: np.random.Generator) -> _Raw:
@@ -125,7 +142,10 @@ def _lead(melody: Melody, player: Player, rng: np.random.Generator) -> _Raw:
         if token[0] != "r":
             pitch = _midi(token.rstrip("/-."))
             n_grace = 2 if held >= 1 and rng.random() < player.ornament else 0
-            raw += [(beat, 0.12, pitch + 2 * i, -2, late + 70 * i, 0) for i in range(n_grace)]
+            raw += [
+                (beat, 0.12, pitch + 2 * i, -2, late + 70 * i, 0)
+                for i in range(n_grace)
+            ]
             raw.append((beat, held, pitch, 0, late + 70 * n_grace, 1))
             if rng.random() < player.octave:
                 raw.append((beat, held, pitch + 12, -3, late + player.roll_ms, 1))
@@ -140,46 +160,92 @@ def _accompany(melody: Melody, player: Player, rng: np.random.Generator) -> _Raw
     for bar, chord in enumerate(melody.chords.split()):
         root = lowest + (_midi(chord[0] + "3") - lowest) % 12
         tones = (root, root + 3 + ("m" not in chord), root + 7, root + 12, root - 12)
-        pattern = player.pattern if rng.random() < HABIT else str(rng.choice(sorted(PATTERNS)))
+        pattern = (
+            player.pattern
+            if rng.random() < HABIT
+            else str(rng.choice(sorted(PATTERNS)))
+        )
         pedal = rng.random() < player.pedal
         for beat, chosen, held in PATTERNS[pattern](n):
             note = (bar * n + beat, n - beat if pedal else held)
-            raw += [(*note, tones[t], -player.melody_db, i * player.roll_ms, not pedal) for i, t in enumerate(chosen)]
+            raw += [
+                (*note, tones[t], -player.melody_db, i * player.roll_ms, not pedal)
+                for i, t in enumerate(chosen)
+            ]
     return raw
 
 
-def perform(melody: Melody, player: Player, rng: np.random.Generator, seconds: float = 12) -> np.ndarray:
+def perform(
+    melody: Melody, player: Player, rng: np.random.Generator, seconds: float = 12
+) -> np.ndarray:
     """Return a player's notes: float64 rows of onset and duration in s, MIDI pitch, velocity in (0, 1]; by onset.
 
     The melody returns until `seconds`. Key, tempo and first phrase are drawn: they say nothing about the player.
     """
     raw = np.array(_lead(melody, player, rng) + _accompany(melody, player, rng), float)
-    key, tempo, phase = rng.integers(-5, 7), rng.uniform(90, 130) / 60, rng.uniform(0, 2 * np.pi)
-    touch, swell, sway = np.exp(rng.normal(0, 0.12, 3)) * (player.articulation, player.dynamic_db, player.rubato)
+    key, tempo, phase = (
+        rng.integers(-5, 7),
+        rng.uniform(90, 130) / 60,
+        rng.uniform(0, 2 * np.pi),
+    )
+    touch, swell, sway = np.exp(rng.normal(0, 0.12, 3)) * (
+        player.articulation,
+        player.dynamic_db,
+        player.rubato,
+    )
     n_chords, n = len(melody.chords.split()), int(melody.chord_beats)
     rounds = np.arange(np.ceil(seconds * tempo * 1.3 / (n_chords * n)) + 1)
     beat, held, pitch, decibel, late, articulated = np.tile(raw, (len(rounds), 1)).T
-    beat = (beat - rng.integers(4) * n_chords // 4 * n) % (n_chords * n) + np.repeat(rounds, len(raw)) * n_chords * n
-    decibel += swell * np.sin(np.pi / 2 * beat / n + phase) + rng.normal(0, 1, len(beat))
+    beat = (beat - rng.integers(4) * n_chords // 4 * n) % (n_chords * n) + np.repeat(
+        rounds, len(raw)
+    ) * n_chords * n
+    decibel += swell * np.sin(np.pi / 2 * beat / n + phase) + rng.normal(
+        0, 1, len(beat)
+    )
     beats = np.stack([beat, beat + held])
-    beats = np.floor(beats) + np.interp(beats % 1, (0, 0.5, 1), (0, 0.5 + player.swing, 1))
-    start, end = (beats + sway * 4 / np.pi * (np.sin(np.pi / 4 * beats + phase) - np.sin(phase))) / tempo
+    beats = np.floor(beats) + np.interp(
+        beats % 1, (0, 0.5, 1), (0, 0.5 + player.swing, 1)
+    )
+    start, end = (
+        beats + sway * 4 / np.pi * (np.sin(np.pi / 4 * beats + phase) - np.sin(phase))
+    ) / tempo
     onset = start + 0.2 + late / 1000 + rng.normal(0, 0.006, len(beat))
     ratio = np.where(articulated, touch, 1) * np.exp(rng.normal(0, 0.12, len(beat)))
-    duration, velocity = np.maximum((end - start) * ratio, 0.05), np.clip(0.5 * 10 ** (decibel / 20), 0.05, 1)
-    notes = np.stack([onset, duration, pitch + key, velocity], axis=1)[(onset >= 0) & (onset < seconds)]
+    duration, velocity = (
+        np.maximum((end - start) * ratio, 0.05),
+        np.clip(0.5 * 10 ** (decibel / 20), 0.05, 1),
+    )
+    notes = np.stack([onset, duration, pitch + key, velocity], axis=1)[
+        (onset >= 0) & (onset < seconds)
+    ]
     return notes[np.argsort(notes[:, 0], kind="stable")]
 
 
 def _tone(duration: float, pitch: float, velocity: float, piano: Album) -> np.ndarray:
     """Return one note, struck at 1/8 of the string; a matrix product of short phasors replaces a sine per sample."""
     p, n, block = np.arange(1, 13), round((duration + 0.25) * SAMPLE_RATE), 256
-    stiff = piano.inharmonicity * 2 ** ((pitch - 60) / 8)  # Fletcher et al., Quality of piano tones, 1962
-    hz = 440 * 2 ** ((pitch - 69 + piano.cents / 100) / 12) * p * np.sqrt((1 + stiff * p**2) / (1 + stiff))
+    stiff = piano.inharmonicity * 2 ** (
+        (pitch - 60) / 8
+    )  # Fletcher et al., Quality of piano tones, 1962
+    hz = (
+        440
+        * 2 ** ((pitch - 69 + piano.cents / 100) / 12)
+        * p
+        * np.sqrt((1 + stiff * p**2) / (1 + stiff))
+    )
     p, hz = p[hz < 0.45 * SAMPLE_RATE], hz[hz < 0.45 * SAMPLE_RATE]
-    amplitude = velocity**1.3 * p ** (piano.tilt_db / 6 + velocity - 1) * (0.05 + np.abs(np.sin(np.pi * p / 8)))
-    z = (2j * np.pi * hz - (0.85 + 0.15 * p) * 2 ** ((pitch - 60) / 18) / piano.decay_seconds) / SAMPLE_RATE
-    left = (amplitude * np.exp(np.outer(np.arange(0, n, block), z))).astype(np.complex64)
+    amplitude = (
+        velocity**1.3
+        * p ** (piano.tilt_db / 6 + velocity - 1)
+        * (0.05 + np.abs(np.sin(np.pi * p / 8)))
+    )
+    z = (
+        2j * np.pi * hz
+        - (0.85 + 0.15 * p) * 2 ** ((pitch - 60) / 18) / piano.decay_seconds
+    ) / SAMPLE_RATE
+    left = (amplitude * np.exp(np.outer(np.arange(0, n, block), z))).astype(
+        np.complex64
+    )
     right = np.exp(np.outer(z, np.arange(block))).astype(np.complex64)
     wave = (left.imag @ right.real + left.real @ right.imag).ravel()[:n]
     wave[:64] *= np.linspace(0, 1, 64, dtype=np.float32)
@@ -191,7 +257,9 @@ def _tone(duration: float, pitch: float, velocity: float, piano: Album) -> np.nd
 def play(notes: np.ndarray, piano: Album, seconds: float = 12) -> np.ndarray:
     """Return notes, as `perform` gives them, on the piano of an album: float32, 22050 Hz, not scaled."""
     out = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
-    knock = (_rng("knock", piano).normal(0, piano.hammer, 512) * 0.98 ** np.arange(512)).astype(np.float32)
+    knock = (
+        _rng("knock", piano).normal(0, piano.hammer, 512) * 0.98 ** np.arange(512)
+    ).astype(np.float32)
     for onset, duration, pitch, velocity in notes:
         here = out[round(onset * SAMPLE_RATE) :]
         tone = _tone(duration, pitch, velocity, piano)
@@ -205,20 +273,33 @@ def record(wave: np.ndarray, album: Album, rng: np.random.Generator) -> np.ndarr
     from scipy.fft import irfft, next_fast_len, rfft
 
     n_tail = round(album.rt60_seconds * SAMPLE_RATE)
-    tail = _rng("room", album).normal(0, 1, n_tail) * 10 ** (-3 * np.arange(n_tail) / n_tail)
+    tail = _rng("room", album).normal(0, 1, n_tail) * 10 ** (
+        -3 * np.arange(n_tail) / n_tail
+    )
     room = np.r_[1, tail * np.sqrt(album.wet / np.sum(tail**2))].astype(np.float32)
     n_fft = next_fast_len(len(wave) + n_tail, real=True)
     hz = np.maximum(np.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE), 20)
-    gain_db = album.eq_tilt_db * np.log2(hz / 700) - 10 * np.log10(1 + (hz / album.lowpass_hz) ** 8)
+    gain_db = album.eq_tilt_db * np.log2(hz / 700) - 10 * np.log10(
+        1 + (hz / album.lowpass_hz) ** 8
+    )
     for centre, peak_db in album.peaks:
         gain_db += peak_db * np.exp(-0.5 * (np.log2(hz / centre) / 0.35) ** 2)
-    out = irfft(rfft(wave, n_fft) * rfft(room, n_fft) * 10 ** (gain_db / 20), n_fft)[: len(wave)]
+    out = irfft(rfft(wave, n_fft) * rfft(room, n_fft) * 10 ** (gain_db / 20), n_fft)[
+        : len(wave)
+    ]
     out *= 10 ** (album.level_db / 20) / max(float(np.abs(out).max(initial=0)), 1e-9)
-    return np.asarray(out + rng.standard_normal(len(wave)) * 10 ** (album.hiss_db / 20), np.float32)
+    return np.asarray(
+        out + rng.standard_normal(len(wave)) * 10 ** (album.hiss_db / 20), np.float32
+    )
 
 
 def make_corpus(
-    out: str | Path, n_players: int = 5, n_albums: int = 6, n_takes: int = 3, seconds: float = 12, random_state: int = 0
+    out: str | Path,
+    n_players: int = 5,
+    n_albums: int = 6,
+    n_takes: int = 3,
+    seconds: float = 12,
+    random_state: int = 0,
 ) -> list[Path]:
     """Write ``<player>/<player>-<album>/take-<take>.flac`` (mono, 22050 Hz, 16 bit) and return the paths.
 
@@ -231,15 +312,26 @@ def make_corpus(
     """
     import soundfile
 
-    ranges = {"n_players": (n_players, 2, len(PLAYERS)), "n_albums": (n_albums, 2, 99), "n_takes": (n_takes, 1, 99)}
+    ranges = {
+        "n_players": (n_players, 2, len(PLAYERS)),
+        "n_albums": (n_albums, 2, 99),
+        "n_takes": (n_takes, 1, 99),
+    }
     for name, (value, low, high) in {**ranges, "seconds": (seconds, 2, 600)}.items():
         if not low <= value <= high:
-            raise InputError(f"make_corpus: {name} must be from {low} to {high}, got {value}. Choose within the range.")
+            raise InputError(
+                f"make_corpus: {name} must be from {low} to {high}, got {value}. Choose within the range."
+            )
     files = []
-    for player, number, take in product(PLAYERS[:n_players], range(1, n_albums + 1), range(1, n_takes + 1)):
+    for player, number, take in product(
+        PLAYERS[:n_players], range(1, n_albums + 1), range(1, n_takes + 1)
+    ):
         slug = player.name.lower().replace(" ", "-")
         files.append(Path(out, slug, f"{slug}-{number}", f"take-{take}.flac"))
-        album, rng = make_album(random_state, slug, number), _rng("take", random_state, slug, number, take)
+        album, rng = (
+            make_album(random_state, slug, number),
+            _rng("take", random_state, slug, number, take),
+        )
         notes = perform(MELODIES[rng.integers(len(MELODIES))], player, rng, seconds)
         wave = record(play(notes, album, seconds), album, rng)
         files[-1].parent.mkdir(parents=True, exist_ok=True)

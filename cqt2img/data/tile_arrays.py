@@ -72,13 +72,19 @@ class TileArrays:
         ndarray of uint8, shape (height, width)
             Levels.
         """
-        last = min(self.n_frames[recording], self.strips[recording].shape[1]) - self.spec.width
+        last = (
+            min(self.n_frames[recording], self.strips[recording].shape[1])
+            - self.spec.width
+        )
         start = int(np.clip(start, 0, max(0, last)))
         return self.strips[recording][:, start : start + self.spec.width]
 
 
 def load_tile_arrays(
-    table: "pd.DataFrame", spec: TileSpec, n_jobs: int = 1, progress: Progress | None = None
+    table: "pd.DataFrame",
+    spec: TileSpec,
+    n_jobs: int = 1,
+    progress: Progress | None = None,
 ) -> tuple[TileArrays, list[dict[str, Any]]]:
     """Make the pictures of all recordings of a table, and keep them in memory or in a file mapped to it.
 
@@ -108,12 +114,18 @@ def load_tile_arrays(
     n_frames, infos = [], []
     with ExitStack() as stack:
         shelf = _Shelf(stack)
-        for tiles, info in run_parallel(try_extract, jobs, len(table), n_jobs, progress, "pictures"):
+        for tiles, info in run_parallel(
+            try_extract, jobs, len(table), n_jobs, progress, "pictures"
+        ):
             infos.append(info)
             if tiles is not None:
-                shelf.add(np.ascontiguousarray(tiles.swapaxes(0, 1)).reshape(spec.height, -1))
+                shelf.add(
+                    np.ascontiguousarray(tiles.swapaxes(0, 1)).reshape(spec.height, -1)
+                )
                 n_frames.append(info["n_frames"])
-        return TileArrays(spec, shelf.strips(), np.asarray(n_frames, dtype=np.int64)), infos
+        return TileArrays(
+            spec, shelf.strips(), np.asarray(n_frames, dtype=np.int64)
+        ), infos
 
 
 class _Shelf:
@@ -145,4 +157,7 @@ class _Shelf:
         mapped = np.memmap(self.file, np.uint8, "r")
         ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
         rows = np.split(mapped, ends[:-1])
-        return [*self.in_memory, *(row.reshape(shape) for row, shape in zip(rows, self.shapes, strict=True))]
+        return [
+            *self.in_memory,
+            *(row.reshape(shape) for row, shape in zip(rows, self.shapes, strict=True)),
+        ]

@@ -24,18 +24,26 @@ class TrainingTiles(torch.utils.data.Dataset):
         Every draw depends on the seed, the epoch and the item alone.
     """
 
-    def __init__(self, corpus: TrainingData, augment: str, balance: str, seed: int) -> None:
+    def __init__(
+        self, corpus: TrainingData, augment: str, balance: str, seed: int
+    ) -> None:
         self.corpus, self.seed, self.strength = corpus, seed, augment
         self.augment = make_augment(augment, corpus.strips.spec)
         self.jitter = 0 if augment == "none" else corpus.strips.spec.width // 2
         codes, width = corpus.targets.argmax(axis=1), corpus.strips.spec.width
-        places = [(r, t) for r in corpus.training.tolist() for t in range(corpus.strips.strips[r].shape[1] // width)]
+        places = [
+            (r, t)
+            for r in corpus.training.tolist()
+            for t in range(corpus.strips.strips[r].shape[1] // width)
+        ]
         self.tiles = places
         # class -> group -> its tiles
         self.shelves: dict[int, dict[Any, list[int]]] = {}
         for n, (recording, _) in enumerate(places):
             group = corpus.groups[recording] if balance == "group" else None
-            self.shelves.setdefault(int(codes[recording]), {}).setdefault(group, []).append(n)
+            self.shelves.setdefault(int(codes[recording]), {}).setdefault(
+                group, []
+            ).append(n)
         self.set_epoch(0)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -43,7 +51,9 @@ class TrainingTiles(torch.utils.data.Dataset):
         return {**self.__dict__, "augment": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, augment=make_augment(state["strength"], state["corpus"].strips.spec))
+        self.__dict__.update(
+            state, augment=make_augment(state["strength"], state["corpus"].strips.spec)
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the tiles of an epoch.
@@ -65,7 +75,9 @@ class TrainingTiles(torch.utils.data.Dataset):
             for mine, n in zip(groups, share, strict=True):
                 rounds = [rng.permutation(mine) for _ in range(-(-n // len(mine)))]
                 drawn.append(np.concatenate([*rounds, np.empty(0, np.int64)])[:n])
-        self.items = [self.tiles[int(n)] for n in rng.permutation(np.concatenate(drawn))]
+        self.items = [
+            self.tiles[int(n)] for n in rng.permutation(np.concatenate(drawn))
+        ]
 
     def __len__(self) -> int:
         """Count the tiles of an epoch."""
@@ -75,9 +87,13 @@ class TrainingTiles(torch.utils.data.Dataset):
         """Give the levels of one tile, shape (height, width), and its target, shape (n_classes,)."""
         recording, n = self.items[item]
         rng = np.random.default_rng([self.seed, self.epoch, item])
-        start = n * self.corpus.strips.spec.width + int(rng.integers(-self.jitter, self.jitter + 1))
+        start = n * self.corpus.strips.spec.width + int(
+            rng.integers(-self.jitter, self.jitter + 1)
+        )
         tile = np.ascontiguousarray(self.corpus.strips.crop(recording, start))
         if self.augment is not None:
             self.augment.set_random_seed(int(rng.integers(2**31)))
             tile = np.ascontiguousarray(self.augment(image=tile)["image"])
-        return torch.from_numpy(tile.copy()), torch.from_numpy(self.corpus.targets[recording])
+        return torch.from_numpy(tile.copy()), torch.from_numpy(
+            self.corpus.targets[recording]
+        )

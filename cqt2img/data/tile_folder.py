@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cqt2img.data.recordings import RECORDINGS_FILE, SPEC_FILE, TILES_FILE, read_csv, tile_folder
+from cqt2img.data.recordings import (
+    RECORDINGS_FILE,
+    SPEC_FILE,
+    TILES_FILE,
+    read_csv,
+    tile_folder,
+)
 from cqt2img.errors import InputError
 from cqt2img.tiles.display import plot_tiles
 from cqt2img.tiles.extract import QUALITY
@@ -64,7 +70,11 @@ class TileSet:
             If the rows are not of `recordings`, or one comes twice.
         """
         recordings = self.recordings.loc[_known_rows(self.recordings, rows)]
-        return replace(self, recordings=recordings, tiles=self.tiles[self.tiles["path"].isin(recordings["path"])])
+        return replace(
+            self,
+            recordings=recordings,
+            tiles=self.tiles[self.tiles["path"].isin(recordings["path"])],
+        )
 
     def show(self, n_recordings: int = 4, n_tiles: int = 3) -> "Figure":
         """Draw the first tiles of some recordings as a contact sheet, one recording a row.
@@ -93,21 +103,34 @@ class TileSet:
             )
         whole = self.recordings[self.recordings["n_tiles"] > 0]
         if whole.empty:
-            raise InputError("TileSet.show: it must hold tiles, got none. See the reasons in recordings['message'].")
+            raise InputError(
+                "TileSet.show: it must hold tiles, got none. See the reasons in recordings['message']."
+            )
         turn = whole.groupby(whole["label"].fillna("")).cumcount()
-        chosen = whole.loc[turn.sort_values(kind="stable").index[:n_recordings], ["path", "label", "n_tiles"]]
+        chosen = whole.loc[
+            turn.sort_values(kind="stable").index[:n_recordings],
+            ["path", "label", "n_tiles"],
+        ]
         pictures: list[Any] = []
         titles: list[str] = []
         starts: list[float] = []
         n_columns = min(n_tiles, int(chosen["n_tiles"].max()))
         for path, label in zip(chosen["path"], chosen["label"], strict=True):
             rows = self.tiles[self.tiles["path"] == path].head(n_columns)
-            pictures += [read_tile(self.path / name, self.spec)[0] for name in rows["tile"]]
-            words = [label if isinstance(label, str) else "", Path(path).parent.name, Path(path).name]
+            pictures += [
+                read_tile(self.path / name, self.spec)[0] for name in rows["tile"]
+            ]
+            words = [
+                label if isinstance(label, str) else "",
+                Path(path).parent.name,
+                Path(path).name,
+            ]
             title = " · ".join(word for word in dict.fromkeys(words) if word)
             titles += [title.encode(errors="replace").decode(), *[""] * (len(rows) - 1)]
             starts += rows["start_seconds"].tolist()
-            short = n_columns - len(rows)  # a shorter recording has empty places at its end
+            short = n_columns - len(
+                rows
+            )  # a shorter recording has empty places at its end
             pictures += [None] * short
             titles += [""] * short
             starts += [0.0] * short
@@ -119,8 +142,13 @@ def _known_rows(table: "pd.DataFrame", rows: Any) -> list[Any]:
     import pandas as pd
 
     way = 'Give a mask of it, such as tiles.recordings["label"] == "Monk", or labels of its index.'
-    if not isinstance(rows, (pd.Series, pd.Index, np.ndarray, list, tuple)) or np.ndim(rows) != 1:
-        raise InputError(f"TileSet.select: rows must be a mask or a list of rows, got {type(rows).__name__}. {way}")
+    if (
+        not isinstance(rows, (pd.Series, pd.Index, np.ndarray, list, tuple))
+        or np.ndim(rows) != 1
+    ):
+        raise InputError(
+            f"TileSet.select: rows must be a mask or a list of rows, got {type(rows).__name__}. {way}"
+        )
     if len(rows) and all(isinstance(row, (bool, np.bool_)) for row in rows):
         same = not isinstance(rows, pd.Series) or rows.index.equals(table.index)
         if not same or len(rows) != len(table):
@@ -133,7 +161,9 @@ def _known_rows(table: "pd.DataFrame", rows: Any) -> list[Any]:
     unknown = [row for row in found if row not in table.index]
     if unknown or len(set(found)) < len(found):
         what = f"{unknown[0]!r}" if unknown else "one of them twice"
-        raise InputError(f"TileSet.select: rows must be of recordings, each once, got {what}. {way}")
+        raise InputError(
+            f"TileSet.select: rows must be of recordings, each once, got {what}. {way}"
+        )
     return found
 
 
@@ -156,7 +186,9 @@ def open_tiles(path: str | os.PathLike[str]) -> TileSet:
         If it is not such a folder.
     """
     path = Path(path)
-    missing = [n for n in (SPEC_FILE, RECORDINGS_FILE, TILES_FILE) if not (path / n).is_file()]
+    missing = [
+        n for n in (SPEC_FILE, RECORDINGS_FILE, TILES_FILE) if not (path / n).is_file()
+    ]
     if missing:
         raise InputError(
             f"open_tiles: path must be a folder made by render, got {str(path)!r} without {missing[0]}. "
@@ -186,7 +218,10 @@ def as_spec(spec: TileSpec | str | os.PathLike[str]) -> TileSpec:
 
 
 def resolve_spec(
-    spec: TileSpec | str | os.PathLike[str] | None, X: Any, caller: str, default: str = "piano"
+    spec: TileSpec | str | os.PathLike[str] | None,
+    X: Any,
+    caller: str,
+    default: str = "piano",
 ) -> TileSpec:
     """Give the spec to use for these recordings, and refuse tiles of another one.
 
@@ -230,8 +265,12 @@ def _tile_folder(X: Any) -> Any:
     if isinstance(X, TileSet):
         return X.path
     if hasattr(X, "columns") and {"item", "tiles"} <= set(X.columns):
-        first = next((Path(tiles) for tiles in X["tiles"] if isinstance(tiles, str)), Path())
-        return next((folder for folder in first.parents if (folder / SPEC_FILE).is_file()), None)
+        first = next(
+            (Path(tiles) for tiles in X["tiles"] if isinstance(tiles, str)), Path()
+        )
+        return next(
+            (folder for folder in first.parents if (folder / SPEC_FILE).is_file()), None
+        )
     return tile_folder(Path(X)) if isinstance(X, (str, os.PathLike)) else X
 
 

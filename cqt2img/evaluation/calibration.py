@@ -7,7 +7,9 @@ _MOST_BINS, _LEAST_IN_BIN = 15, 5
 _N_SIMULATED = 400
 
 
-def rising_bins(trust: NDArray[np.float64], right: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+def rising_bins(
+    trust: NDArray[np.float64], right: NDArray[np.bool_]
+) -> list[NDArray[np.int64]]:
     """Sort answers into bins of equally many, as many bins as keep accuracy from falling where trust rises.
 
     Parameters
@@ -80,7 +82,9 @@ def calibrated_range(trust: NDArray[np.float64]) -> tuple[float, float]:
 
 def _starts(n: int, n_bins: int) -> NDArray[np.int64]:
     """Where bins of equally many begin, as `numpy.array_split` makes them."""
-    return np.cumsum([0, *(len(own) for own in np.array_split(np.empty(n), n_bins))])[:-1]
+    return np.cumsum([0, *(len(own) for own in np.array_split(np.empty(n), n_bins))])[
+        :-1
+    ]
 
 
 def _count_bins(right: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -102,5 +106,7 @@ def _gaps(trust: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.fl
     count, gaps = _count_bins(right), np.empty(len(right))
     for n_bins in np.unique(count):
         own = count == n_bins
-        gaps[own] = np.abs(np.add.reduceat(trust - right[own], _starts(len(trust), n_bins), axis=1)).sum(axis=1)
+        gaps[own] = np.abs(
+            np.add.reduceat(trust - right[own], _starts(len(trust), n_bins), axis=1)
+        ).sum(axis=1)
     return gaps / len(trust)

@@ -33,7 +33,10 @@ class Comparison:
     @cached_property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the difference, over groups."""
-        sums, sizes = (self._gains.groupby(self.table["group"]).agg(of).to_numpy() for of in ("sum", "size"))
+        sums, sizes = (
+            self._gains.groupby(self.table["group"]).agg(of).to_numpy()
+            for of in ("sum", "size")
+        )
         low, high = mean_interval(sums, sizes, (-1, 1))
         return float(low), float(high)
 
@@ -54,20 +57,32 @@ class Comparison:
 
     @property
     def _gains(self) -> pd.Series:
-        return self.table["first_right"].astype(int) - self.table["second_right"].astype(int)
+        return self.table["first_right"].astype(int) - self.table[
+            "second_right"
+        ].astype(int)
 
     def __str__(self) -> str:
-        (low, high), first, second = self.interval, self.table["first_right"], self.table["second_right"]
+        (low, high), first, second = (
+            self.interval,
+            self.table["first_right"],
+            self.table["second_right"],
+        )
         n_groups = self.table["group"].nunique()
         clear = self.p_value < 0.05 and not low <= 0 <= high
-        better = f"the {'first' if low > 0 else 'second'} is better" if clear else "either may be the better"
-        return "\n".join([
-            f"{len(self.table)} recordings in {n_groups} groups: {first.sum()} right by the first model, "
-            f"{second.sum()} by the second, {(first & second).sum()} by both, {(~first & ~second).sum()} by neither",
-            f"difference {self.difference:+.3f}  (95 % interval {low:+.3f} to {high:+.3f} over "
-            f"{'groups' if n_groups < len(self.table) else 'recordings'}; p = {self.p_value:.3f})",
-            f"On recordings like these {better}.",
-        ])  # fmt: skip
+        better = (
+            f"the {'first' if low > 0 else 'second'} is better"
+            if clear
+            else "either may be the better"
+        )
+        return "\n".join(
+            [
+                f"{len(self.table)} recordings in {n_groups} groups: {first.sum()} right by the first model, "
+                f"{second.sum()} by the second, {(first & second).sum()} by both, {(~first & ~second).sum()} by neither",
+                f"difference {self.difference:+.3f}  (95 % interval {low:+.3f} to {high:+.3f} over "
+                f"{'groups' if n_groups < len(self.table) else 'recordings'}; p = {self.p_value:.3f})",
+                f"On recordings like these {better}.",
+            ]
+        )
 
     __repr__ = __str__  # a notebook shows it as it prints
 
@@ -108,16 +123,26 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     >>> found.difference, found.p_value, found.only_first["path"].tolist()
     (0.5, 0.5, ['1', '2'])
     """
-    tables = [scores.answer_table().sort_values(["path", "played"], ignore_index=True) for scores in (first, second)]
+    tables = [
+        scores.answer_table().sort_values(["path", "played"], ignore_index=True)
+        for scores in (first, second)
+    ]
     one, other = tables
-    if one[["path", "played"]].to_numpy().tolist() != other[["path", "played"]].to_numpy().tolist():
+    if (
+        one[["path", "played"]].to_numpy().tolist()
+        != other[["path", "played"]].to_numpy().tolist()
+    ):
         both = len(one.merge(other, on=["path", "played"]))
         raise InputError(
             f"compare: first and second must score the same recordings with the same labels, got {len(one)} and "
             f"{len(other)} with {both} in common. Evaluate both models on the same."
         )
-    table = one[["path", "group", "played"]].assign(first=one["named"], second=other["named"])
-    return Comparison(table.assign(first_right=one["place"] == 1, second_right=other["place"] == 1))
+    table = one[["path", "group", "played"]].assign(
+        first=one["named"], second=other["named"]
+    )
+    return Comparison(
+        table.assign(first_right=one["place"] == 1, second_right=other["place"] == 1)
+    )
 
 
 def _flip_signs(gains: NDArray[np.int64]) -> float:

@@ -88,7 +88,11 @@ class Evaluation:
     @cached_property
     def top_k(self) -> dict[int, float]:
         """For every k the part of the recordings whose name is among the first k."""
-        return {k: float((self._place < k).mean()) for k in (1, 3, 5) if k < len(self.classes)}
+        return {
+            k: float((self._place < k).mean())
+            for k in (1, 3, 5)
+            if k < len(self.classes)
+        }
 
     @cached_property
     def top_k_interval(self) -> dict[int, Pair]:
@@ -104,7 +108,11 @@ class Evaluation:
     def macro_f1_interval(self) -> Pair:
         """Its 95 % interval."""
         return _pair(
-            interval.jackknife_interval(interval.macro_f1_of, self._counts, self._sum(np.ones(self.n_recordings)))
+            interval.jackknife_interval(
+                interval.macro_f1_of,
+                self._counts,
+                self._sum(np.ones(self.n_recordings)),
+            )
         )
 
     @cached_property
@@ -115,7 +123,9 @@ class Evaluation:
     @cached_property
     def log_loss_interval(self) -> Pair:
         """Its 95 % interval."""
-        low, high = self._mean(self._losses, (0, 2 * np.log(len(self.classes))), log=True)
+        low, high = self._mean(
+            self._losses, (0, 2 * np.log(len(self.classes))), log=True
+        )
         return low, min(high, -np.log(_LEAST))
 
     @cached_property
@@ -173,9 +183,17 @@ class Evaluation:
         rows = []
         for n, path in enumerate(self.paths):
             said, played, named = self.proba[n], self.codes[n], self._named[n]
-            rows.append({"path": path, "group": str(self.groups[n]), "played": self.classes[played],
-                         "named": self.classes[named], "probability": float(said[named]),
-                         "played_probability": float(said[played]), "place": int(self._place[n]) + 1})  # fmt: skip
+            rows.append(
+                {
+                    "path": path,
+                    "group": str(self.groups[n]),
+                    "played": self.classes[played],
+                    "named": self.classes[named],
+                    "probability": float(said[named]),
+                    "played_probability": float(said[played]),
+                    "place": int(self._place[n]) + 1,
+                }
+            )
         return make_table(rows)
 
     def class_table(self) -> "pd.DataFrame":
@@ -191,13 +209,31 @@ class Evaluation:
         for code, name in enumerate(self.classes):
             own = self.codes == code
             n, n_groups = int(own.sum()), len(set(self._members[own]))
-            right, named = int((own & self._right).sum()), int((self._named == code).sum())
-            recall, (low, high) = (right / n, self._share(self._right[own], own)) if n else (None, (None,) * 2)
+            right, named = (
+                int((own & self._right).sum()),
+                int((self._named == code).sum()),
+            )
+            recall, (low, high) = (
+                (right / n, self._share(self._right[own], own))
+                if n
+                else (None, (None,) * 2)
+            )
             missed = np.bincount(self._named[own & ~self._right], minlength=1)
-            rows.append({"label": name, "n_recordings": n, "n_groups": n_groups, "recall": recall,
-                         "low": low, "high": high, "precision": right / named if named else None,
-                         "f1": 2 * right / (named + n) if n or named else None,
-                         "taken_for": self.classes[int(missed.argmax())] if missed.any() else None})  # fmt: skip
+            rows.append(
+                {
+                    "label": name,
+                    "n_recordings": n,
+                    "n_groups": n_groups,
+                    "recall": recall,
+                    "low": low,
+                    "high": high,
+                    "precision": right / named if named else None,
+                    "f1": 2 * right / (named + n) if n or named else None,
+                    "taken_for": self.classes[int(missed.argmax())]
+                    if missed.any()
+                    else None,
+                }
+            )
         return make_table(rows)
 
     def group_table(self) -> "pd.DataFrame":
@@ -211,9 +247,19 @@ class Evaluation:
         rows = []
         for number, name in enumerate(np.unique(self.groups)):
             own = self._members == number
-            played, named = (self.classes[np.bincount(of[own]).argmax()] for of in (self.codes, self._named))
-            rows.append({"group": str(name), "played": played, "n_recordings": int(own.sum()),
-                         "n_right": int(self._right[own].sum()), "most_named": named})  # fmt: skip
+            played, named = (
+                self.classes[np.bincount(of[own]).argmax()]
+                for of in (self.codes, self._named)
+            )
+            rows.append(
+                {
+                    "group": str(name),
+                    "played": played,
+                    "n_recordings": int(own.sum()),
+                    "n_right": int(self._right[own].sum()),
+                    "most_named": named,
+                }
+            )
         return make_table(rows)
 
     def reliability_table(self) -> "pd.DataFrame":
@@ -227,7 +273,12 @@ class Evaluation:
         """
         rows = []
         for own in calibration.rising_bins(self._trust, self._right):
-            rows.append({"probability": float(self._trust[own].mean()), **self._row(self._right[own], own)})
+            rows.append(
+                {
+                    "probability": float(self._trust[own].mean()),
+                    **self._row(self._right[own], own),
+                }
+            )
         return make_table(rows)
 
     def risk_table(self) -> "pd.DataFrame":
@@ -241,9 +292,17 @@ class Evaluation:
         """
         order = np.argsort(-self._trust, kind="stable")
         rows = []
-        for n in np.unique(np.ceil(self.n_recordings * np.arange(1, 21) / 20 - 1e-9).astype(int)).tolist():
+        for n in np.unique(
+            np.ceil(self.n_recordings * np.arange(1, 21) / 20 - 1e-9).astype(int)
+        ).tolist():
             own, least = order[:n], float(self._trust[order[n - 1]])
-            rows.append({"answered": n / self.n_recordings, "probability": least, **self._row(self._right[own], own)})
+            rows.append(
+                {
+                    "answered": n / self.n_recordings,
+                    "probability": least,
+                    **self._row(self._right[own], own),
+                }
+            )
         return make_table(rows)
 
     def seconds_table(self) -> "pd.DataFrame":
@@ -257,24 +316,40 @@ class Evaluation:
             tiles are not known.
         """
         longest = max((len(rows) for rows in self.tiles), default=0)
-        steps = np.unique(np.geomspace(1, longest, 12).round().astype(int)).tolist() if longest else []
+        steps = (
+            np.unique(np.geomspace(1, longest, 12).round().astype(int)).tolist()
+            if longest
+            else []
+        )
         sums = [np.cumsum(rows, axis=0, dtype=np.float64) for rows in self.tiles]
         rows = []
         for k in steps:
             own = np.array([n for n, one in enumerate(sums) if len(one) >= k])
             right = np.array([sums[n][k - 1].argmax() for n in own]) == self.codes[own]
-            rows.append({"seconds": round(k * self.tile_seconds, 3), **self._row(right, own)})
+            rows.append(
+                {"seconds": round(k * self.tile_seconds, 3), **self._row(right, own)}
+            )
         return make_table(rows, ["seconds", "accuracy", "low", "high", "n_recordings"])
 
     def __str__(self) -> str:
         over = "groups" if self.n_groups < self.n_recordings else "recordings"
         low, high = self.overconfidence_interval
-        verdict = "too sure" if low > 0 else "not sure enough" if high < 0 else "not clearly too sure or too unsure"
+        verdict = (
+            "too sure"
+            if low > 0
+            else "not sure enough"
+            if high < 0
+            else "not clearly too sure or too unsure"
+        )
         lines = [
             f"{self.n_recordings} recordings in {self.n_groups} groups, {len(self.classes)} classes"
             + (f"; {self.n_failed} could not be read" if self.n_failed else ""),
             f"accuracy  {self.accuracy:.3f}  (95 % interval {_between(self.accuracy_interval)}, as all over {over})",
-            *(f"top {k}     {v:.3f}  ({_between(self.top_k_interval[k])})" for k, v in self.top_k.items() if k > 1),
+            *(
+                f"top {k}     {v:.3f}  ({_between(self.top_k_interval[k])})"
+                for k, v in self.top_k.items()
+                if k > 1
+            ),
             f"macro F1  {self.macro_f1:.3f}  ({_between(self.macro_f1_interval)})",
             f"chance    {self.chance:.3f}\nmajority  {self.majority:.3f}",
             f"log-loss  {self.log_loss:.3f}  ({_between(self.log_loss_interval)}; of one who does not know "
@@ -292,16 +367,25 @@ class Evaluation:
         """Say what these scores cannot."""
         found, (low, high) = [], self.accuracy_interval
         if high - low > _TOO_WIDE:
-            found.append(f"{int(self._right.sum())} of {self.n_recordings} right, in {self.n_groups} groups, means "
-                         f"{_percent(low)} to {_percent(high)} %. Score recordings of more groups.")  # fmt: skip
-        for guess, who in ((self.chance, "guesses"), (self.majority, "always says the most frequent name")):
+            found.append(
+                f"{int(self._right.sum())} of {self.n_recordings} right, in {self.n_groups} groups, means "
+                f"{_percent(low)} to {_percent(high)} %. Score recordings of more groups."
+            )
+        for guess, who in (
+            (self.chance, "guesses"),
+            (self.majority, "always says the most frequent name"),
+        ):
             if low <= guess <= high:
-                found.append(f"these recordings cannot tell this model from one that {who}, {guess:.3f}.")
+                found.append(
+                    f"these recordings cannot tell this model from one that {who}, {guess:.3f}."
+                )
                 break
         if self.known_groups:
             first, n = self.known_groups[0], len(self.known_groups)
-            found.append(f"{n} of these groups were in training, such as {first!r}. "
-                         "This score says nothing about recordings it never met.")  # fmt: skip
+            found.append(
+                f"{n} of these groups were in training, such as {first!r}. "
+                "This score says nothing about recordings it never met."
+            )
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -313,13 +397,43 @@ class Evaluation:
             Ready for JSON: every attribute but the arrays, and the tables that are not of recordings,
             groups or classes.
         """
-        names = ("n_recordings", "n_groups", "n_failed", "accuracy", "accuracy_interval", "top_k", "top_k_interval",
-                 "macro_f1", "macro_f1_interval", "log_loss", "log_loss_interval", "overconfidence",
-                 "overconfidence_interval", "calibration_error", "calibrated_range", "aurc", "chance", "majority",
-                 "classes", "confusion", "known_groups")  # fmt: skip
-        tables = {"reliability": self.reliability_table(), "risk": self.risk_table(), "seconds": self.seconds_table()}
-        plain = {**{name: getattr(self, name) for name in names}, "warnings": self._warnings()}
-        return json.loads(json.dumps({**plain, **{name: t.to_dict("records") for name, t in tables.items()}}))
+        names = (
+            "n_recordings",
+            "n_groups",
+            "n_failed",
+            "accuracy",
+            "accuracy_interval",
+            "top_k",
+            "top_k_interval",
+            "macro_f1",
+            "macro_f1_interval",
+            "log_loss",
+            "log_loss_interval",
+            "overconfidence",
+            "overconfidence_interval",
+            "calibration_error",
+            "calibrated_range",
+            "aurc",
+            "chance",
+            "majority",
+            "classes",
+            "confusion",
+            "known_groups",
+        )
+        tables = {
+            "reliability": self.reliability_table(),
+            "risk": self.risk_table(),
+            "seconds": self.seconds_table(),
+        }
+        plain = {
+            **{name: getattr(self, name) for name in names},
+            "warnings": self._warnings(),
+        }
+        return json.loads(
+            json.dumps(
+                {**plain, **{name: t.to_dict("records") for name, t in tables.items()}}
+            )
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write `evaluation.json`, and `confusion`, `classes`, `groups` and `answers` as csv.
@@ -332,15 +446,27 @@ class Evaluation:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2) + "\n"
-        write_atomic(folder / "evaluation.json", partial(Path.write_text, data=text, encoding="utf-8"))
+        write_atomic(
+            folder / "evaluation.json",
+            partial(Path.write_text, data=text, encoding="utf-8"),
+        )
         counts = [dict(zip(self.classes, row, strict=True)) for row in self.confusion]
         confusion = make_table(
-            [{"played \\ named": name, **row} for name, row in zip(self.classes, counts, strict=True)]
+            [
+                {"played \\ named": name, **row}
+                for name, row in zip(self.classes, counts, strict=True)
+            ]
         )
-        tables = {"confusion": confusion, "classes": self.class_table(), "groups": self.group_table(),
-                  "answers": self.answer_table()}  # fmt: skip
+        tables = {
+            "confusion": confusion,
+            "classes": self.class_table(),
+            "groups": self.group_table(),
+            "answers": self.answer_table(),
+        }
         for name, table in tables.items():
-            write = partial(table.to_csv, index=False, encoding="utf-8", errors="surrogateescape")
+            write = partial(
+                table.to_csv, index=False, encoding="utf-8", errors="surrogateescape"
+            )
             write_atomic(folder / f"{name}.csv", write)
 
     @cached_property
@@ -357,7 +483,12 @@ class Evaluation:
 
     @cached_property
     def _losses(self) -> NDArray[np.float64]:
-        return -np.log(np.maximum(self.proba[np.arange(self.n_recordings), self.codes].astype(np.float64), _LEAST))
+        return -np.log(
+            np.maximum(
+                self.proba[np.arange(self.n_recordings), self.codes].astype(np.float64),
+                _LEAST,
+            )
+        )
 
     @cached_property
     def _place(self) -> NDArray[np.int64]:
@@ -372,9 +503,19 @@ class Evaluation:
     def _counts(self) -> NDArray[np.float64]:
         """What `macro_f1_of` takes, for every group."""
         one = np.eye(len(self.classes))
-        return self._sum(np.hstack([one[self.codes] * self._right[:, None], one[self.codes], one[self._named]]))
+        return self._sum(
+            np.hstack(
+                [
+                    one[self.codes] * self._right[:, None],
+                    one[self.codes],
+                    one[self._named],
+                ]
+            )
+        )
 
-    def _sum(self, values: NDArray, own: NDArray | slice = slice(None)) -> NDArray[np.float64]:
+    def _sum(
+        self, values: NDArray, own: NDArray | slice = slice(None)
+    ) -> NDArray[np.float64]:
         """Sum over the recordings of every group."""
         sums = np.zeros((self.n_groups, *values.shape[1:]))
         np.add.at(sums, self._members[own], values)
@@ -382,7 +523,11 @@ class Evaluation:
 
     def _share(self, right: NDArray, own: NDArray | slice = slice(None)) -> Pair:
         """Interval of the part that is right among some recordings."""
-        return _pair(interval.share_interval(self._sum(right, own), self._sum(np.ones(len(right)), own)))
+        return _pair(
+            interval.share_interval(
+                self._sum(right, own), self._sum(np.ones(len(right)), own)
+            )
+        )
 
     def _row(self, right: NDArray, own: NDArray) -> dict[str, Any]:
         """Accuracy among some recordings, as a part of a row."""
@@ -390,7 +535,11 @@ class Evaluation:
         return {"accuracy": float(right.mean()), **ends, "n_recordings": len(right)}
 
     def _mean(self, values: NDArray, extremes: Pair, log: bool = False) -> Pair:
-        return _pair(interval.mean_interval(self._sum(values), self._sum(np.ones(len(values))), extremes, log))
+        return _pair(
+            interval.mean_interval(
+                self._sum(values), self._sum(np.ones(len(values))), extremes, log
+            )
+        )
 
 
 def evaluate_proba(
@@ -437,10 +586,14 @@ def evaluate_proba(
     """
     n = len(codes)
     if not n:
-        raise InputError("evaluate: X must hold a recording that can be read, got none. See the reasons with identify.")
+        raise InputError(
+            "evaluate: X must hold a recording that can be read, got none. See the reasons with identify."
+        )
     keys = np.array([str(group) for group in (range(n) if groups is None else groups)])
     names = tuple(str(path) for path in (range(n) if paths is None else paths))
-    return Evaluation(proba, codes, tuple(str(name) for name in classes), keys, names, n_failed)
+    return Evaluation(
+        proba, codes, tuple(str(name) for name in classes), keys, names, n_failed
+    )
 
 
 def _pair(found: tuple[NDArray, NDArray]) -> Pair:
@@ -452,4 +605,8 @@ def _between(found: Pair) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f}" if 0.0005 < share < 0.01 or 0.99 < share < 0.9995 else f"{100 * share:.0f}"
+    return (
+        f"{100 * share:.1f}"
+        if 0.0005 < share < 0.01 or 0.99 < share < 0.9995
+        else f"{100 * share:.0f}"
+    )

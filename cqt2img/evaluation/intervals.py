@@ -9,7 +9,9 @@ _LEVEL = 0.975  # two-sided 95 %
 _DOUBT = 0.5  # recordings: half of one at either extreme, so that five equal values do not mean certainty
 
 
-def share_interval(hits: NDArray, sizes: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def share_interval(
+    hits: NDArray, sizes: NDArray
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Give the 95 % interval of a share, such as accuracy, over groups.
 
     Parameters
@@ -113,7 +115,9 @@ def macro_f1_of(counts: NDArray) -> NDArray[np.float64]:
     """
     right, played, named = np.split(np.asarray(counts, float), 3, axis=-1)
     occurs = played > 0
-    return (2 * right / np.maximum(played + named, 1)).sum(axis=-1, where=occurs) / occurs.sum(axis=-1)
+    return (2 * right / np.maximum(played + named, 1)).sum(
+        axis=-1, where=occurs
+    ) / occurs.sum(axis=-1)
 
 
 def mean_interval(
@@ -166,7 +170,9 @@ def mean_interval(
     return np.maximum(mean - half, extremes[0]), np.minimum(mean + half, extremes[1])
 
 
-def _exact(share: NDArray, variance: NDArray, even: NDArray, n: NDArray) -> tuple[NDArray, NDArray]:
+def _exact(
+    share: NDArray, variance: NDArray, even: NDArray, n: NDArray
+) -> tuple[NDArray, NDArray]:
     """Clopper and Pearson's interval for as many recordings as would vary as much; `even`: groups of one size."""
     from scipy.stats import beta, t
 
@@ -174,7 +180,9 @@ def _exact(share: NDArray, variance: NDArray, even: NDArray, n: NDArray) -> tupl
     few = t.ppf(_LEVEL, np.maximum(n - 1, 1)) / t.ppf(_LEVEL, np.maximum(even - 1, 0.5))
     with np.errstate(divide="ignore", invalid="ignore"):
         as_many = n / (n - 1) * one_recording / variance * few**2
-    n_alone = np.clip(np.where((one_recording > 1e-12) & ~np.isnan(as_many), as_many, even), even, n)
+    n_alone = np.clip(
+        np.where((one_recording > 1e-12) & ~np.isnan(as_many), as_many, even), even, n
+    )
     hits, misses = share * n_alone, (1 - share) * n_alone
     low = beta.ppf(1 - _LEVEL, np.maximum(hits, 1e-9), misses + 1)
     high = beta.ppf(_LEVEL, hits + 1, np.maximum(misses, 1e-9))

@@ -15,7 +15,13 @@ from cqt2img._utils.files import check_folder, write_atomic
 from cqt2img.errors import InputError
 from cqt2img.evaluation.comparison import compare
 from cqt2img.evaluation.evaluation import Evaluation
-from cqt2img.evaluation.plots import plot_classes, plot_confusion, plot_reliability, plot_risk_coverage, plot_seconds
+from cqt2img.evaluation.plots import (
+    plot_classes,
+    plot_confusion,
+    plot_reliability,
+    plot_risk_coverage,
+    plot_seconds,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,10 +74,20 @@ def write_table(frame: "pd.DataFrame", path: Path) -> None:
             frame.to_csv(part, index=False, encoding="utf-8", errors="surrogateescape")
         elif path.suffix.lower() == ".jsonl":
             rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-            part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="ascii")
+            part.write_text(
+                "".join(json.dumps(row) + "\n" for row in rows), encoding="ascii"
+            )
         else:
-            legible = frame.map(lambda v: v.encode(errors="backslashreplace").decode() if isinstance(v, str) else v)
-            legible.to_parquet(part, index=False)  # Arrow has no text that is not UTF-8, such as some names of files
+            legible = frame.map(
+                lambda v: (
+                    v.encode(errors="backslashreplace").decode()
+                    if isinstance(v, str)
+                    else v
+                )
+            )
+            legible.to_parquet(
+                part, index=False
+            )  # Arrow has no text that is not UTF-8, such as some names of files
 
     write_atomic(path, write)
 
@@ -104,13 +120,23 @@ def write_audacity(frame: "pd.DataFrame", folder: Path) -> list[Path]:
                 lines[-1][1] = row.end_seconds
                 lines[-1][3].append(row.probability)
             else:
-                lines.append([row.start_seconds, row.end_seconds, row.label, [row.probability]])
-        text = "".join(f"{a:.3f}\t{b:.3f}\t{' '.join(str(name).split())} {np.mean(p):.2f}\n" for a, b, name, p in lines)
+                lines.append(
+                    [row.start_seconds, row.end_seconds, row.label, [row.probability]]
+                )
+        text = "".join(
+            f"{a:.3f}\t{b:.3f}\t{' '.join(str(name).split())} {np.mean(p):.2f}\n"
+            for a, b, name, p in lines
+        )
         target, n = folder / f"{Path(path).name}.txt", 1
         while target in written:  # two folders may hold files of one name
             n += 1
             target = folder / f"{Path(path).name}~{n}.txt"
-        write_atomic(target, partial(Path.write_text, data=text, encoding="utf-8", errors="surrogateescape"))
+        write_atomic(
+            target,
+            partial(
+                Path.write_text, data=text, encoding="utf-8", errors="surrogateescape"
+            ),
+        )
         written.append(target)
     return written
 
@@ -135,7 +161,9 @@ def to_png(figure: "Figure", dpi: int = 110) -> bytes:
     return buffer.getvalue()
 
 
-def write_scores(folder: Path, scores: Evaluation, other: Evaluation | None = None) -> None:
+def write_scores(
+    folder: Path, scores: Evaluation, other: Evaluation | None = None
+) -> None:
     """Write scores as tables and pictures.
 
     Parameters
@@ -151,10 +179,17 @@ def write_scores(folder: Path, scores: Evaluation, other: Evaluation | None = No
     scores.save(folder)
     if other is not None:
         write_table(compare(scores, other).table, folder / "comparison.csv")
-    drawn = {"confusion": plot_confusion, "classes": plot_classes, "reliability": plot_reliability,
-             "risk-coverage": plot_risk_coverage, "seconds": plot_seconds}  # fmt: skip
+    drawn = {
+        "confusion": plot_confusion,
+        "classes": plot_classes,
+        "reliability": plot_reliability,
+        "risk-coverage": plot_risk_coverage,
+        "seconds": plot_seconds,
+    }
     for name, plot in drawn.items():
-        write_atomic(folder / f"{name}.png", partial(Path.write_bytes, data=to_png(plot(scores))))
+        write_atomic(
+            folder / f"{name}.png", partial(Path.write_bytes, data=to_png(plot(scores)))
+        )
 
 
 def write_page(path: Path, title: str, blocks: Sequence[str | bytes]) -> None:
@@ -172,7 +207,9 @@ def write_page(path: Path, title: str, blocks: Sequence[str | bytes]) -> None:
     parts = []
     for block in blocks:
         if isinstance(block, bytes):
-            parts.append(f'<img alt="" src="data:image/png;base64,{base64.b64encode(block).decode()}">')
+            parts.append(
+                f'<img alt="" src="data:image/png;base64,{base64.b64encode(block).decode()}">'
+            )
         else:
             parts.append(block if block.startswith("<") else f"<p>{block}</p>")
     body = "\n".join(parts)

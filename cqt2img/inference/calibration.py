@@ -41,7 +41,9 @@ def pool(log_proba: NDArray[np.float32]) -> NDArray[np.float32]:
     return (mean - np.logaddexp.reduce(mean)).astype(np.float32)
 
 
-def to_proba(log_proba: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+def to_proba(
+    log_proba: NDArray[np.float32], temperature: float = 1.0
+) -> NDArray[np.float32]:
     """Turn log-probabilities into probabilities, softened or sharpened by a temperature.
 
     Parameters
@@ -62,7 +64,9 @@ def to_proba(log_proba: NDArray[np.float32], temperature: float = 1.0) -> NDArra
     Networks", 2017.
     """
     scaled = log_proba.astype(np.float64) / temperature
-    return np.exp(scaled - np.logaddexp.reduce(scaled, axis=-1, keepdims=True)).astype(np.float32)
+    return np.exp(scaled - np.logaddexp.reduce(scaled, axis=-1, keepdims=True)).astype(
+        np.float32
+    )
 
 
 def fit_temperature(log_proba: NDArray[np.float32], codes: NDArray[np.int64]) -> float:
@@ -99,7 +103,11 @@ def fit_temperature(log_proba: NDArray[np.float32], codes: NDArray[np.int64]) ->
 
     def loss(log_temperature: float) -> float:
         doubt = 0.5 * (log_temperature / _PRIOR_SD) ** 2
-        return len(codes) * log_loss(to_proba(log_proba, float(np.exp(log_temperature))), codes) + doubt
+        return (
+            len(codes)
+            * log_loss(to_proba(log_proba, float(np.exp(log_temperature))), codes)
+            + doubt
+        )
 
     found = minimize_scalar(loss, bounds=(np.log(0.1), np.log(10)), method="bounded")
     return float(np.exp(found.x))

@@ -47,7 +47,9 @@ class ReferenceSet:
             Of 10,000 recordings or fewer.
         """
         step = max(1, -(-len(self.codes) // _MOST))
-        return ReferenceSet(self.features[::step], self.codes[::step], self.held[::step])
+        return ReferenceSet(
+            self.features[::step], self.codes[::step], self.held[::step]
+        )
 
     def enroll(self, place: int, features: NDArray[np.float32]) -> "ReferenceSet":
         """Remember clips of a new player, too.
@@ -108,7 +110,10 @@ class Head:
         Head
             With one class more.
         """
-        return Head(np.insert(self.weight, place, row, axis=0), np.insert(self.bias, place, bias))
+        return Head(
+            np.insert(self.weight, place, row, axis=0),
+            np.insert(self.bias, place, bias),
+        )
 
 
 def _layers(network: TileNet) -> tuple[Any, ...]:
@@ -130,13 +135,25 @@ def read_head(network: TileNet) -> Head | None:
         The mean of both for a distilled network, whose features and answers are averaged.
     """
     layers = _layers(network)
-    if not all(isinstance(layer, torch.nn.Linear) and layer.bias is not None for layer in layers):
+    if not all(
+        isinstance(layer, torch.nn.Linear) and layer.bias is not None
+        for layer in layers
+    ):
         return None
-    weight = np.mean([layer.weight.detach().cpu().double().numpy() for layer in layers], axis=0)
-    return Head(weight, np.mean([layer.bias.detach().cpu().double().numpy() for layer in layers], axis=0))
+    weight = np.mean(
+        [layer.weight.detach().cpu().double().numpy() for layer in layers], axis=0
+    )
+    return Head(
+        weight,
+        np.mean(
+            [layer.bias.detach().cpu().double().numpy() for layer in layers], axis=0
+        ),
+    )
 
 
-def widen_head(network: TileNet, place: int, row: NDArray[np.float64], bias: float) -> None:
+def widen_head(
+    network: TileNet, place: int, row: NDArray[np.float64], bias: float
+) -> None:
     """Give a network one more name to choose; the other rows of its head stay as they are.
 
     Parameters
@@ -150,18 +167,29 @@ def widen_head(network: TileNet, place: int, row: NDArray[np.float64], bias: flo
     bias : float
         Its bias.
     """
-    states = [{k: v.detach() for k, v in layer.state_dict().items()} for layer in _layers(network)]
+    states = [
+        {k: v.detach() for k, v in layer.state_dict().items()}
+        for layer in _layers(network)
+    ]
     device, n_classes = states[0]["weight"].device, len(states[0]["bias"])
     with torch.random.fork_rng():  # a fresh head is drawn, and replaced
         network.backbone.reset_classifier(n_classes + 1)  # type: ignore[operator]
-    new = {"weight": torch.from_numpy(row), "bias": torch.tensor(bias, dtype=torch.float64)}
+    new = {
+        "weight": torch.from_numpy(row),
+        "bias": torch.tensor(bias, dtype=torch.float64),
+    }
     for layer, state in zip(_layers(network), states, strict=True):
-        wide = {k: torch.cat([v[:place], new[k].to(v)[None], v[place:]]) for k, v in state.items()}
+        wide = {
+            k: torch.cat([v[:place], new[k].to(v)[None], v[place:]])
+            for k, v in state.items()
+        }
         layer.load_state_dict(wide)
     network.to(device)
 
 
-def fit_row(head: Head, gallery: ReferenceSet, clips: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
+def fit_row(
+    head: Head, gallery: ReferenceSet, clips: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], float]:
     """Fit the row of the head for a new player, and leave all others as they are.
 
     Parameters
@@ -196,19 +224,33 @@ def fit_row(head: Head, gallery: ReferenceSet, clips: NDArray[np.float32]) -> tu
     from scipy.optimize import minimize
     from scipy.special import expit, logsumexp
 
-    mean, scale = gallery.features.mean(axis=0, dtype=np.float64), gallery.features.std(axis=0, dtype=np.float64)
-    scale = np.maximum(scale, max(0.01 * scale.max(), 1e-12))  # what hardly moves is no feature
+    mean, scale = (
+        gallery.features.mean(axis=0, dtype=np.float64),
+        gallery.features.std(axis=0, dtype=np.float64),
+    )
+    scale = np.maximum(
+        scale, max(0.01 * scale.max(), 1e-12)
+    )  # what hardly moves is no feature
     x = (np.concatenate([gallery.features, clips]) - mean) / scale
-    others = np.concatenate([logsumexp(head(gallery.features), axis=1), logsumexp(head(clips), axis=1)])
+    others = np.concatenate(
+        [logsumexp(head(gallery.features), axis=1), logsumexp(head(clips), axis=1)]
+    )
     new = np.arange(len(x)) >= len(gallery.codes)
-    weight = np.concatenate([1 / np.bincount(gallery.codes)[gallery.codes], np.full(len(clips), 1 / len(clips))])
+    weight = np.concatenate(
+        [
+            1 / np.bincount(gallery.codes)[gallery.codes],
+            np.full(len(clips), 1 / len(clips)),
+        ]
+    )
     weight /= weight.sum()
     ridge = _RIDGE * x.shape[1]
 
     def loss(row: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         logit = x @ row[:-1] + row[-1] - others
         error = weight * (expit(logit) - new)
-        value = weight @ (np.logaddexp(0, logit) - new * logit) + ridge / 2 * (row[:-1] @ row[:-1])
+        value = weight @ (np.logaddexp(0, logit) - new * logit) + ridge / 2 * (
+            row[:-1] @ row[:-1]
+        )
         return float(value), np.append(error @ x + ridge * row[:-1], error.sum())
 
     start = np.append(np.zeros(x.shape[1]), np.median(others))
@@ -253,7 +295,9 @@ def fit_new_row(
     if len(clips) < 2:
         return row, bias, None
     parts = np.unique(albums, return_inverse=True)[1]
-    parts = (parts if parts.any() else np.arange(len(clips))) % 10  # ten fits are enough
+    parts = (
+        parts if parts.any() else np.arange(len(clips))
+    ) % 10  # ten fits are enough
     alone = np.empty(len(clips))
     for part in np.unique(parts):
         out = parts == part
@@ -287,9 +331,19 @@ def infer_albums(table: "pd.DataFrame") -> NDArray[Any]:
         The group; for a clip that is its own group the folder it lies in.
     """
     albums = []
-    for group, item, tiles in zip(table["group"], table["item"], table["tiles"], strict=True):
-        own = tiles if isinstance(tiles, str) else os.path.abspath(item) if isinstance(item, Path) else None
-        albums.append(str(group) if own is None or group != own else os.path.dirname(own))
+    for group, item, tiles in zip(
+        table["group"], table["item"], table["tiles"], strict=True
+    ):
+        own = (
+            tiles
+            if isinstance(tiles, str)
+            else os.path.abspath(item)
+            if isinstance(item, Path)
+            else None
+        )
+        albums.append(
+            str(group) if own is None or group != own else os.path.dirname(own)
+        )
     return np.array(albums)
 
 
@@ -316,13 +370,20 @@ def describe_enrollment(report: dict[str, Any]) -> tuple[int, str]:
     n, albums, right = report["n_clips"], report["n_albums"], report["right"]
     text = f"enroll: {report['name']!r} from {n} clip{'s' * (n > 1)} of {albums} album{'s' * (albums > 1)}; "
     if right is None:
-        return logging.WARNING, text + "one clip cannot be checked. Give clips of two albums or more"
+        return (
+            logging.WARNING,
+            text + "one clip cannot be checked. Give clips of two albums or more",
+        )
     if albums == 1:
         return logging.WARNING, text + (
             f"{100 * right:.0f} % were named right when left out, but the model may know the album by its "
             "sound: expect less of others. Give clips of two albums or more"
         )
-    return logging.INFO, text + f"{100 * right:.0f} % were named right by a model that had not met their album"
+    return (
+        logging.INFO,
+        text
+        + f"{100 * right:.0f} % were named right by a model that had not met their album",
+    )
 
 
 def check_new_name(name: Any, classes: NDArray[Any]) -> None:
@@ -347,4 +408,6 @@ def check_new_name(name: Any, classes: NDArray[Any]) -> None:
             f"got {name!r}. Choose another."
         )
     if name in known:
-        raise InputError(f"enroll: name must be new, got {name!r}, which the model knows. Choose another.")
+        raise InputError(
+            f"enroll: name must be new, got {name!r}, which the model knows. Choose another."
+        )

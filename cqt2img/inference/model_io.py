@@ -101,7 +101,9 @@ def save_model(
         tiles = rng.integers(0, 256, size=(2, *spec.size), dtype=np.uint8)
         log_proba = _run(network, tiles)
         if not np.isfinite(log_proba).all():
-            raise InputError("save: the model must give finite numbers, got NaN. Fit it with a lower learning_rate.")
+            raise InputError(
+                "save: the model must give finite numbers, got NaN. Fit it with a lower learning_rate."
+            )
         save_file({"tiles": tiles, "log_proba": log_proba}, part / _SELFTEST)
         if gallery is not None:
             save_file(vars(gallery), part / _GALLERY)
@@ -158,15 +160,25 @@ def check_model_path(folder: Path) -> None:
     folder = folder.resolve()
     free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if not free and not _is_model(folder):
-        raise InputError(f"save: path must be new or an older model, got {str(folder)!r}. Choose another name.")
+        raise InputError(
+            f"save: path must be new or an older model, got {str(folder)!r}. Choose another name."
+        )
 
 
 def _is_model(folder: Path) -> bool:
     """Whether the folder is ours to replace: it holds a model of ours and nothing else."""
     try:
-        if {path.name for path in folder.iterdir()} - {_JSON, _WEIGHTS, _SELFTEST, _GALLERY}:
+        if {path.name for path in folder.iterdir()} - {
+            _JSON,
+            _WEIGHTS,
+            _SELFTEST,
+            _GALLERY,
+        }:
             return False
-        return json.loads((folder / _JSON).read_text(encoding="utf-8"))["made_by"] == "cqt2img"
+        return (
+            json.loads((folder / _JSON).read_text(encoding="utf-8"))["made_by"]
+            == "cqt2img"
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -193,7 +205,9 @@ def load_model(folder: Path) -> SavedModel:
     from safetensors.numpy import load_file
     from safetensors.torch import load_file as load_tensors
 
-    missing = [name for name in (_JSON, _WEIGHTS, _SELFTEST) if not (folder / name).is_file()]
+    missing = [
+        name for name in (_JSON, _WEIGHTS, _SELFTEST) if not (folder / name).is_file()
+    ]
     if missing:
         raise InputError(
             f"load: path must be a model saved by cqt2img, got {str(folder)!r} without {missing[0]}. Fit and save one."
@@ -218,7 +232,9 @@ def load_model(folder: Path) -> SavedModel:
         raise InputError(
             f"load: path must be an undamaged model, got {str(folder)!r} with other weights. Copy it again."
         )
-    network = build_network(architecture["backbone"], len(classes), spec, None, architecture["in_chans"])
+    network = build_network(
+        architecture["backbone"], len(classes), spec, None, architecture["in_chans"]
+    )
     try:
         network.load_state_dict(load_tensors(folder / _WEIGHTS), strict=True)
         test = load_file(folder / _SELFTEST)
@@ -242,7 +258,10 @@ def _load_gallery(folder: Path, about: dict[str, Any]) -> ReferenceSet | None:
 
     if "gallery_sha256" not in about:
         return None
-    if not (folder / _GALLERY).is_file() or _digest(folder / _GALLERY) != about["gallery_sha256"]:
+    if (
+        not (folder / _GALLERY).is_file()
+        or _digest(folder / _GALLERY) != about["gallery_sha256"]
+    ):
         raise InputError(
             f"load: path must be an undamaged model, got {str(folder)!r} with another gallery. Copy it again."
         )
@@ -253,7 +272,12 @@ def _check_facts(about: dict[str, Any]) -> None:
     """Refuse facts that somebody changed to something that would give wrong answers."""
     classes, temperature = about["classes"], about["temperature"]
     kinds = {type(name) for name in classes} if isinstance(classes, list) else set()
-    if len(kinds) != 1 or kinds - {str, int, float, bool} or len(set(classes)) != len(classes) or len(classes) < 2:
+    if (
+        len(kinds) != 1
+        or kinds - {str, int, float, bool}
+        or len(set(classes)) != len(classes)
+        or len(classes) < 2
+    ):
         raise ValueError("classes")
     if not isinstance(temperature, (int, float)) or not 0 < temperature < float("inf"):
         raise ValueError("temperature")

@@ -14,8 +14,12 @@ from cqt2img.inference.enrollment import Head, ReferenceSet
 log = logging.getLogger(__name__)
 SCORES = ("softmax", "energy", "neighbours")
 _MOST_LOST = 0.1  # of the recordings of known players
-_FEWEST = 4  # classes of which two sets can be left out in turn, with two or more staying
-_STRENGTH = 1e-3  # inverse regularisation of the heads that are fitted without some players
+_FEWEST = (
+    4  # classes of which two sets can be left out in turn, with two or more staying
+)
+_STRENGTH = (
+    1e-3  # inverse regularisation of the heads that are fitted without some players
+)
 _ENOUGH = 2000  # recordings to fit these to
 
 
@@ -38,7 +42,9 @@ class OpenSetDetector:
     lost: float = _MOST_LOST
     auroc: dict[str, float] | None = None
 
-    def judge(self, features: NDArray[np.float32], head: Head, gallery: ReferenceSet) -> NDArray[np.float64]:
+    def judge(
+        self, features: NDArray[np.float32], head: Head, gallery: ReferenceSet
+    ) -> NDArray[np.float64]:
         """Say how familiar recordings are, beside recordings of known players that training did not meet.
 
         Parameters
@@ -66,11 +72,17 @@ class OpenSetDetector:
         Stephen Bates, Emmanuel Candès, Lihua Lei, Yaniv Romano and Matteo Sesia, "Testing for Outliers
         with Conformal p-Values", 2023.
         """
-        known = np.sort(measure(self.score, gallery.features[gallery.held], head, gallery))
-        return np.searchsorted(known, measure(self.score, features, head, gallery), side="right") / len(known)
+        known = np.sort(
+            measure(self.score, gallery.features[gallery.held], head, gallery)
+        )
+        return np.searchsorted(
+            known, measure(self.score, features, head, gallery), side="right"
+        ) / len(known)
 
 
-def measure(score: str, features: NDArray[np.float32], head: Head, gallery: ReferenceSet) -> NDArray[np.float64]:
+def measure(
+    score: str, features: NDArray[np.float32], head: Head, gallery: ReferenceSet
+) -> NDArray[np.float64]:
     """Measure how familiar recordings are to a model.
 
     Parameters
@@ -105,7 +117,11 @@ def measure(score: str, features: NDArray[np.float32], head: Head, gallery: Refe
         return log_softmax(head(features), axis=1).max(axis=1)
     if score == "energy":
         return logsumexp(head(features), axis=1)
-    return (_unit(features) @ _unit(gallery.features[~gallery.held]).T).max(axis=1).astype(np.float64)
+    return (
+        (_unit(features) @ _unit(gallery.features[~gallery.held]).T)
+        .max(axis=1)
+        .astype(np.float64)
+    )
 
 
 def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -142,18 +158,29 @@ def select_score(gallery: ReferenceSet, seed: int = 0) -> OpenSetDetector:
             values = measure(score, features, head, rest)
             found[score].append(_auroc(values[known], values[~known]))
             points = np.quantile(values[known], parts, method="inverted_cdf")
-            gains[score].append([(values[~known] < p).mean() - (values[known] < p).mean() for p in points])
+            gains[score].append(
+                [
+                    (values[~known] < p).mean() - (values[known] < p).mean()
+                    for p in points
+                ]
+            )
     if not found["softmax"]:
         return OpenSetDetector()
     auroc = {score: float(np.mean(values)) for score, values in found.items()}
     best = max(SCORES, key=lambda score: auroc[score])
-    return OpenSetDetector(best, float(parts[np.mean(gains[best], axis=0).argmax()]), auroc)
+    return OpenSetDetector(
+        best, float(parts[np.mean(gains[best], axis=0).argmax()]), auroc
+    )
 
 
 def _auroc(known: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     from sklearn.metrics import roc_auc_score
 
-    return float(roc_auc_score([1] * len(known) + [0] * len(other), np.concatenate([known, other])))
+    return float(
+        roc_auc_score(
+            [1] * len(known) + [0] * len(other), np.concatenate([known, other])
+        )
+    )
 
 
 def _worlds(
@@ -173,13 +200,23 @@ def _worlds(
         if known.all() or not known.any():
             continue
         keep = ~gallery.held & ~np.isin(gallery.codes, out)
-        rest = ReferenceSet(gallery.features[keep], gallery.codes[keep], gallery.held[keep])
+        rest = ReferenceSet(
+            gallery.features[keep], gallery.codes[keep], gallery.held[keep]
+        )
         some = slice(None, None, -(-len(rest.codes) // _ENOUGH))
         norm = StandardScaler().fit(rest.features[some].astype(np.float64))
         model = LogisticRegression(C=_STRENGTH, class_weight="balanced", max_iter=500)
         model.fit(norm.transform(rest.features[some]), rest.codes[some])
-        weight = np.concatenate([-model.coef_, model.coef_]) / 2 if len(model.coef_) == 1 else model.coef_
-        bias = np.concatenate([-model.intercept_, model.intercept_]) / 2 if len(model.coef_) == 1 else model.intercept_
+        weight = (
+            np.concatenate([-model.coef_, model.coef_]) / 2
+            if len(model.coef_) == 1
+            else model.coef_
+        )
+        bias = (
+            np.concatenate([-model.intercept_, model.intercept_]) / 2
+            if len(model.coef_) == 1
+            else model.intercept_
+        )
         head = Head(weight / norm.scale_, bias - (weight / norm.scale_) @ norm.mean_)
         yield head, rest, features, known
 
@@ -242,7 +279,9 @@ def unknown_label(unknown: bool | str, classes: NDArray[Any]) -> str:
     """
     word = "unknown" if unknown is True else unknown
     if not isinstance(word, str) or not word:
-        raise InputError(f"predict: unknown must be True, False or a word, got {unknown!r}. Choose one.")
+        raise InputError(
+            f"predict: unknown must be True, False or a word, got {unknown!r}. Choose one."
+        )
     if word in classes.tolist():
         raise InputError(
             f"predict: unknown must be no name of a class, got {word!r}. Pass another word, as in unknown='nobody'."

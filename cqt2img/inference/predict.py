@@ -37,7 +37,10 @@ class RecordingOutput(NamedTuple):
 
 
 def tile_log_proba(
-    network: torch.nn.Module, tiles: NDArray[np.uint8], device: torch.device, batch_size: int = 32
+    network: torch.nn.Module,
+    tiles: NDArray[np.uint8],
+    device: torch.device,
+    batch_size: int = 32,
 ) -> NDArray[np.float32]:
     """Give the log-probabilities of every tile of a recording.
 
@@ -62,7 +65,10 @@ def tile_log_proba(
 
 
 def embed_tiles(
-    network: TileNet, tiles: NDArray[np.uint8], device: torch.device, batch_size: int = 32
+    network: TileNet,
+    tiles: NDArray[np.uint8],
+    device: torch.device,
+    batch_size: int = 32,
 ) -> NDArray[np.float32]:
     """Give what the body of a network has to say of tiles, before the head turns it into names.
 
@@ -86,10 +92,18 @@ def embed_tiles(
 
 
 def _read(
-    network: Callable[[torch.Tensor], torch.Tensor], tiles: NDArray[np.uint8], device: torch.device, batch_size: int
+    network: Callable[[torch.Tensor], torch.Tensor],
+    tiles: NDArray[np.uint8],
+    device: torch.device,
+    batch_size: int,
 ) -> torch.Tensor:
     with torch.inference_mode():
-        return torch.cat([network(batch.to(device)).float().cpu() for batch in tile_batches(tiles, batch_size)])
+        return torch.cat(
+            [
+                network(batch.to(device)).float().cpu()
+                for batch in tile_batches(tiles, batch_size)
+            ]
+        )
 
 
 def predict_recordings(
@@ -129,12 +143,19 @@ def predict_recordings(
 
 
 def _hear(
-    network: Any, tiles: NDArray[np.uint8], device: torch.device, batch_size: int, with_features: bool
+    network: Any,
+    tiles: NDArray[np.uint8],
+    device: torch.device,
+    batch_size: int,
+    with_features: bool,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Give the log-probabilities of tiles, and the mean of their features if it is wanted."""
     if not with_features:
         return tile_log_proba(network, tiles, device, batch_size), None
-    features, head = embed_tiles(network, tiles, device, batch_size), network.backbone.get_classifier()
+    features, head = (
+        embed_tiles(network, tiles, device, batch_size),
+        network.backbone.get_classifier(),
+    )
     if not isinstance(head, torch.nn.Linear):
         return tile_log_proba(network, tiles, device, batch_size), features.mean(axis=0)
     with torch.inference_mode():  # the body is not asked twice
@@ -170,7 +191,12 @@ def embed(
     """
     with retain_freed_memory():
         for tiles, info in pictures:
-            yield None if tiles is None else embed_tiles(network, tiles, device, batch_size).mean(axis=0), info
+            yield (
+                None
+                if tiles is None
+                else embed_tiles(network, tiles, device, batch_size).mean(axis=0),
+                info,
+            )
 
 
 def tile_batches(tiles: NDArray[np.uint8], batch_size: int) -> Iterator[torch.Tensor]:

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def recording_table(
-    paths: Iterable[str], heard: Iterable[RecordingOutput], classes: NDArray, temperature: float, top_k: int
+    paths: Iterable[str],
+    heard: Iterable[RecordingOutput],
+    classes: NDArray,
+    temperature: float,
+    top_k: int,
 ) -> "pd.DataFrame":
     """Tell who plays in every recording, one row each.
 
@@ -77,12 +81,23 @@ def tile_table(
     """
     rows = []
     for path, one in zip(paths, heard, strict=True):
-        tiles: list[Any] = [None] if one.tiles is None else list(to_proba(one.tiles, temperature))
+        tiles: list[Any] = (
+            [None] if one.tiles is None else list(to_proba(one.tiles, temperature))
+        )
         for n, proba in enumerate(tiles):
             start = n * spec.tile_seconds
-            end = None if proba is None else round(min(start + spec.tile_seconds, one.info["seconds"]), 3)
-            times = {"start_seconds": None if proba is None else round(start, 3), "end_seconds": end}
-            rows.append({"path": path, **times, **answer(proba, classes, top_k), **_state(one)})
+            end = (
+                None
+                if proba is None
+                else round(min(start + spec.tile_seconds, one.info["seconds"]), 3)
+            )
+            times = {
+                "start_seconds": None if proba is None else round(start, 3),
+                "end_seconds": end,
+            }
+            rows.append(
+                {"path": path, **times, **answer(proba, classes, top_k), **_state(one)}
+            )
     return make_table(rows)
 
 
@@ -90,7 +105,9 @@ def _state(heard: RecordingOutput) -> dict[str, Any]:
     return {k: heard.info[k] for k in ("status", "reason", "message")}
 
 
-def answer(proba: NDArray[np.float32] | None, classes: NDArray, top_k: int) -> dict[str, Any]:
+def answer(
+    proba: NDArray[np.float32] | None, classes: NDArray, top_k: int
+) -> dict[str, Any]:
     """Put the answer for one recording into words.
 
     Parameters
@@ -115,9 +132,13 @@ def answer(proba: NDArray[np.float32] | None, classes: NDArray, top_k: int) -> d
     """
     words: dict[str, Any] = {}
     n = min(top_k, len(classes))
-    order = [None] * n if proba is None else np.argsort(-proba, kind="stable")[:n].tolist()
+    order = (
+        [None] * n if proba is None else np.argsort(-proba, kind="stable")[:n].tolist()
+    )
     for rank, place in enumerate(order, start=1):
         tail = "" if rank == 1 else f"_{rank}"
         words[f"label{tail}"] = None if place is None else classes[place].item()
-        words[f"probability{tail}"] = None if place is None or proba is None else round(float(proba[place]), 6)
+        words[f"probability{tail}"] = (
+            None if place is None or proba is None else round(float(proba[place]), 6)
+        )
     return words

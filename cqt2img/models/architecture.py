@@ -55,7 +55,9 @@ class Architecture:
     audio: AudioNet | None
 
 
-def resolve_architecture(name: str, in_chans: int, size: tuple[int, int]) -> Architecture:
+def resolve_architecture(
+    name: str, in_chans: int, size: tuple[int, int]
+) -> Architecture:
     """Find out how a backbone is built for tiles of one size.
 
     Parameters
@@ -88,7 +90,9 @@ def resolve_architecture(name: str, in_chans: int, size: tuple[int, int]) -> Arc
         return Architecture(name, make_note_classifier, {"in_chans": 1}, size, None)
     audio = find_audio_net(name)
     if in_chans not in (1, 3):
-        raise InputError(f"Classifier: in_chans must be 1 or 3, got {in_chans!r}. Take 3 for painted tiles.")
+        raise InputError(
+            f"Classifier: in_chans must be 1 or 3, got {in_chans!r}. Take 3 for painted tiles."
+        )
     if audio is not None and in_chans != 1:
         raise InputError(
             f"Classifier: in_chans must be 1 for {name!r}, which heard levels and saw no colours, got {in_chans!r}. "
@@ -97,7 +101,9 @@ def resolve_architecture(name: str, in_chans: int, size: tuple[int, int]) -> Arc
     plain = Architecture(name, _maker(name, audio), {"in_chans": in_chans}, size, audio)
     if _takes_any_size(name):
         return plain
-    probe: Any = create(plain, "random", num_classes=2, device="meta")  # without memory: a tenth of a second
+    probe: Any = create(
+        plain, "random", num_classes=2, device="meta"
+    )  # without memory: a tenth of a second
     embed = _patches(probe)
     if embed is None and not probe.pretrained_cfg.get("fixed_input_size"):
         return plain
@@ -157,9 +163,17 @@ def _maker(name: str, audio: AudioNet | None) -> Callable[..., nn.Module]:
     if is_transformer(name):
         return partial(make_transformer, name)
     if not name.startswith(_HUBS) and not timm.is_model(name):
-        near = difflib.get_close_matches(name, [*timm.list_models(), *audio_net_names()], n=3, cutoff=0.4)
-        hint = f"Did you mean {', '.join(near)}?" if near else "List them with timm.list_models()."
-        raise InputError(f"Classifier: backbone must be a model of timm, got {name!r}. {hint}")
+        near = difflib.get_close_matches(
+            name, [*timm.list_models(), *audio_net_names()], n=3, cutoff=0.4
+        )
+        hint = (
+            f"Did you mean {', '.join(near)}?"
+            if near
+            else "List them with timm.list_models()."
+        )
+        raise InputError(
+            f"Classifier: backbone must be a model of timm, got {name!r}. {hint}"
+        )
     return partial(timm.create_model, name)
 
 

@@ -168,7 +168,9 @@ _NETS = {
 
 
 PATCH, STRIDES = 16, (10, 16)
-_DEIT = {size: f"deit_{size}_distilled_patch16_224" for size in ("tiny", "small", "base")}
+_DEIT = {
+    size: f"deit_{size}_distilled_patch16_224" for size in ("tiny", "small", "base")
+}
 _DEIT["base384"] = "deit_base_distilled_patch16_384"
 
 
@@ -245,7 +247,9 @@ def make_transformer(name: str, **options: Any) -> nn.Module:
             f"got {name!r}. Choose one of these."
         )
     stride = 10 if match[2] else 16
-    return timm.create_model(_DEIT[match[1] or "tiny"], embed_layer=partial(_overlapping, stride), **options)
+    return timm.create_model(
+        _DEIT[match[1] or "tiny"], embed_layer=partial(_overlapping, stride), **options
+    )
 
 
 def covered(side: int, patch: int, stride: int) -> int:
@@ -277,6 +281,9 @@ def _overlapping(stride: int, **options: Any) -> nn.Module:
 
     embed = PatchEmbed(**options)
     embed.proj.stride = (stride, stride)
-    embed.grid_size = tuple((s - p) // stride + 1 for s, p in zip(embed.img_size, embed.patch_size, strict=True))
+    embed.grid_size = tuple(
+        (s - p) // stride + 1
+        for s, p in zip(embed.img_size, embed.patch_size, strict=True)
+    )
     embed.num_patches = embed.grid_size[0] * embed.grid_size[1]
     return embed

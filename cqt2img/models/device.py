@@ -31,9 +31,15 @@ def resolve_device(device: str | None) -> torch.device:
     InputError
         If this machine has no such device.
     """
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if device is None:
-        return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
+        return torch.device(
+            "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"
+        )
     if not isinstance(device, str) or not there.get(device):
         names = ", ".join(name for name, is_there in there.items() if is_there)
         raise InputError(

@@ -40,7 +40,11 @@ class TileNet(nn.Module):
     table: torch.Tensor
 
     def __init__(
-        self, backbone: nn.Module, spec: TileSpec, blueprint: Architecture, is_pretrained: bool = False
+        self,
+        backbone: nn.Module,
+        spec: TileSpec,
+        blueprint: Architecture,
+        is_pretrained: bool = False,
     ) -> None:
         super().__init__()
         self.is_pretrained = is_pretrained
@@ -48,7 +52,9 @@ class TileNet(nn.Module):
         self.audio = blueprint.audio
         self.margin = blueprint.size[1] - spec.width, blueprint.size[0] - spec.height
         table = _table(backbone, spec, blueprint)
-        self.register_buffer("table", torch.tensor(table, dtype=torch.float32), persistent=False)
+        self.register_buffer(
+            "table", torch.tensor(table, dtype=torch.float32), persistent=False
+        )
 
     def forward(self, levels: torch.Tensor) -> torch.Tensor:
         """Give the logits of tiles.
@@ -79,18 +85,26 @@ class TileNet(nn.Module):
             Features.
         """
         body = cast(Any, self.backbone)
-        return body.forward_head(body.forward_features(self._paint(levels)), pre_logits=True).float()
+        return body.forward_head(
+            body.forward_features(self._paint(levels)), pre_logits=True
+        ).float()
 
     def _paint(self, levels: torch.Tensor) -> torch.Tensor:
         if any(self.margin):
             levels = nn.functional.pad(levels, (0, self.margin[0], self.margin[1], 0))
         if self.audio is not None:
-            levels = levels.flip(1).transpose(1, 2) if self.audio.time_first else levels.flip(1)
+            levels = (
+                levels.flip(1).transpose(1, 2)
+                if self.audio.time_first
+                else levels.flip(1)
+            )
         # painted channels-last, permuted to (n, channels, height, width) without a copy
         return nn.functional.embedding(levels.int(), self.table).permute(0, 3, 1, 2)
 
 
-def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None, in_chans: int = 3) -> TileNet:
+def build_network(
+    name: str, n_classes: int, spec: TileSpec, weights: Any = None, in_chans: int = 3
+) -> TileNet:
     """Make the network for a label set.
 
     Parameters
@@ -125,7 +139,9 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
     """
     import_tqdm()  # before timm does
     if not isinstance(weights, (str, os.PathLike, type(None))):
-        raise InputError(f"Classifier: weights must be 'imagenet', None or a file, got {weights!r}. {WAYS}")
+        raise InputError(
+            f"Classifier: weights must be 'imagenet', None or a file, got {weights!r}. {WAYS}"
+        )
     blueprint = resolve_architecture(str(name), in_chans, spec.size)
     network: Any
     at_random = weights is None or str(weights).lower() == "none"
@@ -146,17 +162,25 @@ def build_network(name: str, n_classes: int, spec: TileSpec, weights: Any = None
             )
         network = create(blueprint, "imagenet", num_classes=n_classes, pretrained=True)
     else:
-        network = create(blueprint, str(weights), **read_weights(Path(str(weights)), blueprint))
-        network.pretrained_cfg["state_dict"] = None  # else it is carried along wherever the network goes
+        network = create(
+            blueprint, str(weights), **read_weights(Path(str(weights)), blueprint)
+        )
+        network.pretrained_cfg["state_dict"] = (
+            None  # else it is carried along wherever the network goes
+        )
         network.reset_classifier(n_classes)
     heads = network.get_classifier()
     for head in heads if isinstance(heads, tuple) else (heads,):
-        if isinstance(head, nn.Linear):  # some of timm start with logits far from zero: a first loss of 7 for ten names
+        if isinstance(
+            head, nn.Linear
+        ):  # some of timm start with logits far from zero: a first loss of 7 for ten names
             nn.init.normal_(head.weight, std=0.01)
             if head.bias is not None:
                 nn.init.zeros_(head.bias)
     # as tiles are painted; one layout for training, saving and opening gives the same numbers to the bit
-    return TileNet(network, spec, blueprint, not at_random).to(memory_format=torch.channels_last)
+    return TileNet(network, spec, blueprint, not at_random).to(
+        memory_format=torch.channels_last
+    )
 
 
 def _table(backbone: nn.Module, spec: TileSpec, blueprint: Architecture) -> NDArray:
@@ -165,7 +189,9 @@ def _table(backbone: nn.Module, spec: TileSpec, blueprint: Architecture) -> NDAr
         decibels = spec.min_db + np.arange(256)[:, None] * spec.step_db
         return decibels * blueprint.audio.per_db + blueprint.audio.at_zero
     config = cast(dict[str, Any], backbone.pretrained_cfg)
-    mean, std = (np.asarray(config.get(k) or v) for k, v in (("mean", [0.5]), ("std", [0.5])))
+    mean, std = (
+        np.asarray(config.get(k) or v) for k, v in (("mean", [0.5]), ("std", [0.5]))
+    )
     if blueprint.options["in_chans"] == 3:
         return (palette(spec.colour_map) / 255 - mean) / std
     return (np.arange(256)[:, None] / 255 - mean.mean()) / std.mean()

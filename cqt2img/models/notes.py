@@ -19,8 +19,21 @@ from cqt2img.tiles.spec import TileSpec
 NOTES = "notes"  # the name of the backbone
 _SPEC = TileSpec.preset("notes")
 _LOWEST = 21  # MIDI number of its lowest row, A0
-_HARMONICS = (-12, 0, 12, 19, 24, 28, 31, 34, 36)  # semitones to the octave below and to partials 1 to 8
-_ONSET, _HELD = 0.7, 0.4  # .6, .7 and .8 named .47, .50 and .44 right on the training and validation albums of jazz
+_HARMONICS = (
+    -12,
+    0,
+    12,
+    19,
+    24,
+    28,
+    31,
+    34,
+    36,
+)  # semitones to the octave below and to partials 1 to 8
+_ONSET, _HELD = (
+    0.7,
+    0.4,
+)  # .6, .7 and .8 named .47, .50 and .44 right on the training and validation albums of jazz
 _LONGEST = 220  # columns that a note is followed for, five seconds
 
 
@@ -58,7 +71,15 @@ def reads(spec: TileSpec) -> bool:
         True for the presets "notes" and "piano", and for what departs from them in the length of a tile, its colours
         or `min_fill` alone.
     """
-    return replace(spec, width=_SPEC.width, min_fill=_SPEC.min_fill, colour_map=_SPEC.colour_map) == _SPEC
+    return (
+        replace(
+            spec,
+            width=_SPEC.width,
+            min_fill=_SPEC.min_fill,
+            colour_map=_SPEC.colour_map,
+        )
+        == _SPEC
+    )
 
 
 class NoteReader(nn.Module):
@@ -100,7 +121,9 @@ class NoteReader(nn.Module):
         x = torch.relu(self.stem_norm(self.stem(tiles)))
         n_rows, above, below = x.shape[2], max(_HARMONICS), -min(_HARMONICS)
         padded = nn.functional.pad(x, (0, 0, above, below))
-        x = torch.cat([padded[:, :, above - up : above - up + n_rows] for up in _HARMONICS], dim=1)
+        x = torch.cat(
+            [padded[:, :, above - up : above - up + n_rows] for up in _HARMONICS], dim=1
+        )
         return self.out(torch.relu(self.blocks(torch.relu(self.mix_norm(self.mix(x))))))
 
 
@@ -157,11 +180,16 @@ class NoteClassifier(nn.Module):
             See `describe_phrases`.
         """
         with torch.no_grad():
-            heard = [torch.sigmoid(self.reader.eval()(tile[None]))[0].float().cpu().numpy() for tile in tiles]
+            heard = [
+                torch.sigmoid(self.reader.eval()(tile[None]))[0].float().cpu().numpy()
+                for tile in tiles
+            ]
         rows = describe_phrases([read_phrases(find_notes(*one)) for one in heard])
         return torch.from_numpy(rows).to(tiles.device)
 
-    def forward_head(self, features: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+    def forward_head(
+        self, features: torch.Tensor, pre_logits: bool = False
+    ) -> torch.Tensor:
         """Give the logits of features.
 
         Parameters
@@ -194,7 +222,9 @@ class NoteClassifier(nn.Module):
         return self.forward_head(self.forward_features(tiles))
 
 
-def make_note_classifier(num_classes: int, in_chans: int = 1, device: Any = None) -> NoteClassifier:
+def make_note_classifier(
+    num_classes: int, in_chans: int = 1, device: Any = None
+) -> NoteClassifier:
     """Build the backbone with the weights that come with this package.
 
     Parameters
@@ -218,7 +248,9 @@ def make_note_classifier(num_classes: int, in_chans: int = 1, device: Any = None
     return network.to(device)
 
 
-def find_notes(begins: NDArray[np.float32], sounds: NDArray[np.float32]) -> NDArray[np.float64]:
+def find_notes(
+    begins: NDArray[np.float32], sounds: NDArray[np.float32]
+) -> NDArray[np.float64]:
     """Find the notes of a tile.
 
     Parameters
@@ -238,17 +270,32 @@ def find_notes(begins: NDArray[np.float32], sounds: NDArray[np.float32]) -> NDAr
     >>> find_notes(begins, sounds).round(3).tolist()
     [[0.046, 21.0, 0.139]]
     """
-    before, after = np.pad(begins, ((0, 0), (1, 0)))[:, :-1], np.pad(begins, ((0, 0), (0, 1)))[:, 1:]
+    before, after = (
+        np.pad(begins, ((0, 0), (1, 0)))[:, :-1],
+        np.pad(begins, ((0, 0), (0, 1)))[:, 1:],
+    )
     peaks = (begins > _ONSET) & (begins >= before) & (begins > after)
     goes_on = (sounds > _HELD) & ~peaks
     notes = []
     for row, column in zip(*np.nonzero(peaks), strict=True):
         left, peak, right = before[row, column], begins[row, column], after[row, column]
-        nudge = 0.5 * (left - right) / (left - 2 * peak + right)  # the top of a parabola through the three
+        nudge = (
+            0.5 * (left - right) / (left - 2 * peak + right)
+        )  # the top of a parabola through the three
         silent = np.flatnonzero(~goes_on[row, column + 1 : column + _LONGEST])
-        end = column + 1 + (silent[0] if len(silent) else min(_LONGEST - 1, begins.shape[1] - column - 1))
+        end = (
+            column
+            + 1
+            + (
+                silent[0]
+                if len(silent)
+                else min(_LONGEST - 1, begins.shape[1] - column - 1)
+            )
+        )
         pitch = _LOWEST + len(begins) - 1 - row
-        notes.append((float(column + np.clip(nudge, -0.5, 0.5)), float(pitch), float(end)))
+        notes.append(
+            (float(column + np.clip(nudge, -0.5, 0.5)), float(pitch), float(end))
+        )
     found = np.array(sorted(notes), dtype=np.float64).reshape(-1, 3)
     return found * [_SPEC.frame_seconds, 1, _SPEC.frame_seconds]
 
@@ -259,7 +306,11 @@ def _fuse(module: nn.Module) -> None:
         _fuse(norm)
         if isinstance(norm, nn.BatchNorm2d):
             layer = name.removesuffix("_norm")
-            setattr(module, layer, fuse_conv_bn_eval(getattr(module, layer), norm).requires_grad_(False))
+            setattr(
+                module,
+                layer,
+                fuse_conv_bn_eval(getattr(module, layer), norm).requires_grad_(False),
+            )
             setattr(module, name, nn.Identity())
 
 
@@ -270,9 +321,14 @@ def _weights() -> dict[str, torch.Tensor]:
         return load_file(file)
 
 
-N_FEATURES = 4096  # 2048 to 8192 were alike on the training and validation albums of jazz
+N_FEATURES = (
+    4096  # 2048 to 8192 were alike on the training and validation albums of jazz
+)
 _CHORD = 0.04  # seconds within which notes begin together
-_MELODY, _BASS = 60, 55  # MIDI notes from which on, and below which, a voice is looked for
+_MELODY, _BASS = (
+    60,
+    55,
+)  # MIDI notes from which on, and below which, a voice is looked for
 _WIDEST = 12  # semitones that a step of a phrase may have
 _DENSITY = 50  # how often the number of notes a second is said: once would be lost among three hundred notes
 
@@ -349,7 +405,10 @@ def describe_phrases(phrases: Sequence[Counter[str]]) -> NDArray[np.float32]:
     from sklearn.feature_extraction import FeatureHasher
 
     hasher = FeatureHasher(N_FEATURES, dtype=np.float32)
-    logs = [{word: float(np.log1p(n)) for word, n in sorted(words.items())} for words in phrases]
+    logs = [
+        {word: float(np.log1p(n)) for word, n in sorted(words.items())}
+        for words in phrases
+    ]
     rows = hasher.transform(logs).toarray()
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
@@ -365,12 +424,20 @@ def _chords(start: NDArray[np.float64]) -> list[list[int]]:
     return chords
 
 
-def _octaves(values: NDArray[np.float64], n_each: int, low: int, high: int) -> list[int]:
+def _octaves(
+    values: NDArray[np.float64], n_each: int, low: int, high: int
+) -> list[int]:
     """Sort seconds into steps of part of an octave above 30 ms."""
-    return np.clip(np.log2(np.maximum(values, 0.01) / 0.03) * n_each, low, high).astype(int).tolist()
+    return (
+        np.clip(np.log2(np.maximum(values, 0.01) / 0.03) * n_each, low, high)
+        .astype(int)
+        .tolist()
+    )
 
 
-def _harmony(chords: list[list[int]], start: NDArray[np.float64], pitch: NDArray[np.int64]) -> Iterator[str]:
+def _harmony(
+    chords: list[list[int]], start: NDArray[np.float64], pitch: NDArray[np.int64]
+) -> Iterator[str]:
     for chord in chords:
         yield f"voices {len(chord)}"
         if len(chord) == 1:
@@ -407,7 +474,10 @@ def _pace(beginnings: NDArray[np.float64]) -> Iterator[str]:
 
 
 def _touch(
-    chords: list[list[int]], start: NDArray[np.float64], pitch: NDArray[np.int64], end: NDArray[np.float64]
+    chords: list[list[int]],
+    start: NDArray[np.float64],
+    pitch: NDArray[np.int64],
+    end: NDArray[np.float64],
 ) -> Iterator[str]:
     """Say how far the highest note of every chord reaches into the next, or ends before it, in 50 ms."""
     for chord, following in pairwise(chords):

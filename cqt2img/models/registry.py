@@ -37,14 +37,42 @@ class Backbone(NamedTuple):
 
 
 ROWS = (
-    Backbone("notes", 1, "own", 0.06, 0.45, 0.3, "The default, for the piano: reads notes, and tells players by them."),
     Backbone(
-        "resnet18", 3, "imagenet", 11.18, 1.78, 1.0, "Sees pictures: quick on a CPU, patient with learning rates."
+        "notes",
+        1,
+        "own",
+        0.06,
+        0.45,
+        0.3,
+        "The default, for the piano: reads notes, and tells players by them.",
     ),
     Backbone(
-        "resnet50", 3, "imagenet", 23.53, 4.0, 2.8, "The next step up from resnet18, where a GPU or a night is at hand."
+        "resnet18",
+        3,
+        "imagenet",
+        11.18,
+        1.78,
+        1.0,
+        "Sees pictures: quick on a CPU, patient with learning rates.",
     ),
-    Backbone("mobilenetv2_100", 3, "imagenet", 2.24, 0.29, 0.4, "A model of 9 MB, of plain parts that run everywhere."),
+    Backbone(
+        "resnet50",
+        3,
+        "imagenet",
+        23.53,
+        4.0,
+        2.8,
+        "The next step up from resnet18, where a GPU or a night is at hand.",
+    ),
+    Backbone(
+        "mobilenetv2_100",
+        3,
+        "imagenet",
+        2.24,
+        0.29,
+        0.4,
+        "A model of 9 MB, of plain parts that run everywhere.",
+    ),
     Backbone(
         "mobilenetv3_large_100",
         3,
@@ -82,14 +110,40 @@ ROWS = (
         "Its successor: a little more work, a little more accurate.",
     ),
     Backbone(
-        "convnext_atto", 3, "imagenet", 3.38, 0.54, 0.6, "Small, without batch norms: batches of any size will do."
+        "convnext_atto",
+        3,
+        "imagenet",
+        3.38,
+        0.54,
+        0.6,
+        "Small, without batch norms: batches of any size will do.",
     ),
-    Backbone("convnext_tiny", 3, "imagenet", 27.83, 4.36, 3.7, "The most accurate of these on ImageNet; wants a GPU."),
     Backbone(
-        "vit_tiny_patch16_224", 3, "imagenet", 5.53, 1.22, 1.3, "A small plain transformer, from 14 million pictures."
+        "convnext_tiny",
+        3,
+        "imagenet",
+        27.83,
+        4.36,
+        3.7,
+        "The most accurate of these on ImageNet; wants a GPU.",
     ),
     Backbone(
-        "vit_small_patch16_224", 3, "imagenet", 21.67, 4.5, 3.9, "The same with four times the parameters; wants a GPU."
+        "vit_tiny_patch16_224",
+        3,
+        "imagenet",
+        5.53,
+        1.22,
+        1.3,
+        "A small plain transformer, from 14 million pictures.",
+    ),
+    Backbone(
+        "vit_small_patch16_224",
+        3,
+        "imagenet",
+        21.67,
+        4.5,
+        3.9,
+        "The same with four times the parameters; wants a GPU.",
     ),
     Backbone(
         "deit_tiny_distilled_patch16_224",
@@ -109,20 +163,68 @@ ROWS = (
         1.0,
         "Audio Spectrogram Transformer, tiny: every note meets every other at once.",
     ),
-    Backbone("ast_tiny_s10", 3, "imagenet", 5.58, 3.65, 2.8, "The same with overlapping patches, as in the paper."),
     Backbone(
-        "ast_small", 3, "imagenet", 21.67, 4.52, 3.0, "Audio Spectrogram Transformer of middle size; wants a GPU."
+        "ast_tiny_s10",
+        3,
+        "imagenet",
+        5.58,
+        3.65,
+        2.8,
+        "The same with overlapping patches, as in the paper.",
     ),
     Backbone(
-        "ast_base384_s10", 3, "imagenet", 86.03, 44.99, 30.1, "Its size in the paper; wants a large GPU and much data."
+        "ast_small",
+        3,
+        "imagenet",
+        21.67,
+        4.52,
+        3.0,
+        "Audio Spectrogram Transformer of middle size; wants a GPU.",
     ),
-    Backbone("yamnet", 1, "file", 3.22, 0.55, 0.5, "Knows AudioSet, in short clips; a start, not a judge."),
     Backbone(
-        "efficientat_mn04", 1, "file", 0.72, 0.04, 0.1, "Knows AudioSet; the quickest, and no worse on new albums."
+        "ast_base384_s10",
+        3,
+        "imagenet",
+        86.03,
+        44.99,
+        30.1,
+        "Its size in the paper; wants a large GPU and much data.",
     ),
-    Backbone("audiomae", 1, "file", 85.41, 17.12, 9.2, "A large transformer that knows AudioSet; wants a GPU."),
     Backbone(
-        "test_resnet", 3, "imagenet", 0.37, 0.2, 0.1, "Tiny: shows whether everything runs, and learns small tasks."
+        "yamnet",
+        1,
+        "file",
+        3.22,
+        0.55,
+        0.5,
+        "Knows AudioSet, in short clips; a start, not a judge.",
+    ),
+    Backbone(
+        "efficientat_mn04",
+        1,
+        "file",
+        0.72,
+        0.04,
+        0.1,
+        "Knows AudioSet; the quickest, and no worse on new albums.",
+    ),
+    Backbone(
+        "audiomae",
+        1,
+        "file",
+        85.41,
+        17.12,
+        9.2,
+        "A large transformer that knows AudioSet; wants a GPU.",
+    ),
+    Backbone(
+        "test_resnet",
+        3,
+        "imagenet",
+        0.37,
+        0.2,
+        0.1,
+        "Tiny: shows whether everything runs, and learns small tasks.",
     ),
 )
 

@@ -10,9 +10,14 @@ from cqt2img.errors import AudioError, InputError
 from cqt2img.tiles.cqt_kernels import transform
 from cqt2img.tiles.spec import TileSpec
 
-_WINDOW, _N_WINDOWS = 4096, 128  # samples, and how many windows are spread over a recording
+_WINDOW, _N_WINDOWS = (
+    4096,
+    128,
+)  # samples, and how many windows are spread over a recording
 _PITCHES = 150.0, 4000.0  # Hz between which partials tell the tuning
-_BAND_DB = -80.0  # what lies lower than this below the strongest frequency does not count as sound
+_BAND_DB = (
+    -80.0
+)  # what lies lower than this below the strongest frequency does not count as sound
 
 
 def estimate_tuning(wave: NDArray[np.float32] | DiskBuffer, spec: TileSpec) -> float:
@@ -42,7 +47,9 @@ def estimate_tuning(wave: NDArray[np.float32] | DiskBuffer, spec: TileSpec) -> f
     return measure_spectrum(wave, spec)[0]
 
 
-def measure_spectrum(wave: NDArray[np.float32] | DiskBuffer, spec: TileSpec) -> tuple[float, float]:
+def measure_spectrum(
+    wave: NDArray[np.float32] | DiskBuffer, spec: TileSpec
+) -> tuple[float, float]:
     """Measure the tuning of a recording, and up to which frequency it has sound.
 
     Parameters
@@ -67,28 +74,38 @@ def measure_spectrum(wave: NDArray[np.float32] | DiskBuffer, spec: TileSpec) -> 
     for window, start in zip(windows, starts, strict=True):
         part = wave[start : start + _WINDOW]
         window[: len(part)] = part
-    spectrum = rfft(windows * np.hanning(_WINDOW).astype(np.float32), overwrite_x=True)  # stays in single precision
+    spectrum = rfft(
+        windows * np.hanning(_WINDOW).astype(np.float32), overwrite_x=True
+    )  # stays in single precision
     power = spectrum.real**2 + spectrum.imag**2
     mean = power.mean(axis=0)
     if not mean.any():
         return 0.0, 0.0
     hz = spec.sample_rate / _WINDOW
-    bandwidth = float(np.flatnonzero(mean > mean.max() * 10 ** (_BAND_DB / 10))[-1] * hz)
+    bandwidth = float(
+        np.flatnonzero(mean > mean.max() * 10 ** (_BAND_DB / 10))[-1] * hz
+    )
     low, high = (round(pitch / hz) for pitch in _PITCHES)
     band = np.log(power[:, low - 1 : min(high + 2, power.shape[1])] + np.float32(1e-20))
     middle = band[:, 1:-1]
     peaks = (middle > band[:, :-2]) & (middle >= band[:, 2:])
     # 40 dB below the loudest partial of its window, 50 dB below that of the recording
-    peaks &= (middle > middle.max(axis=1, keepdims=True) + np.log(1e-4)) & (middle > middle.max() + np.log(1e-5))
+    peaks &= (middle > middle.max(axis=1, keepdims=True) + np.log(1e-4)) & (
+        middle > middle.max() + np.log(1e-5)
+    )
     row, column = np.nonzero(peaks)
     below, at, above = band[row, column], band[row, column + 1], band[row, column + 2]
     place = column + low + 0.5 * (below - above) / (below - 2 * at + above)
     angles = 2 * np.pi * 12 * np.log2(place * hz / 440)
-    mean_angle = np.angle((np.exp(at / 2) * np.exp(1j * angles)).sum()) if len(row) else 0.0
+    mean_angle = (
+        np.angle((np.exp(at / 2) * np.exp(1j * angles)).sum()) if len(row) else 0.0
+    )
     return float(100 * mean_angle / (2 * np.pi)), bandwidth
 
 
-def compute_cqt(wave: NDArray[np.float32], spec: TileSpec, tuning_cents: float | None = None) -> NDArray[np.float32]:
+def compute_cqt(
+    wave: NDArray[np.float32], spec: TileSpec, tuning_cents: float | None = None
+) -> NDArray[np.float32]:
     """Transform a whole recording, in dB relative to its own reference.
 
     Parameters
@@ -136,11 +153,19 @@ def compute_cqt(wave: NDArray[np.float32], spec: TileSpec, tuning_cents: float |
     """
     wave = np.asarray(wave, dtype=np.float32)
     if wave.ndim != 1:
-        raise InputError(f"compute_cqt: wave must be mono, got shape {wave.shape}. Average its channels first.")
+        raise InputError(
+            f"compute_cqt: wave must be mono, got shape {wave.shape}. Average its channels first."
+        )
     if not np.isfinite(wave).all():
-        raise AudioError("non_finite", "compute_cqt: wave must be finite, got NaN or infinity. Repair the recording.")
+        raise AudioError(
+            "non_finite",
+            "compute_cqt: wave must be finite, got NaN or infinity. Repair the recording.",
+        )
     if not wave.any():
-        raise AudioError("silent", "compute_cqt: wave must hold sound, got silence. Leave the recording out.")
+        raise AudioError(
+            "silent",
+            "compute_cqt: wave must hold sound, got silence. Leave the recording out.",
+        )
     if tuning_cents is None:
         tuning_cents = estimate_tuning(wave, spec) if spec.tuning == "remove" else 0.0
     rows, reference = measure_cqt(wave, spec, tuning_cents)
@@ -175,7 +200,9 @@ def measure_cqt(
         What is to be 0 dB: `spec.reference_percentile` of all values.
     """
     rows = DiskBuffer(spec.n_bins, folder)
-    highest = _Highest((1 + len(wave) // spec.hop_length) * spec.n_bins, spec.reference_percentile)
+    highest = _Highest(
+        (1 + len(wave) // spec.hop_length) * spec.n_bins, spec.reference_percentile
+    )
     for block in transform(wave, spec, tuning_cents):
         decibels = _decibels(block, np.float32(1e-20), 10)
         highest.add(decibels)
@@ -218,7 +245,9 @@ class _Highest:
         values = np.sort(self._forget())
         above = values[min(1, len(values) - 1)]
         reference = np.float32(values[0] + (above - values[0]) * np.float32(self.part))
-        return values[-1] if reference <= max(self.least, values[-1] - 100) else reference
+        return (
+            values[-1] if reference <= max(self.least, values[-1] - 100) else reference
+        )
 
 
 def to_db(cqt: NDArray, spec: TileSpec) -> NDArray[np.float32]:
@@ -245,25 +274,41 @@ def to_db(cqt: NDArray, spec: TileSpec) -> NDArray[np.float32]:
         If the array is empty, silent, or holds a NaN or an infinity.
     """
     if not isinstance(cqt, np.ndarray) or cqt.dtype.kind not in "fciu":
-        raise InputError(f"to_db: cqt must be an array of numbers, got {type(cqt).__name__}. Use numpy.asarray.")
+        raise InputError(
+            f"to_db: cqt must be an array of numbers, got {type(cqt).__name__}. Use numpy.asarray."
+        )
     if cqt.ndim != 2 or cqt.shape[0] != spec.n_bins:
         raise InputError(
             f"to_db: cqt must have {spec.n_bins} rows, got shape {cqt.shape}. Compute it with the same spec."
         )
     if not cqt.size:
-        raise AudioError("too_short", "to_db: cqt must have one frame or more, got none. Leave the recording out.")
+        raise AudioError(
+            "too_short",
+            "to_db: cqt must have one frame or more, got none. Leave the recording out.",
+        )
     if not np.isfinite(cqt).all():
-        raise AudioError("non_finite", "to_db: cqt must be finite, got NaN or infinity. Repair the recording.")
+        raise AudioError(
+            "non_finite",
+            "to_db: cqt must be finite, got NaN or infinity. Repair the recording.",
+        )
     values = np.abs(cqt) if cqt.dtype.kind == "c" else cqt
     if cqt.dtype.kind == "c" or values.min() >= 0:
         values = _decibels(values, np.float32(1e-10), 20)
         if values.max() <= -199:
-            raise AudioError("silent", "to_db: cqt must hold sound, got silence. Leave the recording out.")
+            raise AudioError(
+                "silent",
+                "to_db: cqt must hold sound, got silence. Leave the recording out.",
+            )
     elif values.max() == values.min():
-        raise AudioError("silent", "to_db: cqt must hold sound, got one value throughout. Leave the recording out.")
+        raise AudioError(
+            "silent",
+            "to_db: cqt must hold sound, got one value throughout. Leave the recording out.",
+        )
     highest = _Highest(values.size, spec.reference_percentile)
     highest.add(values.astype(np.float32, copy=False))
     reference = highest.reference()
-    if abs(reference) > 0.01:  # what was in dB against its reference already stays as it is, to the bit
+    if (
+        abs(reference) > 0.01
+    ):  # what was in dB against its reference already stays as it is, to the bit
         values = values - reference
     return np.clip(values, spec.min_db, spec.max_db).astype(np.float32, copy=False)

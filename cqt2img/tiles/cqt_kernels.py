@@ -36,7 +36,9 @@ class _Octave:
     top: int  # one beyond the last
     decimation: int  # of the sound of the octave above
     hop: int  # samples at the rate of this octave
-    kernels: list[tuple[int, int, int, NDArray[np.float32]]]  # first bin, one beyond the last, half width, matrix
+    kernels: list[
+        tuple[int, int, int, NDArray[np.float32]]
+    ]  # first bin, one beyond the last, half width, matrix
     sound: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     n_done: int = 0  # products
 
@@ -45,7 +47,9 @@ class _Octave:
         return max(reach for _, _, reach, _ in self.kernels)
 
 
-def transform(wave: _Samples, spec: TileSpec, tuning_cents: float) -> Iterator[NDArray[np.float32]]:
+def transform(
+    wave: _Samples, spec: TileSpec, tuning_cents: float
+) -> Iterator[NDArray[np.float32]]:
     """Transform a wave to the power of every bin in every frame.
 
     Parameters
@@ -87,7 +91,10 @@ class _Cascade:
         self.octaves = _octaves(spec, round(tuning_cents, 3))
         for octave in self.octaves:
             octave.sound = np.zeros(octave.reach, np.float32)  # before the first sample
-        self.streams = [soxr.ResampleStream(o.decimation, 1, 1, dtype="float32", quality="HQ") for o in self.octaves]
+        self.streams = [
+            soxr.ResampleStream(o.decimation, 1, 1, dtype="float32", quality="HQ")
+            for o in self.octaves
+        ]
         self.waiting: dict[int, NDArray[np.float32]] = {}
         self.n_ready = 0
 
@@ -97,8 +104,13 @@ class _Cascade:
             if octave.decimation > 1:
                 samples = stream.resample_chunk(samples, last=n_frames is not None)
             parts = [octave.sound, samples]
-            if n_frames is not None:  # silence behind the last sample, as far as its frames reach
-                n_missing = max(0, n_frames - octave.n_done * N_ROWS) * octave.hop + 2 * octave.reach
+            if (
+                n_frames is not None
+            ):  # silence behind the last sample, as far as its frames reach
+                n_missing = (
+                    max(0, n_frames - octave.n_done * N_ROWS) * octave.hop
+                    + 2 * octave.reach
+                )
                 parts.append(np.zeros(n_missing, np.float32))
             octave.sound = np.concatenate(parts)
             self._multiply(octave, n_frames)
@@ -108,20 +120,32 @@ class _Cascade:
         width, first = 2 * octave.reach + 1, 0
         room = np.empty((N_ROWS, width), np.float32)
         while True:
-            n_rows = N_ROWS if n_frames is None else min(N_ROWS, n_frames - octave.n_done * N_ROWS)
+            n_rows = (
+                N_ROWS
+                if n_frames is None
+                else min(N_ROWS, n_frames - octave.n_done * N_ROWS)
+            )
             need = (n_rows - 1) * octave.hop + width
             if n_rows <= 0 or len(octave.sound) - first < need:
                 break
             windows, sound = room[:n_rows], octave.sound[first : first + need]
-            windows[:] = np.lib.stride_tricks.sliding_window_view(sound, width)[:: octave.hop]
+            windows[:] = np.lib.stride_tricks.sliding_window_view(sound, width)[
+                :: octave.hop
+            ]
             if octave.n_done not in self.waiting:
-                self.waiting[octave.n_done] = np.empty((n_rows, self.n_bins), np.float32)
+                self.waiting[octave.n_done] = np.empty(
+                    (n_rows, self.n_bins), np.float32
+                )
             power = self.waiting[octave.n_done]
             for low, top, reach, matrix in octave.kernels:
                 inner = slice(octave.reach - reach, octave.reach + reach + 1)
                 product = windows[:, inner] @ matrix
                 np.multiply(product, product, out=product)
-                np.add(product[:, : top - low], product[:, top - low :], out=power[:, low:top])
+                np.add(
+                    product[:, : top - low],
+                    product[:, top - low :],
+                    out=power[:, low:top],
+                )
             octave.n_done += 1
             first += N_ROWS * octave.hop
         octave.sound = octave.sound[first:]
@@ -137,10 +161,18 @@ def _octaves(spec: TileSpec, tuning_cents: float) -> list[_Octave]:
     """Lay out the octaves from the highest down, each at the rate that librosa gives it."""
     ratio = 2 ** (2 / spec.bins_per_octave)
     bandwidth = (ratio - 1) / (ratio + 1)  # relative to the frequency
-    frequencies = spec.f_min * 2 ** (np.arange(spec.n_bins) / spec.bins_per_octave + tuning_cents / 1200)
+    frequencies = spec.f_min * 2 ** (
+        np.arange(spec.n_bins) / spec.bins_per_octave + tuning_cents / 1200
+    )
     octaves: list[_Octave] = []
-    known: dict[tuple[float, int], NDArray[np.complex128]] = {}  # without gamma all whole octaves have the same kernels
-    top, decimation, hop = spec.n_bins, 2 ** _early_halvings(spec, frequencies[-1], bandwidth), spec.hop_length
+    known: dict[
+        tuple[float, int], NDArray[np.complex128]
+    ] = {}  # without gamma all whole octaves have the same kernels
+    top, decimation, hop = (
+        spec.n_bins,
+        2 ** _early_halvings(spec, frequencies[-1], bandwidth),
+        spec.hop_length,
+    )
     while top > 0:
         low, hop = max(0, top - spec.bins_per_octave), hop // decimation
         slower = spec.hop_length / hop
@@ -149,7 +181,11 @@ def _octaves(spec: TileSpec, tuning_cents: float) -> list[_Octave]:
         if key not in known:
             known[key] = _kernels(frequencies[low:top], rate, spec.gamma, bandwidth)
         kernels = known[key]
-        octaves.append(_Octave(low, top, decimation, hop, _in_parts(kernels * np.sqrt(slower), low)))
+        octaves.append(
+            _Octave(
+                low, top, decimation, hop, _in_parts(kernels * np.sqrt(slower), low)
+            )
+        )
         top, decimation = low, 1 + (hop % 2 == 0)
     return octaves
 
@@ -163,12 +199,17 @@ def _early_halvings(spec: TileSpec, highest: float, bandwidth: float) -> int:
     return max(0, min(room, n_twos - n_octaves + 1))
 
 
-def _kernels(frequencies: NDArray[np.float64], rate: float, gamma: float, bandwidth: float) -> NDArray[np.complex128]:
+def _kernels(
+    frequencies: NDArray[np.float64], rate: float, gamma: float, bandwidth: float
+) -> NDArray[np.complex128]:
     """Give the kernels of an octave in time, with an odd length and their centre in the middle."""
     lengths = rate / (bandwidth * frequencies + gamma)
     half = 1 << int(np.ceil(np.log2(lengths.max()))) >> 1
     time = np.arange(-half, half)
-    first, end = np.floor(-lengths / 2)[:, np.newaxis], np.floor(lengths / 2)[:, np.newaxis]
+    first, end = (
+        np.floor(-lengths / 2)[:, np.newaxis],
+        np.floor(lengths / 2)[:, np.newaxis],
+    )
     # the kernels run backwards, for a product with the sound is not a convolution
     window = 0.5 - 0.5 * np.cos(2 * np.pi * (-time - first) / (end - first))  # Hann
     window[(-time < first) | (-time >= end)] = 0
@@ -181,13 +222,15 @@ def _kernels(frequencies: NDArray[np.float64], rate: float, gamma: float, bandwi
     return np.pad(kernels, ((0, 0), (0, 1)))
 
 
-def _in_parts(kernels: NDArray[np.complex128], low: int) -> list[tuple[int, int, int, NDArray[np.float32]]]:
+def _in_parts(
+    kernels: NDArray[np.complex128], low: int
+) -> list[tuple[int, int, int, NDArray[np.float32]]]:
     """Cut the kernels of an octave where they have faded, higher ones earlier."""
     centre = kernels.shape[1] // 2
     size = np.abs(kernels)
-    tails = np.maximum(size[:, : centre + 1], size[:, : centre - 1 : -1]).cumsum(axis=1) / size.sum(
-        axis=1, keepdims=True
-    )
+    tails = np.maximum(size[:, : centre + 1], size[:, : centre - 1 : -1]).cumsum(
+        axis=1
+    ) / size.sum(axis=1, keepdims=True)
     reaches = centre - (tails < _TAIL).sum(axis=1)
     parts = []
     for first in range(0, len(kernels), _PART):

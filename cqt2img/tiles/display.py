@@ -18,7 +18,13 @@ _INK, _IVORY = "#222222", "#fbf7ee"
 _BLACK_KEYS = {1, 3, 6, 8, 10}
 
 
-def plot_tile(axes: "Axes", tile: NDArray[np.uint8], spec: TileSpec, title: str = "", start_seconds: float = 0) -> None:
+def plot_tile(
+    axes: "Axes",
+    tile: NDArray[np.uint8],
+    spec: TileSpec,
+    title: str = "",
+    start_seconds: float = 0,
+) -> None:
     """Draw one tile with a keyboard, note names and seconds.
 
     Parameters
@@ -36,13 +42,18 @@ def plot_tile(axes: "Axes", tile: NDArray[np.uint8], spec: TileSpec, title: str 
     """
     axes.imshow(colour_tiles(tile, spec), aspect="auto", interpolation="nearest")
     lowest = 69 + 12 * log2(spec.f_min / 440)
-    notes = range(ceil(lowest - 0.01), int(lowest + 12 * (spec.n_bins - 1) / spec.bins_per_octave) + 1)
+    notes = range(
+        ceil(lowest - 0.01),
+        int(lowest + 12 * (spec.n_bins - 1) / spec.bins_per_octave) + 1,
+    )
     rows = {midi: spec.row_of_note(midi) for midi in notes}
     axes.set_yticks([])
     _draw_keys(axes, rows, spec)
     axes.tick_params(axis="x", labelsize=8)
     seconds = np.arange(ceil(start_seconds), start_seconds + spec.tile_seconds)
-    axes.set_xticks((seconds - start_seconds) / spec.frame_seconds, [f"{s:.0f}" for s in seconds])
+    axes.set_xticks(
+        (seconds - start_seconds) / spec.frame_seconds, [f"{s:.0f}" for s in seconds]
+    )
     axes.set_title(title, fontsize=10, color=_INK, parse_math=False)
 
 
@@ -51,7 +62,11 @@ def _draw_keys(axes: "Axes", rows: dict[int, int], spec: TileSpec) -> None:
     keys = axes.inset_axes((-0.045, 0, 0.038, 1))
     keys.set(ylim=axes.get_ylim(), xlim=(0, 1), xticks=[], facecolor=_IVORY)
     names = [midi for midi in rows if midi % 12 == 0]
-    keys.set_yticks([rows[midi] for midi in names], [f"C{midi // 12 - 1}" for midi in names], fontsize=8)
+    keys.set_yticks(
+        [rows[midi] for midi in names],
+        [f"C{midi // 12 - 1}" for midi in names],
+        fontsize=8,
+    )
     keys.tick_params(axis="y", length=0, pad=2)
     semitone = spec.bins_per_octave / 12
     for midi, row in rows.items():

@@ -20,10 +20,21 @@ from cqt2img.tiles.spec import TileSpec
 
 RECORD_FILE = "recording.json"  # lies beside the tiles of a recording that is finished
 # what is measured of a wave; see measure_spectrum and Meter.report
-QUALITY = ("tuning_cents", "bandwidth_hz", "peak_dbfs", "loudness_dbfs", "clipped", "silence", "dc", "mono_loss_db")
+QUALITY = (
+    "tuning_cents",
+    "bandwidth_hz",
+    "peak_dbfs",
+    "loudness_dbfs",
+    "clipped",
+    "silence",
+    "dc",
+    "mono_loss_db",
+)
 
 
-def make_tiles(item: Any, spec: TileSpec, folder: str | None = None) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+def make_tiles(
+    item: Any, spec: TileSpec, folder: str | None = None
+) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """Give the tiles of one recording, wherever they come from.
 
     Parameters
@@ -54,7 +65,10 @@ def make_tiles(item: Any, spec: TileSpec, folder: str | None = None) -> tuple[ND
 
 
 def stream_recording(
-    item: Any, spec: TileSpec, folder: str | None = None, scratch: str | os.PathLike[str] | None = None
+    item: Any,
+    spec: TileSpec,
+    folder: str | None = None,
+    scratch: str | os.PathLike[str] | None = None,
 ) -> tuple[Iterator[NDArray[np.uint8]], dict[str, Any]]:
     """Give the tiles of a recording of any length, some at a time, in little memory.
 
@@ -94,14 +108,24 @@ def stream_recording(
             for block in read_wave(item, spec.sample_rate, meter=meter):
                 wave.append(block)
             tuning, bandwidth = measure_spectrum(wave, spec)
-            measured |= {"tuning_cents": round(tuning, 1), "bandwidth_hz": round(bandwidth), **meter.report()}
+            measured |= {
+                "tuning_cents": round(tuning, 1),
+                "bandwidth_hz": round(bandwidth),
+                **meter.report(),
+            }
             cents = measured["tuning_cents"] if spec.tuning == "remove" else 0.0
             rows, reference = measure_cqt(wave, spec, cents, scratch)
     seconds = round(len(rows) * spec.frame_seconds, 3)
-    return _cut(rows, reference, spec), {"seconds": seconds, "n_frames": len(rows), **measured}
+    return _cut(rows, reference, spec), {
+        "seconds": seconds,
+        "n_frames": len(rows),
+        **measured,
+    }
 
 
-def _cut(rows: DiskBuffer | NDArray[np.float32], reference: np.float32, spec: TileSpec) -> Iterator[NDArray[np.uint8]]:
+def _cut(
+    rows: DiskBuffer | NDArray[np.float32], reference: np.float32, spec: TileSpec
+) -> Iterator[NDArray[np.uint8]]:
     try:
         yield from stream_tiles(rows, reference, spec)
     finally:
@@ -144,16 +168,28 @@ def try_extract(
 
     try:
         tiles, info = stream_recording(item, spec, folder, scratch)
-        result = take(seen(tiles), info) if take is not None else np.concatenate(list(seen(tiles)))
+        result = (
+            take(seen(tiles), info)
+            if take is not None
+            else np.concatenate(list(seen(tiles)))
+        )
     except AudioError as err:
         return None, _failed(err.reason, err.message)
     except InputError as err:
         return None, _failed("wrong_input", str(err))
     # the same sound has the same picture, whatever its file is called
-    return result, {"status": "ok", "reason": "", "message": "", **info, "fingerprint": digest.hexdigest()[:16]}
+    return result, {
+        "status": "ok",
+        "reason": "",
+        "message": "",
+        **info,
+        "fingerprint": digest.hexdigest()[:16],
+    }
 
 
-def raise_on_failures(caller: str, paths: Iterable[str], infos: Sequence[dict[str, Any]], way_out: str) -> None:
+def raise_on_failures(
+    caller: str, paths: Iterable[str], infos: Sequence[dict[str, Any]], way_out: str
+) -> None:
     """Stop if a recording could not be read, and name the first one.
 
     Parameters
@@ -172,10 +208,18 @@ def raise_on_failures(caller: str, paths: Iterable[str], infos: Sequence[dict[st
     AudioError
         If the status of a recording is not "ok".
     """
-    bad = [(path, info) for path, info in zip(paths, infos, strict=True) if info["status"] != "ok"]
+    bad = [
+        (path, info)
+        for path, info in zip(paths, infos, strict=True)
+        if info["status"] != "ok"
+    ]
     if bad:
         path, info = bad[0]
-        count = f"{len(bad)} of {len(infos)} that cannot be read, first" if len(bad) > 1 else "one that cannot be read:"
+        count = (
+            f"{len(bad)} of {len(infos)} that cannot be read, first"
+            if len(bad) > 1
+            else "one that cannot be read:"
+        )
         raise AudioError(
             info["reason"],
             f"{caller}: X must hold readable recordings, got {count} {path!r} ({info['message']}) {way_out}",
@@ -183,7 +227,13 @@ def raise_on_failures(caller: str, paths: Iterable[str], infos: Sequence[dict[st
 
 
 def _failed(reason: str, message: str) -> dict[str, Any]:
-    return {"status": "error", "reason": reason, "message": message, "seconds": None, **dict.fromkeys(QUALITY)}
+    return {
+        "status": "error",
+        "reason": reason,
+        "message": message,
+        "seconds": None,
+        **dict.fromkeys(QUALITY),
+    }
 
 
 def _load_npy(path: Path) -> NDArray:
@@ -195,7 +245,10 @@ def _load_npy(path: Path) -> NDArray:
             raise ValueError("it is an archive of arrays")
         return cqt
     except FileNotFoundError as err:
-        raise AudioError("vanished", f"make_tiles: item must exist, got {str(path)!r}. Check the path.") from err
+        raise AudioError(
+            "vanished",
+            f"make_tiles: item must exist, got {str(path)!r}. Check the path.",
+        ) from err
     except (OSError, ValueError, EOFError) as err:
         raise AudioError(
             "unsupported_or_corrupt",
@@ -203,7 +256,9 @@ def _load_npy(path: Path) -> NDArray:
         ) from err
 
 
-def _read_tiles(folder: Path, spec: TileSpec) -> tuple[Iterator[NDArray[np.uint8]], dict[str, Any]]:
+def _read_tiles(
+    folder: Path, spec: TileSpec
+) -> tuple[Iterator[NDArray[np.uint8]], dict[str, Any]]:
     """Read the tiles of one recording that were rendered before."""
     try:
         rows = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["tiles"]
@@ -213,7 +268,11 @@ def _read_tiles(folder: Path, spec: TileSpec) -> tuple[Iterator[NDArray[np.uint8
     found = sorted(path.name for path in folder.glob("*.png"))
     read = [read_tile(folder / name, spec) for name in names] if found == names else []
     starts = [info["start_seconds"] for _, info in read]
-    if not read or starts != [row["start_seconds"] for row in rows] or len({info["source"] for _, info in read}) > 1:
+    if (
+        not read
+        or starts != [row["start_seconds"] for row in rows]
+        or len({info["source"] for _, info in read}) > 1
+    ):
         raise AudioError(
             "vanished",
             f"make_tiles: folder must hold the tiles that were rendered, got {str(folder)!r}, changed since. "
@@ -222,4 +281,8 @@ def _read_tiles(folder: Path, spec: TileSpec) -> tuple[Iterator[NDArray[np.uint8
     n_frames = sum(info["valid_width"] for _, info in read)
     seconds = round(n_frames * spec.frame_seconds, 3)
     measured = {**dict.fromkeys(QUALITY), "tuning_cents": read[0][1]["tuning_cents"]}
-    return iter([np.stack([tile for tile, _ in read])]), {"seconds": seconds, "n_frames": n_frames, **measured}
+    return iter([np.stack([tile for tile, _ in read])]), {
+        "seconds": seconds,
+        "n_frames": n_frames,
+        **measured,
+    }

@@ -55,7 +55,9 @@ def cut_tiles(cqt: NDArray, spec: TileSpec) -> NDArray[np.uint8]:
     return np.concatenate(list(stream_tiles(to_db(cqt, spec).T, np.float32(0), spec)))
 
 
-def stream_tiles(rows: DiskBuffer | NDArray[np.float32], reference: np.float32, spec: TileSpec) -> Iterator[NDArray]:
+def stream_tiles(
+    rows: DiskBuffer | NDArray[np.float32], reference: np.float32, spec: TileSpec
+) -> Iterator[NDArray]:
     """Cut a CQT of any length into tiles, some at a time.
 
     Parameters
@@ -75,12 +77,16 @@ def stream_tiles(rows: DiskBuffer | NDArray[np.float32], reference: np.float32, 
     n_tiles = n_tiles_of(len(rows), spec)
     for first in range(0, n_tiles, _N_TILES):
         some = min(_N_TILES, n_tiles - first)
-        levels = rows[first * spec.width : (first + some) * spec.width] - (reference + np.float32(spec.min_db))
+        levels = rows[first * spec.width : (first + some) * spec.width] - (
+            reference + np.float32(spec.min_db)
+        )
         levels *= np.float32(1 / spec.step_db)
         np.rint(np.clip(levels, 0, 255, out=levels), out=levels)
         strip = np.zeros((some * spec.width, spec.height), np.uint8)
         strip[: len(levels), spec.height - spec.n_bins :] = levels[:, ::-1]
-        yield np.ascontiguousarray(strip.reshape(some, spec.width, spec.height).swapaxes(1, 2))
+        yield np.ascontiguousarray(
+            strip.reshape(some, spec.width, spec.height).swapaxes(1, 2)
+        )
 
 
 def n_tiles_of(n_frames: int, spec: TileSpec) -> int:
@@ -152,7 +158,9 @@ def palette(colour_map: str) -> NDArray[np.uint8]:
         raise InputError(
             f"palette: colour_map must be a matplotlib colour map, got {colour_map!r}. Try 'magma' or 'inferno'."
         )
-    colours = np.rint(colormaps[colour_map](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
+    colours = np.rint(
+        colormaps[colour_map](np.linspace(0, 1, 256))[:, :3] * 255
+    ).astype(np.uint8)
     if len(np.unique(colours, axis=0)) != 256:
         raise InputError(
             f"palette: colour_map must have 256 different colours, got {colour_map!r}. Try 'magma' or 'inferno'."
@@ -179,7 +187,9 @@ def colour_tiles(tiles: NDArray[np.uint8], spec: TileSpec) -> NDArray[np.uint8]:
     return palette(spec.colour_map)[tiles]
 
 
-def write_tile(path: Path, tile: NDArray[np.uint8], spec: TileSpec, info: Mapping[str, Any]) -> None:
+def write_tile(
+    path: Path, tile: NDArray[np.uint8], spec: TileSpec, info: Mapping[str, Any]
+) -> None:
     """Write one tile as a palette PNG whose pixels are the levels.
 
     Parameters
@@ -194,28 +204,54 @@ def write_tile(path: Path, tile: NDArray[np.uint8], spec: TileSpec, info: Mappin
         What else goes into the text chunks, such as `source`, `start_seconds` and `valid_width`.
     """
     height, width = tile.shape
-    lines = np.empty((height, width + 1), np.uint8)  # every line begins with the number of its filter
+    lines = np.empty(
+        (height, width + 1), np.uint8
+    )  # every line begins with the number of its filter
     lines[:, 0] = _SUB  # the rest is what changes from left to right
     lines[:, 1] = tile[:, 0]
     np.subtract(tile[:, 1:], tile[:, :-1], out=lines[:, 2:])
     # as small as Pillow's best, and twice as fast as zlib's first level (benchmarks/RESULTS.md)
-    deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    deflate = zlib.compressobj(
+        1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE
+    )
     pixels = deflate.compress(lines.data) + deflate.flush()
-    chunks = {"spec_key": spec.key, "min_db": spec.min_db, "max_db": spec.max_db, **info}
+    chunks = {
+        "spec_key": spec.key,
+        "min_db": spec.min_db,
+        "max_db": spec.max_db,
+        **info,
+    }
     # JSON is ASCII, so any file name fits a latin-1 chunk
-    text = {"Software": _SOFTWARE, **{name: json.dumps(value) for name, value in chunks.items()}}
+    text = {
+        "Software": _SOFTWARE,
+        **{name: json.dumps(value) for name, value in chunks.items()},
+    }
     with open(path, "wb") as file:
-        file.write(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)))
+        file.write(
+            b"\x89PNG\r\n\x1a\n"
+            + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
+        )
         file.write(_chunk(b"PLTE", palette(spec.colour_map).tobytes()))
-        file.write(b"".join(_chunk(b"tEXt", f"{k}\0{v}".encode("latin-1")) for k, v in text.items()))
+        file.write(
+            b"".join(
+                _chunk(b"tEXt", f"{k}\0{v}".encode("latin-1")) for k, v in text.items()
+            )
+        )
         file.write(_chunk(b"IDAT", pixels) + _chunk(b"IEND", b""))
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+    return (
+        struct.pack(">I", len(data))
+        + kind
+        + data
+        + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+    )
 
 
-def read_tile(path: Path | str, spec: TileSpec | None = None) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+def read_tile(
+    path: Path | str, spec: TileSpec | None = None
+) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """Read one tile and what its text chunks say.
 
     Parameters
@@ -243,17 +279,26 @@ def read_tile(path: Path | str, spec: TileSpec | None = None) -> tuple[NDArray[n
         with Image.open(path, formats=["PNG"]) as image:
             image.load()
             text = dict(getattr(image, "text", {}))
-            mode, tile, colours = image.mode, np.array(image), bytes(image.getpalette() or [])
+            mode, tile, colours = (
+                image.mode,
+                np.array(image),
+                bytes(image.getpalette() or []),
+            )
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
         raise InputError(
             f"read_tile: path must be a readable tile, got {str(path)!r}: {err}. Render its recording again."
         ) from err
     if text.pop("Software", None) != _SOFTWARE or mode != "P":
-        raise InputError(f"read_tile: path must be a tile made by render, got {str(path)!r}. Render the recording.")
+        raise InputError(
+            f"read_tile: path must be a tile made by render, got {str(path)!r}. Render the recording."
+        )
     try:
         info = {name: json.loads(value) for name, value in text.items()}
         key = info["spec_key"]
-    except (ValueError, KeyError) as err:  # programs that save a picture anew add chunks of their own
+    except (
+        ValueError,
+        KeyError,
+    ) as err:  # programs that save a picture anew add chunks of their own
         raise InputError(
             f"read_tile: path must be a tile as render wrote it, got {str(path)!r} with other text. "
             "Render the recording again."
@@ -263,7 +308,9 @@ def read_tile(path: Path | str, spec: TileSpec | None = None) -> tuple[NDArray[n
             f"read_tile: path must be a tile of spec {spec.key}, got {str(path)!r} of spec {key}. "
             "Render the recording again with this spec."
         )
-    if spec is not None and colours != palette(spec.colour_map).tobytes():  # sorted by a program that shrinks PNGs
+    if (
+        spec is not None and colours != palette(spec.colour_map).tobytes()
+    ):  # sorted by a program that shrinks PNGs
         raise InputError(
             f"read_tile: path must be a tile with the colours of {spec.colour_map}, got {str(path)!r} with others. "
             "Render the recording again."

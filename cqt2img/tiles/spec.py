@@ -144,7 +144,11 @@ class TileSpec:
             If `values` is not a dict, or holds a name that is no field.
         """
         names = [f.name for f in fields(cls)]
-        strange = sorted(set(values) - set(names)) if isinstance(values, dict) else [repr(values)]
+        strange = (
+            sorted(set(values) - set(names))
+            if isinstance(values, dict)
+            else [repr(values)]
+        )
         if strange:
             raise InputError(
                 f"TileSpec.from_dict: values must be fields of a spec, got {strange[0]}. Use {', '.join(names)}."
@@ -165,7 +169,10 @@ class TileSpec:
     def key(self) -> str:
         """Twelve hexadecimal digits that name everything that changes a pixel."""
         # 4 and 4.0 are one number
-        values = {f.name: type(getattr(TileSpec, f.name))(getattr(self, f.name)) for f in fields(self)}
+        values = {
+            f.name: type(getattr(TileSpec, f.name))(getattr(self, f.name))
+            for f in fields(self)
+        }
         text = json.dumps([RENDERER, values], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -222,9 +229,21 @@ PRESETS: dict[str, dict[str, Any]] = {
     "notes": {"width": 640},
     "piano": {},
     "jazz": {"hop_length": 384},
-    "orchestra": {"bins_per_octave": 36, "n_bins": 288, "height": 288, "width": 384, "tuning": "keep"},
-    "fast": {"bins_per_octave": 12, "n_bins": 96, "hop_length": 1024, "height": 96, "width": 128},
-}  # fmt: skip
+    "orchestra": {
+        "bins_per_octave": 36,
+        "n_bins": 288,
+        "height": 288,
+        "width": 384,
+        "tuning": "keep",
+    },
+    "fast": {
+        "bins_per_octave": 12,
+        "n_bins": 96,
+        "hop_length": 1024,
+        "height": 96,
+        "width": 128,
+    },
+}
 
 _RANGES: dict[str, tuple[float, float]] = {
     "sample_rate": (4_000, 192_000),
@@ -246,13 +265,22 @@ def _check(spec: TileSpec) -> None:
     """Refuse numbers outside their ranges."""
 
     def refuse(name: str, rule: str) -> None:
-        raise InputError(f"TileSpec: {name} must {rule}, got {getattr(spec, name)!r}. Choose another value.")
+        raise InputError(
+            f"TileSpec: {name} must {rule}, got {getattr(spec, name)!r}. Choose another value."
+        )
 
     for name, (low, high) in _RANGES.items():
         value = getattr(spec, name)
         kinds = (int,) if isinstance(getattr(TileSpec, name), int) else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-            refuse(name, f"be {'a whole number' if kinds == (int,) else 'a number'} from {low} to {high}")
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, kinds)
+            or not low <= value <= high
+        ):
+            refuse(
+                name,
+                f"be {'a whole number' if kinds == (int,) else 'a number'} from {low} to {high}",
+            )
     if spec.bins_per_octave % 12:
         refuse("bins_per_octave", "be a multiple of 12")
     if spec.n_bins > spec.height:
@@ -262,6 +290,8 @@ def _check(spec: TileSpec) -> None:
     if spec.tuning not in ("remove", "keep"):
         refuse("tuning", "be 'remove' or 'keep'")
     # a quarter tone sharp, with the width of the highest bin; librosa stops at recordings that need more
-    top = spec.f_min * 2 ** (spec.n_bins / spec.bins_per_octave + 1 / 24) + spec.gamma / 2
+    top = (
+        spec.f_min * 2 ** (spec.n_bins / spec.bins_per_octave + 1 / 24) + spec.gamma / 2
+    )
     if top >= spec.sample_rate / 2:
         refuse("n_bins", f"end below half the sample rate, {spec.sample_rate / 2:g} Hz")

@@ -37,9 +37,13 @@ def make_accelerator(precision: str, device: str | None) -> Any:
     AcceleratorState._reset_state()  # it keeps its precision, which a second fit must not meet
     where = resolve_device(device).type
     if precision == "auto":
-        precision = "bf16" if where == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        precision = (
+            "bf16" if where == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        )
     # said in so many words: else several processes without a GPU would each train alone
-    return Accelerator(cpu=where == "cpu", mixed_precision="no" if precision == "fp32" else precision)
+    return Accelerator(
+        cpu=where == "cpu", mixed_precision="no" if precision == "fp32" else precision
+    )
 
 
 def choose_workers(workers: int | None, accelerator: Any) -> int:
@@ -83,7 +87,11 @@ def bf16_on_cpu(network: nn.Module, accelerator: Any) -> Iterator[None]:
         if accelerator.mixed_precision == "bf16" and accelerator.device.type == "cpu":
             for module in network.modules():
                 slow = cast(Any, module)
-                if isinstance(module, nn.Conv2d) and module.groups > 1 and max(module.stride) > 1:
+                if (
+                    isinstance(module, nn.Conv2d)
+                    and module.groups > 1
+                    and max(module.stride) > 1
+                ):
                     slow.forward = _in_float32(slow.forward)
                     stack.callback(delattr, module, "forward")
                 elif getattr(module, "fused_attn", False):
@@ -92,7 +100,9 @@ def bf16_on_cpu(network: nn.Module, accelerator: Any) -> Iterator[None]:
         yield
 
 
-def _in_float32(forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+def _in_float32(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+) -> Callable[[torch.Tensor], torch.Tensor]:
     def run(x: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", enabled=False):
             return forward(x.float())

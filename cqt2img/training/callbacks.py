@@ -17,7 +17,13 @@ _FLUSH_SECONDS = 10  # a kill costs the curves no more, and two minutes by defau
 class Callback:
     """Gets told how training goes. This one does not listen; others derive from it."""
 
-    def begin(self, n_epochs: int, n_steps: int, done: int, history: Sequence[dict[str, Any]] = ()) -> None:
+    def begin(
+        self,
+        n_epochs: int,
+        n_steps: int,
+        done: int,
+        history: Sequence[dict[str, Any]] = (),
+    ) -> None:
         """Hear how long it takes.
 
         Parameters
@@ -63,7 +69,13 @@ class _CallbackList(Callback):
     def __init__(self, watches: Sequence[Callback]) -> None:
         self.watches = watches
 
-    def begin(self, n_epochs: int, n_steps: int, done: int, history: Sequence[dict[str, Any]] = ()) -> None:
+    def begin(
+        self,
+        n_epochs: int,
+        n_steps: int,
+        done: int,
+        history: Sequence[dict[str, Any]] = (),
+    ) -> None:
         """Tell all; the words are those of `Callback`."""
         for watch in self.watches:
             watch.begin(n_epochs, n_steps, done, history)
@@ -96,11 +108,19 @@ class _Bar(Callback):
         self.loss: float | None = None
         self.n_epochs = 0
 
-    def begin(self, n_epochs: int, n_steps: int, done: int, history: Sequence[dict[str, Any]] = ()) -> None:
+    def begin(
+        self,
+        n_epochs: int,
+        n_steps: int,
+        done: int,
+        history: Sequence[dict[str, Any]] = (),
+    ) -> None:
         """Open the bar."""
         options = {} if self.visible else {"disable": True}
         self.n_epochs = n_epochs
-        self.bar = self.stack.enter_context(make_bar(n_epochs * n_steps, "fitting", initial=done, **options))
+        self.bar = self.stack.enter_context(
+            make_bar(n_epochs * n_steps, "fitting", initial=done, **options)
+        )
 
     def step(self, loss: float) -> None:
         """Go on by one."""
@@ -128,7 +148,13 @@ class _CsvLog(Callback):
         self.path = path
         self.rows: list[dict[str, Any]] = []
 
-    def begin(self, n_epochs: int, n_steps: int, done: int, history: Sequence[dict[str, Any]] = ()) -> None:
+    def begin(
+        self,
+        n_epochs: int,
+        n_steps: int,
+        done: int,
+        history: Sequence[dict[str, Any]] = (),
+    ) -> None:
         """Begin with the rows of an earlier run."""
         self.rows = list(history)
 
@@ -166,7 +192,13 @@ class _BoardLog(Callback):
         self.runs: dict[str, Any] = {}
         self.n = 0
 
-    def begin(self, n_epochs: int, n_steps: int, done: int, history: Sequence[dict[str, Any]] = ()) -> None:
+    def begin(
+        self,
+        n_epochs: int,
+        n_steps: int,
+        done: int,
+        history: Sequence[dict[str, Any]] = (),
+    ) -> None:
         """Go on from the last step, if TensorBoard is there."""
         self.n = done
         try:
@@ -174,8 +206,9 @@ class _BoardLog(Callback):
         except ImportError as err:
             log.info(
                 "fit: history.csv is the only log, for TensorBoard is missing (%s). "
-                "Get it with pip install 'cqt2img[tensorboard]'.", err,
-            )  # fmt: skip
+                "Get it with pip install 'cqt2img[tensorboard]'.",
+                err,
+            )
         else:
             self.writer = SummaryWriter
 
@@ -186,14 +219,20 @@ class _BoardLog(Callback):
 
     def epoch(self, entry: dict[str, Any]) -> None:
         """Add a point to every curve of the history."""
-        self._add("epoch", {k: v for k, v in entry.items() if k != "epoch" and v is not None}, entry["epoch"])
+        self._add(
+            "epoch",
+            {k: v for k, v in entry.items() if k != "epoch" and v is not None},
+            entry["epoch"],
+        )
 
     def _add(self, run: str, values: dict[str, float], n: int) -> None:
         if self.writer is None:
             return
         with disk_full_error("fit", self.folder):
             if run not in self.runs:
-                self.runs[run] = self.writer(str(self.folder / run), purge_step=n, flush_secs=_FLUSH_SECONDS)
+                self.runs[run] = self.writer(
+                    str(self.folder / run), purge_step=n, flush_secs=_FLUSH_SECONDS
+                )
                 self.stack.callback(self._close, run)
             for name, value in values.items():
                 self.runs[run].add_scalar(f"{run}/{name}", value, n)
@@ -223,5 +262,8 @@ def default_callbacks(visible: bool, folder: Path | None = None) -> Iterator[Cal
     with ExitStack() as stack:
         watches: list[Callback] = [_Bar(stack, visible)]
         if folder is not None:
-            watches += [_CsvLog(folder / "history.csv"), _BoardLog(stack, folder / "tensorboard")]
+            watches += [
+                _CsvLog(folder / "history.csv"),
+                _BoardLog(stack, folder / "tensorboard"),
+            ]
         yield _CallbackList(watches)

@@ -17,8 +17,14 @@ from cqt2img.errors import InputError
 LAST, BEST = "last.pt", "best.safetensors"
 _EVERY_SECONDS = 60.0
 _NAMES = {"seed": "random_state"}
-_WORDS = {"network": "another backbone or other weights", "spec": "tiles of another spec"}
-_FREE = ("workers", "accumulate")  # words of a recipe that may change from one run to the next
+_WORDS = {
+    "network": "another backbone or other weights",
+    "spec": "tiles of another spec",
+}
+_FREE = (
+    "workers",
+    "accumulate",
+)  # words of a recipe that may change from one run to the next
 
 
 class Checkpoint:
@@ -37,7 +43,11 @@ class Checkpoint:
     """
 
     def __init__(
-        self, folder: Path | None, recipe: dict[str, Any], corpus: TrainingData, network: torch.nn.Module
+        self,
+        folder: Path | None,
+        recipe: dict[str, Any],
+        corpus: TrainingData,
+        network: torch.nn.Module,
     ) -> None:
         self.folder = folder
         self.recipe = {k: v for k, v in recipe.items() if k not in _FREE}
@@ -54,7 +64,10 @@ class Checkpoint:
         bool
             Whether to write one.
         """
-        return self.folder is not None and time.monotonic() - self.written >= _EVERY_SECONDS
+        return (
+            self.folder is not None
+            and time.monotonic() - self.written >= _EVERY_SECONDS
+        )
 
     def write(self, state: dict[str, Any], accelerator: Any) -> None:
         """Write the state, whole or not at all; of several processes only the first does.
@@ -78,10 +91,19 @@ class Checkpoint:
             with disk_full_error("fit", folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 write_atomic(
-                    folder / LAST, lambda part: torch.save({"key": self.key, "recipe": self.recipe, **state}, part)
+                    folder / LAST,
+                    lambda part: torch.save(
+                        {"key": self.key, "recipe": self.recipe, **state}, part
+                    ),
                 )
-                if state["best"] is not None and state["step"] == 0 and not state["stale"]:
-                    best = {k: v.contiguous() for k, v in state["best"]["state"].items()}
+                if (
+                    state["best"] is not None
+                    and state["step"] == 0
+                    and not state["stale"]
+                ):
+                    best = {
+                        k: v.contiguous() for k, v in state["best"]["state"].items()
+                    }
                     write_atomic(folder / BEST, lambda part: save_file(best, part))
         self.written = time.monotonic()
 
@@ -104,16 +126,32 @@ class Checkpoint:
             If no folder was given, or the checkpoint is damaged or of another training.
         """
         if self.folder is None:
-            raise InputError("fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=.")
+            raise InputError(
+                "fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=."
+            )
         path = self.folder / LAST
         if not path.is_file():
             return None
         try:
-            state = torch.load(path, map_location=device, weights_only=True)  # runs no code
+            state = torch.load(
+                path, map_location=device, weights_only=True
+            )  # runs no code
             key, recipe, _ = state.pop("key"), state.pop("recipe"), state["best"]
-        except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError,
-                pickle.UnpicklingError) as err:  # fmt: skip
-            cause = str(err).strip().splitlines()[0][:200] if str(err).strip() else type(err).__name__
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            EOFError,
+            pickle.UnpicklingError,
+        ) as err:
+            cause = (
+                str(err).strip().splitlines()[0][:200]
+                if str(err).strip()
+                else type(err).__name__
+            )
             raise InputError(
                 f"fit: checkpoint must be undamaged, got {str(path)!r}: {cause}. Remove it to start anew."
             ) from err
@@ -130,7 +168,9 @@ class Checkpoint:
             )
         # what was best stays on the CPU
         if state["best"] is not None:
-            state["best"]["state"] = {k: v.cpu() for k, v in state["best"]["state"].items()}
+            state["best"]["state"] = {
+                k: v.cpu() for k, v in state["best"]["state"].items()
+            }
             state["best"]["validation"] = state["best"]["validation"].cpu()
         return state
 
@@ -138,13 +178,20 @@ class Checkpoint:
 def _digest(network: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(
+            name.encode() + value.detach().cpu().contiguous().numpy().tobytes()
+        )
     return digest.hexdigest()
 
 
 def _key(recipe: dict[str, Any], corpus: TrainingData) -> str:
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
-    arrays: list[NDArray[Any]] = [corpus.targets, corpus.training, corpus.validation, *corpus.strips.strips]
+    arrays: list[NDArray[Any]] = [
+        corpus.targets,
+        corpus.training,
+        corpus.validation,
+        *corpus.strips.strips,
+    ]
     for array in arrays:
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -80,26 +80,50 @@ class TrainingConfig:
     finetune: str = "all"
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("accumulate", 1), ("workers", 0),
-                          ("patience", 1)):  # fmt: skip
+        for name, low in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("seed", 0),
+            ("accumulate", 1),
+            ("workers", 0),
+            ("patience", 1),
+        ):
             value = getattr(self, name)
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if not (name in ("patience", "workers") and value is None) and (not whole or not low <= value < 2**32):
+            if not (name in ("patience", "workers") and value is None) and (
+                not whole or not low <= value < 2**32
+            ):
                 name = "random_state" if name == "seed" else name
-                raise InputError(f"fit: {name} must be a whole number from {low}, got {value!r}. Choose another.")
+                raise InputError(
+                    f"fit: {name} must be a whole number from {low}, got {value!r}. Choose another."
+                )
         for name, rule, good in (
             ("finetune", "be 'all' or 'head'", self.finetune in ("all", "head")),
             ("learning_rate", "be above 0", _is_rate(self.learning_rate)),
-            ("weight_decay", "be 0 or more", _finite(self.weight_decay) and self.weight_decay >= 0),
+            (
+                "weight_decay",
+                "be 0 or more",
+                _finite(self.weight_decay) and self.weight_decay >= 0,
+            ),
             ("augment", f"be one of {', '.join(STRENGTHS)}", self.augment in STRENGTHS),
-            ("precision", f"be one of {', '.join(_PRECISIONS)}", self.precision in _PRECISIONS),
-            ("layer_decay", "be above 0, to 1", _is_rate(self.layer_decay) and (self.layer_decay or 0) <= 1),
+            (
+                "precision",
+                f"be one of {', '.join(_PRECISIONS)}",
+                self.precision in _PRECISIONS,
+            ),
+            (
+                "layer_decay",
+                "be above 0, to 1",
+                _is_rate(self.layer_decay) and (self.layer_decay or 0) <= 1,
+            ),
             ("mixup", "be 0 or more", _finite(self.mixup) and self.mixup >= 0),
             ("ema", "be from 0 to below 1", _finite(self.ema) and 0 <= self.ema < 1),
             ("balance", "be 'class' or 'group'", self.balance in ("class", "group")),
         ):
             if not good:
-                raise InputError(f"fit: {name} must {rule}, got {getattr(self, name)!r}. Choose another.")
+                raise InputError(
+                    f"fit: {name} must {rule}, got {getattr(self, name)!r}. Choose another."
+                )
 
 
 def check_fractions(**parts: Any) -> None:
@@ -117,7 +141,9 @@ def check_fractions(**parts: Any) -> None:
     """
     for name, part in parts.items():
         if not isinstance(part, (int, float, np.number)) or not 0 <= part < 1:
-            raise InputError(f"fit: {name} must be a number from 0 to below 1, got {part!r}. Choose another.")
+            raise InputError(
+                f"fit: {name} must be a number from 0 to below 1, got {part!r}. Choose another."
+            )
 
 
 def resolve_config(recipe: TrainingConfig, network: TileNet) -> TrainingConfig:
@@ -142,7 +168,9 @@ def resolve_config(recipe: TrainingConfig, network: TileNet) -> TrainingConfig:
     Kaiming He et al., "Masked Autoencoders Are Scalable Vision Learners", 2022, table 9.
     """
     has_norms = any(isinstance(module, _BatchNorm) for module in network.modules())
-    rate, decay = (1e-3, 1.0) if has_norms else (1e-4, 0.75 if network.is_pretrained else 1.0)
+    rate, decay = (
+        (1e-3, 1.0) if has_norms else (1e-4, 0.75 if network.is_pretrained else 1.0)
+    )
     return replace(
         recipe,
         learning_rate=rate if recipe.learning_rate is None else recipe.learning_rate,

@@ -22,7 +22,9 @@ from cqt2img.models.factory import TileNet
 from cqt2img.models.notes import NoteClassifier
 
 _STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the inverse regularisation
-_MOST_TILES = 100_000  # that the solver sees; of longer corpora every second, third and so on
+_MOST_TILES = (
+    100_000  # that the solver sees; of longer corpora every second, third and so on
+)
 
 
 class LinearProbe(NamedTuple):
@@ -100,8 +102,14 @@ def fit_linear_probe(
     places = [*corpus.training.tolist(), *corpus.validation.tolist()]
     embed = _embedder(network, device, memory)
     with retain_freed_memory():
-        shown = places if progress is None else progress(iter(places), len(places), "embedding")
-        features = [embed(np.ascontiguousarray(corpus.strips.tiles(place))) for place in shown]
+        shown = (
+            places
+            if progress is None
+            else progress(iter(places), len(places), "embedding")
+        )
+        features = [
+            embed(np.ascontiguousarray(corpus.strips.tiles(place))) for place in shown
+        ]
     n_mine, codes = len(corpus.training), corpus.targets.argmax(axis=1)
     step = -(-sum(map(len, features[:n_mine])) // _MOST_TILES)
     x = np.concatenate([f[::step] for f in features[:n_mine]])
@@ -117,12 +125,16 @@ def fit_linear_probe(
             "fit: weights must give features that differ from tile to tile, got "
             f"{'the same for all' if finite else 'NaN'}. Choose other weights."
         )
-    mean, scale = (f(x, axis=0, dtype=np.float64).astype(np.float32) for f in (np.mean, np.std))
+    mean, scale = (
+        f(x, axis=0, dtype=np.float64).astype(np.float32) for f in (np.mean, np.std)
+    )
     # what hardly moves is no feature; phrases are on one scale as they are (.54 right in place of .47 on jazz)
     scale = np.maximum(scale, (1.0 if reads_notes else 0.01) * scale.max())
     scaled = [(f - mean) / scale for f in features]
     learnt = _Learnt(places, scaled, step, corpus)
-    model, validation = _choose(learnt.part(n_mine), scaled[n_mine:], codes[corpus.validation], seed)
+    model, validation = _choose(
+        learnt.part(n_mine), scaled[n_mine:], codes[corpus.validation], seed
+    )
     x, y, weight = learnt.part(len(places) if refit else n_mine)
     if refit and n_mine < len(places):
         model = _regression(model.C, seed).fit(x, y, weight)
@@ -132,10 +144,18 @@ def fit_linear_probe(
         for layer in layers:
             layer.weight.copy_(torch.from_numpy(matrix / scale))
             layer.bias.copy_(torch.from_numpy(bias - (matrix / scale) @ mean))
-    return LinearProbe(model.C, float(loss), validation, [f.mean(axis=0) for f in features])
+    return LinearProbe(
+        model.C, float(loss), validation, [f.mean(axis=0) for f in features]
+    )
 
 
-def settle_norms(network: TileNet, corpus: TrainingData, device: torch.device, seed: int, n_batches: int = 20) -> None:
+def settle_norms(
+    network: TileNet,
+    corpus: TrainingData,
+    device: torch.device,
+    seed: int,
+    n_batches: int = 20,
+) -> None:
     """Let batch norms forget the pictures that the body comes from, and measure tiles.
 
     Parameters
@@ -155,7 +175,11 @@ def settle_norms(network: TileNet, corpus: TrainingData, device: torch.device, s
     ----------
     Yanghao Li et al., "Revisiting Batch Normalization For Practical Domain Adaptation", 2016.
     """
-    norms = [m for m in network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    norms = [
+        m
+        for m in network.modules()
+        if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)
+    ]
     if not norms:
         return
     data = TrainingTiles(corpus, "none", "group", seed)
@@ -194,22 +218,44 @@ def _embedder(
     from joblib import Memory
 
     kept = Memory(memory, verbose=0).cache(_embed, ignore=["network", "device"])
-    heads = {f"backbone.{name}" for name, layer in network.backbone.named_modules() if layer in _layers(network)}
-    body = {k: v for k, v in network.state_dict().items() if k.rpartition(".")[0] not in heads}
-    digest = hashlib.sha256(" ".join(type(module).__name__ for module in network.modules()).encode())
+    heads = {
+        f"backbone.{name}"
+        for name, layer in network.backbone.named_modules()
+        if layer in _layers(network)
+    }
+    body = {
+        k: v
+        for k, v in network.state_dict().items()
+        if k.rpartition(".")[0] not in heads
+    }
+    digest = hashlib.sha256(
+        " ".join(type(module).__name__ for module in network.modules()).encode()
+    )
     for name, value in [*body.items(), ("table", network.table)]:
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(
+            name.encode() + value.detach().cpu().contiguous().numpy().tobytes()
+        )
 
     def recall(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
         with disk_full_error("fit", Path(memory)):
             features = kept(tiles, digest.hexdigest(), network, device)
-        whole = isinstance(features, np.ndarray) and features.dtype == np.float32 and features.ndim == 2
-        return features if whole and len(features) == len(tiles) else embed_tiles(network, tiles, device)
+        whole = (
+            isinstance(features, np.ndarray)
+            and features.dtype == np.float32
+            and features.ndim == 2
+        )
+        return (
+            features
+            if whole and len(features) == len(tiles)
+            else embed_tiles(network, tiles, device)
+        )
 
     return recall
 
 
-def _embed(tiles: NDArray[np.uint8], body: str, network: TileNet, device: torch.device) -> NDArray[np.float32]:
+def _embed(
+    tiles: NDArray[np.uint8], body: str, network: TileNet, device: torch.device
+) -> NDArray[np.float32]:
     return embed_tiles(network, tiles, device)
 
 
@@ -227,15 +273,30 @@ class _Learnt(NamedTuple):
         Classes count the same, groups within a class, and recordings by their tiles.
         """
         places, tiles = self.places[:n], [f[:: self.step] for f in self.features[:n]]
-        codes, n_tiles = self.corpus.targets.argmax(axis=1)[places], [len(t) for t in tiles]
-        keys = list(zip(codes.tolist(), [str(group) for group in self.corpus.groups[places]], strict=True))
+        codes, n_tiles = (
+            self.corpus.targets.argmax(axis=1)[places],
+            [len(t) for t in tiles],
+        )
+        keys = list(
+            zip(
+                codes.tolist(),
+                [str(group) for group in self.corpus.groups[places]],
+                strict=True,
+            )
+        )
         tiles_of: dict[Any, int] = {}
         groups_of: dict[int, set[Any]] = {}
         for key, count in zip(keys, n_tiles, strict=True):
             tiles_of[key] = tiles_of.get(key, 0) + count
             groups_of.setdefault(key[0], set()).add(key)
-        each = np.repeat([1 / (tiles_of[key] * len(groups_of[key[0]])) for key in keys], n_tiles)
-        return np.concatenate(tiles), np.repeat(codes, n_tiles), each * len(each) / each.sum()
+        each = np.repeat(
+            [1 / (tiles_of[key] * len(groups_of[key[0]])) for key in keys], n_tiles
+        )
+        return (
+            np.concatenate(tiles),
+            np.repeat(codes, n_tiles),
+            each * len(each) / each.sum(),
+        )
 
 
 def _regression(strength: float, seed: int) -> Any:
@@ -245,7 +306,10 @@ def _regression(strength: float, seed: int) -> Any:
 
 
 def _choose(
-    learnt: tuple[NDArray, NDArray, NDArray], held: list[NDArray], codes: NDArray, seed: int
+    learnt: tuple[NDArray, NDArray, NDArray],
+    held: list[NDArray],
+    codes: NDArray,
+    seed: int,
 ) -> tuple[Any, NDArray[np.float32]]:
     """Fit with every regularisation; the best, and what it says of the validation recordings."""
     found = []

@@ -22,7 +22,12 @@ from cqt2img.inference.calibration import log_loss, pool, to_proba
 from cqt2img.inference.predict import tile_log_proba
 from cqt2img.models.device import retain_freed_memory
 from cqt2img.models.factory import TileNet
-from cqt2img.training.accelerator import bf16_on_cpu, choose_workers, is_out_of_memory, make_accelerator
+from cqt2img.training.accelerator import (
+    bf16_on_cpu,
+    choose_workers,
+    is_out_of_memory,
+    make_accelerator,
+)
 from cqt2img.training.callbacks import Callback
 from cqt2img.training.checkpoint import Checkpoint
 from cqt2img.training.config import TrainingConfig, resolve_config
@@ -158,12 +163,23 @@ def train_linear_probe(
         If the head of the network is not linear.
     """
     start = time.perf_counter()
-    make_accelerator("fp32", network.table.device.type)  # of several processes, each fits the same, and one speaks
-    fitted = fit_linear_probe(network, corpus, network.table.device, recipe.seed, memory, progress, refit=True)
+    make_accelerator(
+        "fp32", network.table.device.type
+    )  # of several processes, each fits the same, and one speaks
+    fitted = fit_linear_probe(
+        network, corpus, network.table.device, recipe.seed, memory, progress, refit=True
+    )
     if not np.isfinite(fitted.loss):
-        raise TrainingError(f"fit: the network must give finite numbers, got a loss of {fitted.loss}. {_ADVICE}")
-    entry = {"epoch": 1, "loss": fitted.loss, **_scores(fitted.validation, corpus.targets[corpus.validation]),
-             "learning_rate": 0.0, "seconds": round(time.perf_counter() - start, 3)}  # fmt: skip
+        raise TrainingError(
+            f"fit: the network must give finite numbers, got a loss of {fitted.loss}. {_ADVICE}"
+        )
+    entry = {
+        "epoch": 1,
+        "loss": fitted.loss,
+        **_scores(fitted.validation, corpus.targets[corpus.validation]),
+        "learning_rate": 0.0,
+        "seconds": round(time.perf_counter() - start, 3),
+    }
     watch.epoch(entry)
     state = {k: v.cpu() for k, v in network.state_dict().items()}
     return TrainingResult(state, [entry], fitted.validation, fitted.features)
@@ -173,7 +189,12 @@ class Trainer:
     """One training: what changes from step to step, and nothing else."""
 
     def __init__(
-        self, network: TileNet, corpus: TrainingData, recipe: TrainingConfig, device: str | None, watch: Callback
+        self,
+        network: TileNet,
+        corpus: TrainingData,
+        recipe: TrainingConfig,
+        device: str | None,
+        watch: Callback,
     ) -> None:
         from timm.optim import create_optimizer_v2
         from timm.scheduler import CosineLRScheduler
@@ -184,21 +205,38 @@ class Trainer:
         self.watch = watch if self.accelerator.is_main_process else Callback()
         self.data = TrainingTiles(corpus, recipe.augment, recipe.balance, recipe.seed)
         n_tiles, size = len(self.data), recipe.batch_size
-        self.n_steps = max(1, n_tiles // size)  # what is left over is drawn in another epoch
+        self.n_steps = max(
+            1, n_tiles // size
+        )  # what is left over is drawn in another epoch
         optimizer = create_optimizer_v2(
-            network.backbone, opt="adamw", lr=recipe.learning_rate, weight_decay=recipe.weight_decay,
-            filter_bias_and_bn=True, layer_decay=recipe.layer_decay if recipe.layer_decay < 1 else None,
+            network.backbone,
+            opt="adamw",
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            filter_bias_and_bn=True,
+            layer_decay=recipe.layer_decay if recipe.layer_decay < 1 else None,
             fused=self.accelerator.device.type in ("cpu", "cuda"),
-        )  # fmt: skip
+        )
         self.network, self.optimizer = self.accelerator.prepare(network, optimizer)
-        self.plain = self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
+        self.plain = self.accelerator.unwrap_model(
+            self.network, keep_fp32_wrapper=False
+        )
         total = recipe.epochs * self.n_steps
         self.schedule = CosineLRScheduler(
-            self.optimizer.optimizer, t_initial=total, lr_min=recipe.learning_rate * 1e-3, t_in_epochs=False,
-            warmup_t=round(0.15 * total), warmup_lr_init=recipe.learning_rate * 0.04, warmup_prefix=False,
-        )  # fmt: skip
+            self.optimizer.optimizer,
+            t_initial=total,
+            lr_min=recipe.learning_rate * 1e-3,
+            t_in_epochs=False,
+            warmup_t=round(0.15 * total),
+            warmup_lr_init=recipe.learning_rate * 0.04,
+            warmup_prefix=False,
+        )
         modules = network.modules()
-        self.norms = [(m, m.momentum) for m in modules if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+        self.norms = [
+            (m, m.momentum)
+            for m in modules
+            if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)
+        ]
         self.average = self._average() if recipe.ema else None
         self.n_parts = recipe.accumulate
         self.n_workers = choose_workers(recipe.workers, self.accelerator)
@@ -210,7 +248,9 @@ class Trainer:
     def _average(self) -> Any:
         from timm.utils import ModelEmaV3
 
-        return ModelEmaV3(self.plain, decay=self.recipe.ema, use_warmup=True, warmup_power=2 / 3)
+        return ModelEmaV3(
+            self.plain, decay=self.recipe.ema, use_warmup=True, warmup_power=2 / 3
+        )
 
     def head_first(self) -> None:
         """Fit the head to the body as it is, once the batch norms of the body know tiles."""
@@ -223,8 +263,15 @@ class Trainer:
 
     def run(self, keep: Checkpoint) -> TrainingResult:
         """Take what steps are left."""
-        self.watch.begin(self.recipe.epochs, self.n_steps, self.epoch * self.n_steps + self.step, self.history)
-        while self.epoch < self.recipe.epochs and self.stale < (self.recipe.patience or self.recipe.epochs + 1):
+        self.watch.begin(
+            self.recipe.epochs,
+            self.n_steps,
+            self.epoch * self.n_steps + self.step,
+            self.history,
+        )
+        while self.epoch < self.recipe.epochs and self.stale < (
+            self.recipe.patience or self.recipe.epochs + 1
+        ):
             start = time.perf_counter()
             self.data.set_epoch(self.epoch)
             for levels, target in self._batches():
@@ -234,15 +281,22 @@ class Trainer:
             self._close_epoch(start)
             keep.write(self.state(), self.accelerator)
         assert self.best is not None
-        return TrainingResult(self.best["state"], self.history, self.best["validation"].numpy())
+        return TrainingResult(
+            self.best["state"], self.history, self.best["validation"].numpy()
+        )
 
     def _batches(self) -> Iterator[Any]:
         """Give the batches of this epoch from the next step on, this process's part of each."""
         size, n_processes = self.recipe.batch_size, self.accelerator.num_processes
         mine = slice(self.accelerator.process_index, None, n_processes)
         places = range(len(self.data))
-        batches = [list(places[n * size : (n + 1) * size][mine]) for n in range(self.step, self.n_steps)]
-        loader = torch.utils.data.DataLoader(self.data, batch_sampler=batches, num_workers=self.n_workers)
+        batches = [
+            list(places[n * size : (n + 1) * size][mine])
+            for n in range(self.step, self.n_steps)
+        ]
+        loader = torch.utils.data.DataLoader(
+            self.data, batch_sampler=batches, num_workers=self.n_workers
+        )
         device = self.accelerator.device
         return ((levels.to(device), target.to(device)) for levels, target in loader)
 
@@ -252,7 +306,9 @@ class Trainer:
         _settle_norms(self.norms, n + self.settled)
         self.schedule.step_update(n)
         self.network.train()
-        levels, target = _mix(levels, target, recipe.mixup, [recipe.seed, self.epoch, self.step])
+        levels, target = _mix(
+            levels, target, recipe.mixup, [recipe.seed, self.epoch, self.step]
+        )
         try:
             loss = self._learn(levels, target)
         except (torch.OutOfMemoryError, RuntimeError) as err:
@@ -260,7 +316,8 @@ class Trainer:
                 raise
             self.n_parts *= 2
             log.warning(
-                "fit: memory ran out; every batch goes through the network in %d parts from now on", self.n_parts
+                "fit: memory ran out; every batch goes through the network in %d parts from now on",
+                self.n_parts,
             )
             self.optimizer.zero_grad()
             loss = self._learn(levels, target)
@@ -279,9 +336,16 @@ class Trainer:
 
         criterion, total = SoftTargetCrossEntropy(), 0.0
         # what the network itself draws, such as dropout, depends on seed, epoch, step and process alone
-        words = [self.recipe.seed, self.epoch, self.step, self.accelerator.process_index]
+        words = [
+            self.recipe.seed,
+            self.epoch,
+            self.step,
+            self.accelerator.process_index,
+        ]
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
-        parts = list(zip(levels.chunk(self.n_parts), target.chunk(self.n_parts), strict=True))
+        parts = list(
+            zip(levels.chunk(self.n_parts), target.chunk(self.n_parts), strict=True)
+        )
         for n, (tiles, wanted) in enumerate(parts, start=1):
             last = n == len(parts)
             with nullcontext() if last else self.accelerator.no_sync(self.network):
@@ -293,14 +357,18 @@ class Trainer:
                 self.accelerator.backward(loss)
             total += float(loss.detach())
         if self.accelerator.num_processes > 1:
-            mean = self.accelerator.reduce(torch.tensor(total, device=levels.device), reduction="mean")
+            mean = self.accelerator.reduce(
+                torch.tensor(total, device=levels.device), reduction="mean"
+            )
             total = float(mean)
         return total
 
     def _astray(self, loss: float) -> None:
         size = self.recipe.batch_size
         items = self.data.items[self.step * size : (self.step + 1) * size]
-        names = list(dict.fromkeys(self.corpus.name(recording) for recording, _ in items))
+        names = list(
+            dict.fromkeys(self.corpus.name(recording) for recording, _ in items)
+        )
         raise TrainingError(
             f"fit: loss must stay a number, got {loss} at step {self.step + 1} of epoch {self.epoch + 1}, "
             f"with tiles of {', '.join(names[:3])}{' and others' if len(names) > 3 else ''}. {_ADVICE}"
@@ -311,33 +379,63 @@ class Trainer:
         network = self.plain if self.average is None else self.average.module
         validation, device = self.corpus.validation, self.accelerator.device
         log_proba = _validate(network, self.corpus, validation, device)
-        heard = log_proba if len(log_proba) else _validate(network, self.corpus, self.corpus.training[:1], device)
+        heard = (
+            log_proba
+            if len(log_proba)
+            else _validate(network, self.corpus, self.corpus.training[:1], device)
+        )
         if not np.isfinite(heard).all():
             raise TrainingError(
                 f"fit: the network must give finite numbers, got NaN after epoch {self.epoch + 1}. {_ADVICE}"
             )
-        entry = {"epoch": self.epoch + 1, "loss": self.total / self.n_steps,
-                 **_scores(log_proba, self.corpus.targets[validation]),
-                 "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
-                 "seconds": round(time.perf_counter() - start, 3)}  # fmt: skip
+        entry = {
+            "epoch": self.epoch + 1,
+            "loss": self.total / self.n_steps,
+            **_scores(log_proba, self.corpus.targets[validation]),
+            "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
+            "seconds": round(time.perf_counter() - start, 3),
+        }
         self.history.append(entry)
         # by log-loss: the accuracy of a few recordings is a lottery (five demo corpora: .73 against .66)
-        if self.best is None or not len(validation) or entry["valid_loss"] < self.best["valid_loss"]:
-            state = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
-            self.best = {"state": state, "valid_loss": entry["valid_loss"], "validation": torch.from_numpy(log_proba)}
+        if (
+            self.best is None
+            or not len(validation)
+            or entry["valid_loss"] < self.best["valid_loss"]
+        ):
+            state = {
+                k: v.detach().cpu().clone() for k, v in network.state_dict().items()
+            }
+            self.best = {
+                "state": state,
+                "valid_loss": entry["valid_loss"],
+                "validation": torch.from_numpy(log_proba),
+            }
             self.stale = 0
         else:
             self.stale += 1
         self.epoch, self.step, self.total = self.epoch + 1, 0, 0.0
         self.watch.epoch(entry)
 
-    _COUNTS = ("settled", "epoch", "step", "total", "stale", "n_parts", "history", "best")
+    _COUNTS = (
+        "settled",
+        "epoch",
+        "step",
+        "total",
+        "stale",
+        "n_parts",
+        "history",
+        "best",
+    )
 
     def state(self) -> dict[str, Any]:
         """Give everything that the next step depends on."""
         average = None if self.average is None else self.average.module.state_dict()
-        return {"network": self.plain.state_dict(), "optimizer": self.optimizer.state_dict(), "average": average,
-                **{name: getattr(self, name) for name in self._COUNTS}}  # fmt: skip
+        return {
+            "network": self.plain.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": average,
+            **{name: getattr(self, name) for name in self._COUNTS},
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to where a checkpoint was written."""
@@ -378,15 +476,25 @@ def _validate(
     network: Any, corpus: TrainingData, places: NDArray[np.int64], device: torch.device
 ) -> NDArray[np.float32]:
     """Log-probabilities of the validation recordings."""
-    with np.errstate(invalid="ignore"):  # a network that has gone astray is told of by who called
-        rows = [pool(tile_log_proba(network, corpus.strips.tiles(int(place)), device)) for place in places]
+    with np.errstate(
+        invalid="ignore"
+    ):  # a network that has gone astray is told of by who called
+        rows = [
+            pool(tile_log_proba(network, corpus.strips.tiles(int(place)), device))
+            for place in places
+        ]
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
 
-def _scores(log_proba: NDArray[np.float32], targets: NDArray[np.float32]) -> dict[str, float | None]:
+def _scores(
+    log_proba: NDArray[np.float32], targets: NDArray[np.float32]
+) -> dict[str, float | None]:
     """Accuracy and log-loss per recording, or None where nothing was held out."""
     if not len(log_proba):
         return {"valid_accuracy": None, "valid_loss": None}
     codes = targets.argmax(axis=1)
     accuracy = float((log_proba.argmax(axis=1) == codes).mean())
-    return {"valid_accuracy": accuracy, "valid_loss": log_loss(to_proba(log_proba), codes)}
+    return {
+        "valid_accuracy": accuracy,
+        "valid_loss": log_loss(to_proba(log_proba), codes),
+    }

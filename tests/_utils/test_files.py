@@ -14,16 +14,25 @@ MESSAGE = "fit: the disk must have room, got a full one at {!r}. Free some space
     "err",
     [
         OSError(errno.ENOSPC, "No space left on device"),
-        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
-        RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 128 vs 22"),
+        SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        ),
+        RuntimeError(
+            "[enforce fail at inline_container.cc:671] . unexpected pos 128 vs 22"
+        ),
     ],
 )
 def test_every_writer_of_ours_says_it_in_its_own_words(tmp_path, err):
-    with raises_exactly(InputError, MESSAGE.format(str(tmp_path))), disk_full_error("fit", tmp_path):
+    with (
+        raises_exactly(InputError, MESSAGE.format(str(tmp_path))),
+        disk_full_error("fit", tmp_path),
+    ):
         raise err
 
 
-@pytest.mark.parametrize("err", [OSError(errno.EIO, "bad disk"), RuntimeError("shapes"), ValueError("no")])
+@pytest.mark.parametrize(
+    "err", [OSError(errno.EIO, "bad disk"), RuntimeError("shapes"), ValueError("no")]
+)
 def test_other_errors_pass(tmp_path, err):
     with pytest.raises(type(err)) as caught, disk_full_error("fit", tmp_path):
         raise err

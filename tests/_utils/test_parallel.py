@@ -61,7 +61,9 @@ def work(item, what=""):
 
 
 @contextmanager
-def raises_exactly(kind, message):  # the one of conftest would make the workers import torch
+def raises_exactly(
+    kind, message
+):  # the one of conftest would make the workers import torch
     with pytest.raises(kind) as caught:
         yield
     assert str(caught.value) == message
@@ -81,7 +83,9 @@ def is_alive(pid):
 
 @pytest.mark.parametrize("n_jobs", [1, 2, -1])
 def test_the_order_stays(n_jobs):
-    assert run([(n, "slow" if n % 3 == 0 else "") for n in range(9)], n_jobs) == list(range(9))
+    assert run([(n, "slow" if n % 3 == 0 else "") for n in range(9)], n_jobs) == list(
+        range(9)
+    )
     assert run([], n_jobs) == []
 
 
@@ -101,7 +105,9 @@ def test_a_crash_costs_one_job(how):
 
 
 def test_a_worker_that_was_killed_from_outside_costs_nothing(tmp_path):
-    assert run([(n, tmp_path / "once" if n == 2 else "") for n in range(5)]) == list(range(5))
+    assert run([(n, tmp_path / "once" if n == 2 else "") for n in range(5)]) == list(
+        range(5)
+    )
     assert (tmp_path / "once").exists()
 
 
@@ -110,7 +116,11 @@ def test_what_hangs_costs_one_job(how):
     start = time.monotonic()
     done = run([(f"{n}.wav", how if n == 1 else "slow") for n in range(9)], timeout=2)
     assert time.monotonic() - start < 30
-    assert done == ["0.wav", ("timeout", LATE.format(2, "1.wav")), *(f"{n}.wav" for n in range(2, 9))]
+    assert done == [
+        "0.wav",
+        ("timeout", LATE.format(2, "1.wav")),
+        *(f"{n}.wav" for n in range(2, 9)),
+    ]
 
 
 def test_an_exception_is_raised_here():
@@ -129,14 +139,17 @@ def test_what_jobs_print_and_read_is_their_own_affair():
 def test_a_worker_that_cannot_start(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(
-        RuntimeError, match=r"^run_parallel: a worker must start, got exit code 1\. See what it said\.$"
+        RuntimeError,
+        match=r"^run_parallel: a worker must start, got exit code 1\. See what it said\.$",
     ):
         run([(0, ""), (1, "")])
 
 
 def test_who_wants_no_more_waits_for_nothing():
     start = time.monotonic()
-    steps = run_parallel(work, ((n, "slow" if n < 3 else "sleep") for n in range(9)), 9, 2, None, "")
+    steps = run_parallel(
+        work, ((n, "slow" if n < 3 else "sleep") for n in range(9)), 9, 2, None, ""
+    )
     assert next(steps) == 0
     steps.close()
     assert time.monotonic() - start < 10
@@ -151,7 +164,9 @@ def test_processes_are_a_whole_number_but_0(bad):
 
 @pytest.mark.parametrize("bad", [0, -1, float("nan")])
 def test_time_is_above_0(bad):
-    with raises_exactly(InputError, f"run_parallel: timeout must be above 0 s, got {bad!r}. Take 600."):
+    with raises_exactly(
+        InputError, f"run_parallel: timeout must be above 0 s, got {bad!r}. Take 600."
+    ):
         run([], timeout=bad)
 
 
@@ -184,25 +199,36 @@ def interrupt(folder, n_jobs, seconds, times):
     (folder / "stopping.py").write_text(WORK)
     script = STOP.format(path=[str(folder)], seconds=seconds, n_jobs=n_jobs)
     with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
     ) as process:
         while not (folder / "2.begun").exists():
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.01)
-        time.sleep(0.15)  # the script may still be printing what the first two gave; Ctrl-C there is its own affair
+        time.sleep(
+            0.15
+        )  # the script may still be printing what the first two gave; Ctrl-C there is its own affair
         for _ in range(times):
             os.killpg(process.pid, signal.SIGINT)
             time.sleep(0.3)
         out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
-    begun, done = ({int(path.stem) for path in folder.glob(f"*.{what}")} for what in ("begun", "done"))
+    begun, done = (
+        {int(path.stem) for path in folder.glob(f"*.{what}")}
+        for what in ("begun", "done")
+    )
     return out.split(), err, begun, done
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_ctrl_c_finishes_what_is_in_hand(tmp_path, n_jobs):
     out, err, begun, done = interrupt(tmp_path, n_jobs, 0.5, times=1)
-    assert err == "finishing the recordings in hand; press Ctrl-C again to stop at once\n"
+    assert (
+        err == "finishing the recordings in hand; press Ctrl-C again to stop at once\n"
+    )
     assert begun == done
     assert len(done) <= 4
     assert out == [*map(str, sorted(done)), "stopped"]
@@ -249,7 +275,9 @@ if __name__ == "__main__":
 def test_dask_does_the_same_and_may_lose_workers(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(DASK.format(path=[str(Path(__file__).parents[2])]))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=120
+    )
     assert done.stdout == "good\n", done.stderr
 
 
@@ -257,7 +285,11 @@ def test_dask_does_the_same_and_may_lose_workers(tmp_path):
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_progress_bar():
@@ -280,15 +312,32 @@ def test_write_whole(tmp_path):
 def test_a_full_disk_is_one_sentence():
     message = "render: the disk must have room, got a full one at '{}'. "
     message += "Free some space and run again; what is finished stays."
-    for place, error in (("out", OSError(28, "full")), ("x.png", OSError(28, "full", "x.png"))):
-        with raises_exactly(InputError, message.format(place)), disk_full_error("render", Path("out")):
+    for place, error in (
+        ("out", OSError(28, "full")),
+        ("x.png", OSError(28, "full", "x.png")),
+    ):
+        with (
+            raises_exactly(InputError, message.format(place)),
+            disk_full_error("render", Path("out")),
+        ):
             raise error
     with pytest.raises(PermissionError), disk_full_error("render", Path("out")):
         raise PermissionError(13, "no")
 
 
-LEFT = {".spec.json.123.part", ".recordings.csv.5.part", "tiles/.part-abcd_123/0.png", "tiles/.part-abcdefgh/a.json"}
-KEPT = {"spec.json", "tiles/.part-abcdef.wav/0.png", "tiles/x.1.part/0.png", ".part", "tiles/a/.part-abcdefgh/0.png"}
+LEFT = {
+    ".spec.json.123.part",
+    ".recordings.csv.5.part",
+    "tiles/.part-abcd_123/0.png",
+    "tiles/.part-abcdefgh/a.json",
+}
+KEPT = {
+    "spec.json",
+    "tiles/.part-abcdef.wav/0.png",
+    "tiles/x.1.part/0.png",
+    ".part",
+    "tiles/a/.part-abcdefgh/0.png",
+}
 
 
 def fill(folder):

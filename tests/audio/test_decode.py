@@ -51,7 +51,13 @@ def tone(seconds=1.0, rate=44100, n_channels=2, hz=440.0):
 
 
 def write(path, sound=None, rate=44100, form=None, subtype=None):
-    soundfile.write(path, tone(rate=rate) if sound is None else sound, rate, format=form, subtype=subtype)
+    soundfile.write(
+        path,
+        tone(rate=rate) if sound is None else sound,
+        rate,
+        format=form,
+        subtype=subtype,
+    )
     return path
 
 
@@ -62,7 +68,10 @@ def write_as(folder, suffix, seconds=2.0):
 
 
 def convert(source, target, *options):
-    subprocess.run([FFMPEG, "-nostdin", "-v", "error", "-y", "-i", source, *options, target], check=True)
+    subprocess.run(
+        [FFMPEG, "-nostdin", "-v", "error", "-y", "-i", source, *options, target],
+        check=True,
+    )
     return target
 
 
@@ -90,7 +99,10 @@ def strip_xing(data):
 def test_reasons_are_sentences():
     assert all(re.fullmatch("[a-z_]+", reason) for reason in REASONS)
     assert all(text.endswith(".") for text in REASONS.values())
-    text = "".join(Path(module.__file__).read_text(encoding="utf-8") for module in (audio, container))
+    text = "".join(
+        Path(module.__file__).read_text(encoding="utf-8")
+        for module in (audio, container)
+    )
     raised = set(re.findall(r'fault\(\s*"([a-z_]+)"', text)) | {"truncated"}
     assert raised | {"worker_died"} == set(REASONS)  # this one comes from jobs.py
 
@@ -102,8 +114,19 @@ def test_suffixes_are_lower_case():
 
 @pytest.mark.parametrize(("suffix", "form", "subtype"), FORMATS)
 def test_every_format_keeps_pitch_and_duration(tmp_path, suffix, form, subtype):
-    for rate, n_channels, seconds in [(48000, 2, 1.0), (48000, 1, 0.37), (24000, 2, 2.013), (16000, 1, 3.3)]:
-        path = write(tmp_path / f"x.{suffix}", tone(seconds, rate, n_channels), rate, form, subtype)
+    for rate, n_channels, seconds in [
+        (48000, 2, 1.0),
+        (48000, 1, 0.37),
+        (24000, 2, 2.013),
+        (16000, 1, 3.3),
+    ]:
+        path = write(
+            tmp_path / f"x.{suffix}",
+            tone(seconds, rate, n_channels),
+            rate,
+            form,
+            subtype,
+        )
         wave = load_wave(path, RATE)
         assert wave.dtype == np.float32
         assert wave.ndim == 1
@@ -120,10 +143,14 @@ def test_resampling_keeps_length_and_level(tmp_path, rate):
 
 
 def test_same_rate_is_the_mean_of_the_channels(tmp_path):
-    sound = np.stack([tone(n_channels=1, hz=440)[:, 0], tone(n_channels=1, hz=880)[:, 0]], 1)
+    sound = np.stack(
+        [tone(n_channels=1, hz=440)[:, 0], tone(n_channels=1, hz=880)[:, 0]], 1
+    )
     path = write(tmp_path / "x.wav", sound, 44100, subtype="FLOAT")
     np.testing.assert_allclose(load_wave(path, 44100), sound.mean(axis=1), atol=1e-7)
-    np.testing.assert_allclose(load_wave(str(path), np.int64(44100).item()), sound.mean(axis=1), atol=1e-7)
+    np.testing.assert_allclose(
+        load_wave(str(path), np.int64(44100).item()), sound.mean(axis=1), atol=1e-7
+    )
 
 
 def test_click_stays_in_its_place_across_blocks(tmp_path):
@@ -133,7 +160,9 @@ def test_click_stays_in_its_place_across_blocks(tmp_path):
     assert np.argmax(np.abs(wave)) == 3 * RATE
 
 
-@pytest.mark.parametrize("name", ["a\nb.wav", "Brahms – Näck.wav", "-i.wav", os.fsdecode(b"\xff\xfe.wav")])
+@pytest.mark.parametrize(
+    "name", ["a\nb.wav", "Brahms – Näck.wav", "-i.wav", os.fsdecode(b"\xff\xfe.wav")]
+)
 def test_odd_names(tmp_path, name):
     try:
         os.rename(write(tmp_path / "x.wav"), tmp_path / name)
@@ -141,7 +170,11 @@ def test_odd_names(tmp_path, name):
         pytest.skip("this file system does not take the name")
     assert len(load_wave(tmp_path / name, RATE)) == RATE
     (tmp_path / name).write_bytes(b"")
-    refuse(tmp_path / name, "empty_file", f"hold audio, got {str(tmp_path / name)!r} which has 0 bytes. {COPY}")
+    refuse(
+        tmp_path / name,
+        "empty_file",
+        f"hold audio, got {str(tmp_path / name)!r} which has 0 bytes. {COPY}",
+    )
 
 
 @pytest.mark.parametrize("suffix", CUT)
@@ -154,7 +187,9 @@ def test_cut_file_is_truncated(tmp_path, suffix, part):
         load_wave(path, RATE)
     assert caught.value.reason == "truncated"
     pattern = r"(has \d+ of \d+ bytes of sound|gives [\d.]+ of 2\.\d s|stops (in the middle|before the mark) of .*)"
-    start = re.escape(f"load_wave: path must be a whole recording, got {str(path)!r} which ")
+    start = re.escape(
+        f"load_wave: path must be a whole recording, got {str(path)!r} which "
+    )
     assert re.fullmatch(start + pattern + r"\. " + re.escape(COPY), str(caught.value))
 
 
@@ -162,23 +197,42 @@ def test_truncated_messages(tmp_path):
     rule = "be a whole recording, got"
     path = write(tmp_path / "x.wav", tone(1.0))
     path.write_bytes(path.read_bytes()[:44144])
-    refuse(path, "truncated", f"{rule} {str(path)!r} which has 44100 of 176400 bytes of sound. {COPY}")
+    refuse(
+        path,
+        "truncated",
+        f"{rule} {str(path)!r} which has 44100 of 176400 bytes of sound. {COPY}",
+    )
     path = write_as(tmp_path, "flac", 1.0)
     data = bytearray(path.read_bytes())
     data[22:26] = struct.pack(">I", 3 * 44100)
     path.write_bytes(data)
     refuse(path, "truncated", f"{rule} {str(path)!r} which gives 1.0 of 3.0 s. {COPY}")
     path.write_bytes(data[:-50])
-    refuse(path, "truncated", f"{rule} {str(path)!r} which stops in the middle of a frame. {COPY}")
+    refuse(
+        path,
+        "truncated",
+        f"{rule} {str(path)!r} which stops in the middle of a frame. {COPY}",
+    )
     path = write_as(tmp_path, "ogg", 1.0)
     path.write_bytes(path.read_bytes()[:-50])
-    refuse(path, "truncated", f"{rule} {str(path)!r} which stops before the mark of its end. {COPY}")
+    refuse(
+        path,
+        "truncated",
+        f"{rule} {str(path)!r} which stops before the mark of its end. {COPY}",
+    )
     path = write_as(tmp_path, "mp3", 4.0)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(AudioError, match=r"which gives [12]\.\d of 4\.\d s\. Copy it again from its source\.$"):
+    with pytest.raises(
+        AudioError,
+        match=r"which gives [12]\.\d of 4\.\d s\. Copy it again from its source\.$",
+    ):
         load_wave(path, RATE)
     path.write_bytes(strip_xing(path.read_bytes()))
-    refuse(path, "truncated", f"{rule} {str(path)!r} which stops in the middle of a frame. {COPY}")
+    refuse(
+        path,
+        "truncated",
+        f"{rule} {str(path)!r} which stops in the middle of a frame. {COPY}",
+    )
 
 
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x80000000, 0x7FFFF000])
@@ -201,15 +255,26 @@ def test_flac_of_unknown_or_lying_length(tmp_path):
     data[22:26] = b"\xff" * 4
     path.write_bytes(data)
     got = f"got {str(path)!r} which lasts 1558265 s or more"
-    refuse(path, "too_long", f"last at most 21600 s, {got}. Cut it, or raise max_seconds.")
+    refuse(
+        path, "too_long", f"last at most 21600 s, {got}. Cut it, or raise max_seconds."
+    )
 
 
 def id3(n_bytes):
-    return b"ID3\4\0\0" + bytes((n_bytes >> s & 127) for s in (21, 14, 7, 0)) + b"\xff\xfb\x90\x64" * (n_bytes // 4)
+    return (
+        b"ID3\4\0\0"
+        + bytes((n_bytes >> s & 127) for s in (21, 14, 7, 0))
+        + b"\xff\xfb\x90\x64" * (n_bytes // 4)
+    )
 
 
-@pytest.mark.parametrize("before", [b"", id3(4_000_000), id3(400) + id3(800), id3(400) + bytes(3000)])
-@pytest.mark.parametrize("after", [b"", b"TAG" + b"\xff" * 125, bytes(5000), b"APETAGEX" + b"\xff\xd8" * 4000])
+@pytest.mark.parametrize(
+    "before", [b"", id3(4_000_000), id3(400) + id3(800), id3(400) + bytes(3000)]
+)
+@pytest.mark.parametrize(
+    "after",
+    [b"", b"TAG" + b"\xff" * 125, bytes(5000), b"APETAGEX" + b"\xff\xd8" * 4000],
+)
 @pytest.mark.parametrize("counted", [True, False])
 def test_mp3_with_tags_is_whole(tmp_path, before, after, counted):
     path = write_as(tmp_path, "mp3", 1.0)
@@ -224,7 +289,9 @@ def test_vbr_mp3_without_count_keeps_its_quiet_half(tmp_path):
     # libsndfile alone guesses the length from the first, big frames, and drops the rest.
     sound = tone(6.0)
     sound[: 2 * 44100] = np.random.default_rng(0).uniform(-0.9, 0.9, (2 * 44100, 2))
-    sound[2 * 44100 :] = 0.3 * np.sin(np.arange(4 * 44100) / 44100 * 2 * np.pi * 440)[:, None]
+    sound[2 * 44100 :] = (
+        0.3 * np.sin(np.arange(4 * 44100) / 44100 * 2 * np.pi * 440)[:, None]
+    )
     path = tmp_path / "x.mp3"
     soundfile.write(path, sound, 44100, bitrate_mode="VARIABLE", compression_level=0.0)
     path.write_bytes(strip_xing(path.read_bytes()))
@@ -241,12 +308,21 @@ def test_joined_mp3_is_read_to_its_end(tmp_path):
 def test_input_errors(tmp_path):
     rule = "sample_rate must be a whole number of Hz from 4000 to 768000, got"
     cases = [
-        ((7, RATE), "path must be a str or PathLike, got 7. Pass the name of one file."),
+        (
+            (7, RATE),
+            "path must be a str or PathLike, got 7. Pass the name of one file.",
+        ),
         (("x", 3999), f"{rule} 3999. Take it from a TileSpec."),
         (("x", 4e3), f"{rule} 4000.0. Take it from a TileSpec."),
         (("x", True), f"{rule} True. Take it from a TileSpec."),
-        (("x", RATE, 0), "max_seconds must be more than 0, got 0. Leave it out for 6 hours."),
-        (("x", RATE, float("nan")), "max_seconds must be more than 0, got nan. Leave it out for 6 hours."),
+        (
+            ("x", RATE, 0),
+            "max_seconds must be more than 0, got 0. Leave it out for 6 hours.",
+        ),
+        (
+            ("x", RATE, float("nan")),
+            "max_seconds must be more than 0, got nan. Leave it out for 6 hours.",
+        ),
     ]
     for arguments, message in cases:
         with pytest.raises(InputError) as caught:
@@ -265,10 +341,18 @@ def test_vanished(tmp_path):
 
 def test_not_a_file(tmp_path):
     advice = "Name a file in it, or copy it to a file."
-    refuse(tmp_path, "not_a_file", f"be one audio file, got {str(tmp_path)!r} which is a folder. {advice}")
+    refuse(
+        tmp_path,
+        "not_a_file",
+        f"be one audio file, got {str(tmp_path)!r} which is a folder. {advice}",
+    )
     os.mkfifo(tmp_path / "fifo.wav")
     for path in (str(tmp_path / "fifo.wav"), "/dev/zero"):
-        refuse(path, "not_a_file", f"be one audio file, got {path!r} which is a pipe or a device. {advice}")
+        refuse(
+            path,
+            "not_a_file",
+            f"be one audio file, got {path!r} which is a pipe or a device. {advice}",
+        )
 
 
 def test_not_readable(tmp_path, monkeypatch):
@@ -278,15 +362,32 @@ def test_not_readable(tmp_path, monkeypatch):
     path = write(tmp_path / "x.wav")
     monkeypatch.setattr(audio.io, "FileIO", deny)  # chmod does not stop root
     got = f"got {str(path)!r} which cannot be opened (Permission denied)"
-    refuse(path, "not_readable", f"be a readable file, {got}. Check its permissions and its disk.")
+    refuse(
+        path,
+        "not_readable",
+        f"be a readable file, {got}. Check its permissions and its disk.",
+    )
 
 
-@pytest.mark.parametrize("data", [b"x", b"ID3", b"hello " * 99, b"RIFF", b"OggS"[:3], b"\xff\xfb", b"fLaC" + bytes(99)])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"x",
+        b"ID3",
+        b"hello " * 99,
+        b"RIFF",
+        b"OggS"[:3],
+        b"\xff\xfb",
+        b"fLaC" + bytes(99),
+    ],
+)
 def test_not_audio(tmp_path, data):
     path = tmp_path / "x.mp3"
     path.write_bytes(data)
     got = f"got {str(path)!r} which libsndfile cannot open"
-    refuse(path, "unsupported_or_corrupt", f"be audio that can be decoded, {got}. {PLAY}")
+    refuse(
+        path, "unsupported_or_corrupt", f"be audio that can be decoded, {got}. {PLAY}"
+    )
 
 
 def test_fault_in_the_middle(tmp_path):
@@ -295,13 +396,26 @@ def test_fault_in_the_middle(tmp_path):
     data[len(data) // 2 : len(data) // 2 + 4000] = bytes(4000)
     path.write_bytes(data)
     got = f"got {str(path)!r} which has a fault in the middle"
-    refuse(path, "unsupported_or_corrupt", f"be audio that can be decoded, {got}. {PLAY}")
+    refuse(
+        path, "unsupported_or_corrupt", f"be audio that can be decoded, {got}. {PLAY}"
+    )
 
 
 def test_noise_bytes_never_escape(tmp_path):
     rng = np.random.default_rng(0)
     path, reasons = tmp_path / "x", set()
-    for suffix in ("wav", "aiff", "caf", "flac", "ogg", "opus", "mp3", "w64", "rf64", "au"):
+    for suffix in (
+        "wav",
+        "aiff",
+        "caf",
+        "flac",
+        "ogg",
+        "opus",
+        "mp3",
+        "w64",
+        "rf64",
+        "au",
+    ):
         good = write_as(tmp_path, suffix, 0.3).read_bytes()
         for _ in range(12):
             data = bytearray(good)
@@ -324,11 +438,19 @@ def test_header_that_contradicts_itself(tmp_path):
     got = "which claims 22050 Hz and 2 channels of 16 bits, but 4 bytes and 176400 a second"
     refuse(path, "unsupported_or_corrupt", f"{rule} {str(path)!r} {got}. {PLAY}")
     path.write_bytes(data[:40] + struct.pack("<I", 88200) + data[44:])
-    refuse(path, "unsupported_or_corrupt", f"{rule} {str(path)!r} which holds more sound than it promises. {PLAY}")
+    refuse(
+        path,
+        "unsupported_or_corrupt",
+        f"{rule} {str(path)!r} which holds more sound than it promises. {PLAY}",
+    )
     path = write_as(tmp_path, "flac", 2.0)
     data = path.read_bytes()
     path.write_bytes(data[:22] + struct.pack(">I", 44100) + data[26:])
-    refuse(path, "unsupported_or_corrupt", f"{rule} {str(path)!r} which gives 2.0 s where it promises 1.0 s. {PLAY}")
+    refuse(
+        path,
+        "unsupported_or_corrupt",
+        f"{rule} {str(path)!r} which gives 2.0 s where it promises 1.0 s. {PLAY}",
+    )
     path.write_bytes(data[:18] + struct.pack(">H", 22050 >> 4) + data[20:])
     got = "which claims 22052 Hz, but 44100 Hz in its sound"
     refuse(path, "unsupported_or_corrupt", f"{rule} {str(path)!r} {got}. {PLAY}")
@@ -340,16 +462,27 @@ def test_ogg_page_by_page(tmp_path):
     data = path.read_bytes()
     pages = [b"OggS" + page for page in data.split(b"OggS")[1:]]
     assert len(pages) > 4
-    for bad in (b"".join(pages[:3] + pages[4:]), data.replace(pages[3], pages[3][:-1] + bytes([pages[3][-1] ^ 1]))):
+    for bad in (
+        b"".join(pages[:3] + pages[4:]),
+        data.replace(pages[3], pages[3][:-1] + bytes([pages[3][-1] ^ 1])),
+    ):
         path.write_bytes(bad)
-        with pytest.raises(AudioError, match=r"which has a fault in page [34]\. Play it"):
+        with pytest.raises(
+            AudioError, match=r"which has a fault in page [34]\. Play it"
+        ):
             load_wave(path, RATE)
     path.write_bytes(data.replace(pages[3], b"oggs" + pages[3][4:]))
-    refuse(path, "unsupported_or_corrupt", f"{rule} {str(path)!r} which has a fault in the middle. {PLAY}")
+    refuse(
+        path,
+        "unsupported_or_corrupt",
+        f"{rule} {str(path)!r} which has a fault in the middle. {PLAY}",
+    )
     path.write_bytes(data + data)
     wave = load_wave(path, RATE)
     assert len(wave) == 4 * RATE
-    np.testing.assert_allclose(wave[RATE : RATE + 9000], wave[3 * RATE : 3 * RATE + 9000], atol=1e-5)
+    np.testing.assert_allclose(
+        wave[RATE : RATE + 9000], wave[3 * RATE : 3 * RATE + 9000], atol=1e-5
+    )
     other = write(tmp_path / "y.ogg", tone(1.0, 32000), 32000)
     path.write_bytes(data + other.read_bytes())
     got = "which changes its sample rate or its channels"
@@ -361,7 +494,10 @@ def test_mp3_with_bytes_that_are_no_frames(tmp_path):
     data, garbage = path.read_bytes(), b"garbage " * 4000
     for bad, n_bytes in ((data + garbage, 32000), (data + garbage[:800] + data, 800)):
         path.write_bytes(bad)
-        rule, got = "be audio that can be decoded, got", f"which has {n_bytes} bytes that are no frames like its first"
+        rule, got = (
+            "be audio that can be decoded, got",
+            f"which has {n_bytes} bytes that are no frames like its first",
+        )
         refuse(path, "unsupported_or_corrupt", f"{rule} {str(path)!r} {got}. {PLAY}")
     path.write_bytes(garbage + data + b"\r\n")
     assert len(load_wave(path, RATE)) / RATE == pytest.approx(4.0, abs=0.1)
@@ -385,7 +521,11 @@ def test_disk_that_fails_half_way(tmp_path, monkeypatch, suffix, capfd):
     got = f"got {str(path)!r} which cannot be opened (Input/output error)"
     for limit in (0, 3, n_reads // 2, n_reads - 2):
         Failing.n_reads, Failing.limit = 0, limit
-        refuse(path, "not_readable", f"be a readable file, {got}. Check its permissions and its disk.")
+        refuse(
+            path,
+            "not_readable",
+            f"be a readable file, {got}. Check its permissions and its disk.",
+        )
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -394,13 +534,22 @@ def test_bad_sample_rate(tmp_path, rate):
     path = write(tmp_path / "x.wav", tone(1.0), rate)
     got = f"got {str(path)!r} which claims {rate} Hz"
     rule = "have a sample rate from 4000 to 768000 Hz"
-    refuse(path, "bad_sample_rate", f"{rule}, {got}. Resample it, or correct its header.")
+    refuse(
+        path, "bad_sample_rate", f"{rule}, {got}. Resample it, or correct its header."
+    )
 
 
 def test_bad_channels(tmp_path):
-    assert len(load_wave(write(tmp_path / "x.wav", tone(0.2, n_channels=64)), RATE)) == RATE // 5
+    assert (
+        len(load_wave(write(tmp_path / "x.wav", tone(0.2, n_channels=64)), RATE))
+        == RATE // 5
+    )
     path = write(tmp_path / "x.wav", tone(0.2, n_channels=65))
-    refuse(path, "bad_channels", f"have at most 64 channels, got {str(path)!r} which has 65. Mix it down.")
+    refuse(
+        path,
+        "bad_channels",
+        f"have at most 64 channels, got {str(path)!r} which has 65. Mix it down.",
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -409,21 +558,34 @@ def test_non_finite(tmp_path, value):
     sound[-1] = value, -value
     path = write(tmp_path / "x.wav", sound, subtype="FLOAT")
     got = f"got {str(path)!r} which has NaN or infinity before 0.5 s"
-    refuse(path, "non_finite", f"hold finite numbers only, {got}. Export it again as 16 or 24 bit.")
+    refuse(
+        path,
+        "non_finite",
+        f"hold finite numbers only, {got}. Export it again as 16 or 24 bit.",
+    )
 
 
 def test_too_short(tmp_path):
     assert len(load_wave(write(tmp_path / "x.wav", tone(0.1)), RATE)) == 2205
     path = write(tmp_path / "x.wav", tone(0.099))
     got = f"got {str(path)!r} which lasts 0.099 s"
-    refuse(path, "too_short", f"last at least 0.1 s, {got}. Leave it out, or use a longer take.")
+    refuse(
+        path,
+        "too_short",
+        f"last at least 0.1 s, {got}. Leave it out, or use a longer take.",
+    )
 
 
 def test_too_long(tmp_path):
     path = write(tmp_path / "x.wav", tone(2.0))
     assert len(load_wave(path, RATE, max_seconds=2)) == 2 * RATE
     got = f"got {str(path)!r} which lasts 2 s or more"
-    refuse(path, "too_long", f"last at most 1.5 s, {got}. Cut it, or raise max_seconds.", max_seconds=1.5)
+    refuse(
+        path,
+        "too_long",
+        f"last at most 1.5 s, {got}. Cut it, or raise max_seconds.",
+        max_seconds=1.5,
+    )
 
 
 def test_silent(tmp_path):
@@ -431,9 +593,17 @@ def test_silent(tmp_path):
     sound = tone()
     for quiet in (0 * sound, 5e-5 * sound):
         path = write(tmp_path / "x.wav", quiet, subtype="FLOAT")
-        refuse(path, "silent", f"rise above -80 dBFS, got {str(path)!r} which is silent. {advice}")
+        refuse(
+            path,
+            "silent",
+            f"rise above -80 dBFS, got {str(path)!r} which is silent. {advice}",
+        )
     path = write(tmp_path / "x.wav", sound[:, :1] * [1, -1], subtype="FLOAT")
-    refuse(path, "silent", f"rise above -80 dBFS, got {str(path)!r} which has channels that cancel out. {advice}")
+    refuse(
+        path,
+        "silent",
+        f"rise above -80 dBFS, got {str(path)!r} which has channels that cancel out. {advice}",
+    )
 
 
 def test_error_survives_pickling(tmp_path):
@@ -444,7 +614,9 @@ def test_error_survives_pickling(tmp_path):
 
 
 def test_what_libsndfile_reads_never_meets_ffmpeg(tmp_path, monkeypatch):
-    monkeypatch.setattr(audio.shutil, "which", lambda _: pytest.fail("looked for ffmpeg"))
+    monkeypatch.setattr(
+        audio.shutil, "which", lambda _: pytest.fail("looked for ffmpeg")
+    )
     for suffix in CUT:
         load_wave(write_as(tmp_path, suffix, 0.3), RATE)
 
@@ -456,8 +628,13 @@ def m4a(tmp_path):
 
 
 def refuse_without_ffmpeg(path):
-    got, advice = f"got {str(path)!r} which needs ffmpeg", "Install ffmpeg, or convert the file to FLAC."
-    refuse(path, "needs_ffmpeg", f"be in a format that libsndfile reads, {got}. {advice}")
+    got, advice = (
+        f"got {str(path)!r} which needs ffmpeg",
+        "Install ffmpeg, or convert the file to FLAC.",
+    )
+    refuse(
+        path, "needs_ffmpeg", f"be in a format that libsndfile reads, {got}. {advice}"
+    )
 
 
 def test_needs_ffmpeg(m4a, monkeypatch):
@@ -521,13 +698,27 @@ def test_torchcodec_is_the_second_decoder(m4a, tmp_path, monkeypatch):
     pretend(20, None)
     assert len(load_wave(m4a, RATE)) == 20 * RATE
     pretend(20, 30)
-    refuse(m4a, "truncated", f"be a whole recording, got {str(m4a)!r} which gives 20.0 of 30.0 s. {COPY}")
+    refuse(
+        m4a,
+        "truncated",
+        f"be a whole recording, got {str(m4a)!r} which gives 20.0 of 30.0 s. {COPY}",
+    )
     rule = "be audio that can be decoded, got"
     pretend(30, 30, broken=10)
-    refuse(m4a, "unsupported_or_corrupt", f"{rule} {str(m4a)!r} which ffmpeg cannot decode to its end. {PLAY}")
+    refuse(
+        m4a,
+        "unsupported_or_corrupt",
+        f"{rule} {str(m4a)!r} which ffmpeg cannot decode to its end. {PLAY}",
+    )
     pretend(30, 30, broken=0)
-    refuse(m4a, "unsupported_or_corrupt", f"{rule} {str(m4a)!r} which ffmpeg cannot decode to its end. {PLAY}")
-    (home / "decoders.py").write_text("raise RuntimeError('Could not load libtorchcodec')")
+    refuse(
+        m4a,
+        "unsupported_or_corrupt",
+        f"{rule} {str(m4a)!r} which ffmpeg cannot decode to its end. {PLAY}",
+    )
+    (home / "decoders.py").write_text(
+        "raise RuntimeError('Could not load libtorchcodec')"
+    )
     refuse_without_ffmpeg(m4a)
 
 
@@ -535,7 +726,15 @@ def test_torchcodec_is_the_second_decoder(m4a, tmp_path, monkeypatch):
 def test_sound_shorter_than_its_film_is_whole(tmp_path):
     film = tmp_path / "x.mp4"
     picture = ("-f", "lavfi", "-i", "color=s=32x32:d=4")
-    convert(write(tmp_path / "x.wav", tone(2.0)), film, *picture, "-map", "0:a", "-map", "1:v")
+    convert(
+        write(tmp_path / "x.wav", tone(2.0)),
+        film,
+        *picture,
+        "-map",
+        "0:a",
+        "-map",
+        "1:v",
+    )
     assert len(load_wave(film, RATE)) / RATE == pytest.approx(2.0, abs=0.1)
 
 
@@ -552,14 +751,18 @@ def test_sound_shorter_than_its_film_is_whole(tmp_path):
     ],
 )
 def test_formats_of_ffmpeg(tmp_path, suffix, options):
-    path = convert(write(tmp_path / "x.wav", tone(2.0)), tmp_path / f"-y\n:é.{suffix}", *options)
+    path = convert(
+        write(tmp_path / "x.wav", tone(2.0)), tmp_path / f"-y\n:é.{suffix}", *options
+    )
     wave = load_wave(path, RATE)
     assert len(wave) / RATE == pytest.approx(2.0, abs=0.1)
     assert pitch(wave) == pytest.approx(440, abs=1)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(AudioError) as caught:
         load_wave(path, RATE)
-    assert caught.value.reason == ("unsupported_or_corrupt" if suffix == "aac" else "truncated")
+    assert caught.value.reason == (
+        "unsupported_or_corrupt" if suffix == "aac" else "truncated"
+    )
 
 
 @needs_ffmpeg
@@ -567,9 +770,17 @@ def test_faults_that_ffmpeg_finds(tmp_path):
     path = convert(write(tmp_path / "x.wav", tone(2.0)), tmp_path / "x.aac")
     path.write_bytes(path.read_bytes()[:5000])
     rule = "be audio that can be decoded, got"
-    refuse(path, "unsupported_or_corrupt", f"{rule} {str(path)!r} which ffmpeg cannot decode to its end. {PLAY}")
+    refuse(
+        path,
+        "unsupported_or_corrupt",
+        f"{rule} {str(path)!r} which ffmpeg cannot decode to its end. {PLAY}",
+    )
     path.write_bytes(struct.pack(">I", 24) + b"ftypM4A " + bytes(12))
-    refuse(path, "unsupported_or_corrupt", f"{rule} {str(path)!r} which ffmpeg cannot open. {PLAY}")
+    refuse(
+        path,
+        "unsupported_or_corrupt",
+        f"{rule} {str(path)!r} which ffmpeg cannot open. {PLAY}",
+    )
 
 
 @needs_ffmpeg
@@ -587,7 +798,17 @@ def test_faults_that_ffmpeg_finds(tmp_path):
         ("-q:a", "0", "x.mp3"),
         ("-q:a", "9", "-write_xing", "0", "x.mp3"),
         ("-b:a", "8k", "-ar", "8000", "-ac", "1", "-write_xing", "0", "x.mp3"),
-        ("-b:a", "160k", "-write_xing", "0", "-id3v2_version", "0", "-write_id3v1", "1", "x.mp3"),
+        (
+            "-b:a",
+            "160k",
+            "-write_xing",
+            "0",
+            "-id3v2_version",
+            "0",
+            "-write_id3v1",
+            "1",
+            "x.mp3",
+        ),
         ("-f", "wav", "pipe"),
         ("-f", "flac", "pipe"),
         ("-f", "mp3", "pipe"),
@@ -601,7 +822,9 @@ def test_files_of_ffmpeg_are_whole(tmp_path, options):
     path = tmp_path / options[-1]
     if path.name == "pipe":
         command = [FFMPEG, "-nostdin", "-v", "error", "-i", source, *options[:-1], "-"]
-        path.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
+        path.write_bytes(
+            subprocess.run(command, check=True, capture_output=True).stdout
+        )
     else:
         convert(source, path, *options[:-1])
     wave = load_wave(path, RATE)

@@ -13,13 +13,17 @@ RATE = 22050
 
 def tone(hz: float = 440.0, seconds: float = 4.0) -> np.ndarray:
     """Give a sine."""
-    return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
+    return (
+        0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE)) / RATE)
+    ).astype(np.float32)
 
 
 def pitch(wave: np.ndarray) -> float:
     """Give the loudest frequency of a wave in Hz."""
     n = 1 << 19
-    return float(np.argmax(np.abs(np.fft.rfft(wave * np.hanning(len(wave)), n))) * RATE / n)
+    return float(
+        np.argmax(np.abs(np.fft.rfft(wave * np.hanning(len(wave)), n))) * RATE / n
+    )
 
 
 def rng() -> np.random.Generator:
@@ -63,7 +67,9 @@ def test_speed_moves_both(factor):
 def test_noise_has_its_level():
     wave = tone()
     noise = disturb.add_noise(wave, rng(), snr_db=20) - wave
-    assert 10 * np.log10(np.mean(wave**2) / np.mean(noise**2)) == pytest.approx(20, abs=0.1)
+    assert 10 * np.log10(np.mean(wave**2) / np.mean(noise**2)) == pytest.approx(
+        20, abs=0.1
+    )
 
 
 def test_equaliser_stays_within_its_depth_and_does_not_delay():
@@ -84,7 +90,9 @@ def test_room_decays_by_60_db_and_has_its_energy():
     tail = disturb.add_room(click, RATE, rng(), rt60_seconds=1.0, wet=0.4)[1:]
     assert np.sum(tail**2) == pytest.approx(0.4, rel=0.01)
     part = RATE // 10
-    fall = 10 * np.log10(np.sum(tail[:part] ** 2) / np.sum(tail[5 * part : 6 * part] ** 2))
+    fall = 10 * np.log10(
+        np.sum(tail[:part] ** 2) / np.sum(tail[5 * part : 6 * part] ** 2)
+    )
     assert fall == pytest.approx(30, abs=1)  # half a second is half of 60 dB
     assert np.abs(tail[RATE + 10 :]).max() < 1e-6
 

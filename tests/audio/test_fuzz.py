@@ -10,12 +10,16 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import fuzz_audio
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the child processes are limited as on Linux")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the child processes are limited as on Linux"
+)
 N = 1000
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", sorted(set(fuzz_audio.FORMATS) - set(fuzz_audio.OF_FFMPEG)))
+@pytest.mark.parametrize(
+    "form", sorted(set(fuzz_audio.FORMATS) - set(fuzz_audio.OF_FFMPEG))
+)
 def test_damaged_files_never_crash_nor_hang_and_rarely_lie(form):
     counts, odd = fuzz_audio.fuzz(form, N, n_children=min(2, os.cpu_count() or 1))
     assert counts.total() == N
@@ -28,7 +32,9 @@ def test_damaged_files_never_crash_nor_hang_and_rarely_lie(form):
 def test_mutations_are_seeded_and_change_the_file():
     data = fuzz_audio.FORMATS["wav"]()
     made = [fuzz_audio.mutate(data, np.random.default_rng(seed)) for seed in range(200)]
-    assert made == [fuzz_audio.mutate(data, np.random.default_rng(seed)) for seed in range(200)]
+    assert made == [
+        fuzz_audio.mutate(data, np.random.default_rng(seed)) for seed in range(200)
+    ]
     assert sum(one != data for one in made) > 180  # an extreme may be what was there
     assert min(map(len, made)) < len(data) / 2
     assert max(map(len, made)) > len(data)

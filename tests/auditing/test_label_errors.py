@@ -2,7 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cqt2img.auditing.label_errors import NEAR, SUSPECTS, find_label_errors, lone_albums, near_names
+from cqt2img.auditing.label_errors import (
+    NEAR,
+    SUSPECTS,
+    find_label_errors,
+    lone_albums,
+    near_names,
+)
 from cqt2img.errors import InputError
 from tests.conftest import raises_exactly
 
@@ -18,8 +24,17 @@ def corpus(n_albums=3, n_takes=8, seed=0, loud=4.0):
             sound = loud * np.repeat(rng.standard_normal(8), 3)
             for take in range(n_takes):
                 folder = f"{who}/{who} {album}"
-                rows.append({"path": f"{folder}/{take}.flac", "label": who, "group": folder, "album": f"{who} {album}"})
-                sketches.append((sound + rng.standard_normal((3, 24))).astype(np.float32))
+                rows.append(
+                    {
+                        "path": f"{folder}/{take}.flac",
+                        "label": who,
+                        "group": folder,
+                        "album": f"{who} {album}",
+                    }
+                )
+                sketches.append(
+                    (sound + rng.standard_normal((3, 24))).astype(np.float32)
+                )
     return sketches, pd.DataFrame(rows)
 
 
@@ -34,11 +49,13 @@ def test_a_take_in_the_wrong_album_is_heard():
     """Name, album and folder are all wrong, and the sound is that of the album where it was recorded."""
     for seed in range(3):
         sketches, table = corpus(seed=seed)
-        sketches[3] = sketches[3 * 8 + 1] + np.float32(0.1)  # on a record of Ada, a take of Bill's
+        sketches[3] = sketches[3 * 8 + 1] + np.float32(
+            0.1
+        )  # on a record of Ada, a take of Bill's
         found = find_label_errors(sketches, table)
-        assert found[["row", "path", "label", "likely", "by_group"]].to_numpy().tolist() == [
-            [3, "Ada/Ada 0/3.flac", "Ada", "Bill", False]
-        ]
+        assert found[
+            ["row", "path", "label", "likely", "by_group"]
+        ].to_numpy().tolist() == [[3, "Ada/Ada 0/3.flac", "Ada", "Bill", False]]
         assert found["by_sound"][0] >= 1
 
 
@@ -54,9 +71,19 @@ def test_a_wrong_label_is_outvoted_by_its_album():
     # the same where the group was named after the label, and folder and album still tell
     table["group"] = table["label"] + "/" + table["album"]
     assert find_label_errors(sketches, table)["row"].tolist() == [1, 12]
-    assert find_label_errors(sketches, table.assign(path=[f"{n}.flac" for n in range(27)]))["row"].tolist() == [1, 12]
+    assert find_label_errors(
+        sketches, table.assign(path=[f"{n}.flac" for n in range(27)])
+    )["row"].tolist() == [1, 12]
     assert (
-        len(find_label_errors(sketches, table.drop(columns="album").assign(path=[f"{n}.flac" for n in range(27)]))) == 0
+        len(
+            find_label_errors(
+                sketches,
+                table.drop(columns="album").assign(
+                    path=[f"{n}.flac" for n in range(27)]
+                ),
+            )
+        )
+        == 0
     )
 
 
@@ -75,7 +102,12 @@ def test_albums_of_several_players_accuse_nobody():
     """A festival: every group holds everybody."""
     sketches, table = corpus(n_takes=3)
     everybody = ["Ada"] * 5 + ["Bill", "Clara", "Dora", "Eve"]
-    table = table.assign(label=everybody * 3, group=np.arange(27) // 9, path=[f"{n}.flac" for n in range(27)], album="")
+    table = table.assign(
+        label=everybody * 3,
+        group=np.arange(27) // 9,
+        path=[f"{n}.flac" for n in range(27)],
+        album="",
+    )
     assert len(find_label_errors(sketches, table)) == 0
 
 
@@ -111,8 +143,11 @@ def test_recordings_without_company():
 
 def test_a_sketch_too_few():
     sketches, table = corpus(n_albums=1)
-    with raises_exactly(InputError, "find_label_errors: sketches must be one each, got 23 for 24. "
-                 "Sketch the recordings of the table."):  # fmt: skip
+    with raises_exactly(
+        InputError,
+        "find_label_errors: sketches must be one each, got 23 for 24. "
+        "Sketch the recordings of the table.",
+    ):
         find_label_errors(sketches[1:], table)
 
 
@@ -144,7 +179,9 @@ def test_a_sketch_too_few():
 def test_names(one, other, difference):
     found = near_names([one] * 4 + [other] * 2)
     assert list(found.columns) == NEAR
-    assert found.to_numpy().tolist() == ([[one, other, difference]] if difference else [])
+    assert found.to_numpy().tolist() == (
+        [[one, other, difference]] if difference else []
+    )
 
 
 def test_two_large_classes_are_two_players_whatever_letter():
@@ -159,5 +196,7 @@ def test_names_that_are_no_text():
 
 
 def test_classes_of_one_album():
-    table = pd.DataFrame({"label": ["c", "a", "a", "b", "b", 7], "group": [1, 1, 1, 2, 3, 4]})
+    table = pd.DataFrame(
+        {"label": ["c", "a", "a", "b", "b", 7], "group": [1, 1, 1, 2, 3, 4]}
+    )
     assert lone_albums(table) == ["7", "a", "c"]

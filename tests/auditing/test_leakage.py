@@ -43,7 +43,9 @@ def test_noise_is_chance_on_every_rung():
 
 def test_one_loud_tile_does_not_decide():
     sketches, table = corpus(player=3, album=0)
-    sketches[0][0] = sketches[-1].mean(axis=0) * 5  # this tile is surely of another player
+    sketches[0][0] = (
+        sketches[-1].mean(axis=0) * 5
+    )  # this tile is surely of another player
     rung = score_splits(sketches, table, {})[0]
     assert rung.scores.accuracy == 1
     assert rung.tile_accuracy < 1
@@ -78,6 +80,9 @@ def test_probabilities_and_places_belong_together():
 
 def test_the_seed_deals_the_same():
     sketches, table = corpus(player=0.3, album=1)
-    one, other = (score_splits(sketches, table, {"albums": table["group"].to_numpy()}, 3) for _ in range(2))
+    one, other = (
+        score_splits(sketches, table, {"albums": table["group"].to_numpy()}, 3)
+        for _ in range(2)
+    )
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a.proba, b.proba)

@@ -4,7 +4,12 @@ import pytest
 import soundfile
 
 from cqt2img.auditing import shortcuts
-from cqt2img.auditing.shortcuts import COLUMNS, find_shortcuts, measure_clues, permute_groups
+from cqt2img.auditing.shortcuts import (
+    COLUMNS,
+    find_shortcuts,
+    measure_clues,
+    permute_groups,
+)
 from cqt2img.data.tile_arrays import TileArrays
 from cqt2img.errors import InputError
 from tests.conftest import RATE, raises_exactly
@@ -19,33 +24,59 @@ def corpus(folder, spec, fault="", seed=0, n_files=None):
     rng = np.random.default_rng(seed)
 
     def per_album(scale, told, step):
-        values = told * step * WHO if told else rng.normal(0, scale, (N_CLASSES, N_GROUPS))[WHO, ALBUM]
+        values = (
+            told * step * WHO
+            if told
+            else rng.normal(0, scale, (N_CLASSES, N_GROUPS))[WHO, ALBUM]
+        )
         return values + rng.normal(0, scale / 20, len(WHO))
 
-    table = pd.DataFrame({
-        "label": np.array(["Ada", "Bill", "Clara"])[WHO], "group": (WHO * N_GROUPS + ALBUM).astype(str),
-        "tuning_cents": per_album(10, fault == "tuning", 20), "loudness_dbfs": -20 + per_album(3, fault == "level", 6),
-        "bandwidth_hz": 9000 * 2 ** per_album(0.3, fault == "bandwidth", -0.6),
-        "seconds": 60 * 2 ** per_album(0.5, fault == "duration", 1),
-        "piece": np.where(fault == "piece", WHO, rng.integers(0, 3, len(WHO))),
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "label": np.array(["Ada", "Bill", "Clara"])[WHO],
+            "group": (WHO * N_GROUPS + ALBUM).astype(str),
+            "tuning_cents": per_album(10, fault == "tuning", 20),
+            "loudness_dbfs": -20 + per_album(3, fault == "level", 6),
+            "bandwidth_hz": 9000 * 2 ** per_album(0.3, fault == "bandwidth", -0.6),
+            "seconds": 60 * 2 ** per_album(0.5, fault == "duration", 1),
+            "piece": np.where(fault == "piece", WHO, rng.integers(0, 3, len(WHO))),
+        }
+    )
     table["peak_dbfs"] = table["loudness_dbfs"] + 15
     hiss = -60 + per_album(6, fault in ("noise floor", "channel"), 12)
     tones = per_album(20, fault == "channel", 30), per_album(20, False, 0)
     strips = []
     for n in range(len(table)):
-        slope = np.linspace(-1, 1, spec.height) * tones[0][n] + np.linspace(-1, 1, spec.height) ** 2 * tones[1][n]
+        slope = (
+            np.linspace(-1, 1, spec.height) * tones[0][n]
+            + np.linspace(-1, 1, spec.height) ** 2 * tones[1][n]
+        )
         strips.append(
-            np.clip(120 + slope[:, None] + rng.normal(0, 5, (spec.height, spec.width)), 0, 255).astype("uint8")
+            np.clip(
+                120 + slope[:, None] + rng.normal(0, 5, (spec.height, spec.width)),
+                0,
+                255,
+            ).astype("uint8")
         )
     paths = [folder / f"{seed}-{n}.wav" for n in range(len(table))]
     for n, path in enumerate(paths[:n_files]):
-        subtype = SUBTYPES[WHO[n] if fault == "file format" else (ALBUM[n] + n // 12) % 3]
-        soundfile.write(path, 10 ** (hiss[n] / 20) * rng.standard_normal(RATE // 2), RATE, subtype=subtype)
-    return TileArrays(spec, strips, np.full(len(table), spec.width)), table.assign(path=list(map(str, paths)))
+        subtype = SUBTYPES[
+            WHO[n] if fault == "file format" else (ALBUM[n] + n // 12) % 3
+        ]
+        soundfile.write(
+            path,
+            10 ** (hiss[n] / 20) * rng.standard_normal(RATE // 2),
+            RATE,
+            subtype=subtype,
+        )
+    return TileArrays(spec, strips, np.full(len(table), spec.width)), table.assign(
+        path=list(map(str, paths))
+    )
 
 
-@pytest.mark.parametrize("clue", [*list(shortcuts._SAID)[:4], "duration", "file format", "piece"])
+@pytest.mark.parametrize(
+    "clue", [*list(shortcuts._SAID)[:4], "duration", "file format", "piece"]
+)
 def test_a_clue_that_tells_the_class_is_found_and_no_other(clue, tmp_path, small):
     found = find_shortcuts(*corpus(tmp_path, small, clue))
     assert list(found.columns) == COLUMNS
@@ -58,14 +89,22 @@ def test_a_clue_that_tells_the_class_is_found_and_no_other(clue, tmp_path, small
     assert first["low"] < first["accuracy"] <= first["high"]
     assert first["chance"] == 1 / 3
     assert first["classes"] == ("Ada", "Bill", "Clara")
-    assert first["explanation"].endswith("with groups held out, above all of Ada, Bill, Clara.")
-    assert first["explanation"].startswith(f"The {shortcuts._SAID[clue][0]} alone names ")
+    assert first["explanation"].endswith(
+        "with groups held out, above all of Ada, Bill, Clara."
+    )
+    assert first["explanation"].startswith(
+        f"The {shortcuts._SAID[clue][0]} alone names "
+    )
     assert first["advice"] == shortcuts._SAID[clue][1]
 
 
 def test_one_channel_for_all_albums_of_a_class(tmp_path, small):
     found = find_shortcuts(*corpus(tmp_path, small, "channel"))
-    assert set(found["clue"][found["is_shortcut"]]) == {"channel", "mean spectrum", "noise floor"}
+    assert set(found["clue"][found["is_shortcut"]]) == {
+        "channel",
+        "mean spectrum",
+        "noise floor",
+    }
 
 
 def test_nothing_is_found_where_albums_have_a_sound_of_their_own(tmp_path, small):
@@ -101,7 +140,9 @@ def test_a_cent_is_no_clue(tmp_path, small):
     """In one room, on one piano, what is played moves the measured tuning by so much."""
     strips, table = corpus(tmp_path, small, n_files=0)
     for cents, is_told in ((1, False), (10, True)):
-        found = find_shortcuts(strips, table.assign(tuning_cents=cents * WHO.astype(float))).set_index("clue")
+        found = find_shortcuts(
+            strips, table.assign(tuning_cents=cents * WHO.astype(float))
+        ).set_index("clue")
         assert found.loc["tuning", "is_shortcut"] == is_told
 
 
@@ -109,7 +150,10 @@ def test_a_clue_must_be_material(tmp_path, small, monkeypatch):
     strips, table = corpus(tmp_path, small, "tuning", n_files=0)
     for share, is_told in ((0.25, True), (1.01, False)):
         monkeypatch.setattr(shortcuts, "_MATERIAL", {"tuning": share})
-        assert find_shortcuts(strips, table).set_index("clue").loc["tuning", "is_shortcut"] == is_told
+        assert (
+            find_shortcuts(strips, table).set_index("clue").loc["tuning", "is_shortcut"]
+            == is_told
+        )
 
 
 def test_albums_that_cannot_be_held_out(tmp_path, small):
@@ -131,7 +175,9 @@ def test_eight_albums_of_four_classes_prove_nothing(tmp_path, small):
     """Two albums each are dealt out in 105 ways, so that no p-value is below 1/105."""
     strips, table = corpus(tmp_path, small, "tuning")
     labels, groups = np.repeat(list("abcd"), 9), np.repeat(np.arange(8), [4, 5] * 4)
-    table = table.assign(label=labels, group=groups, tuning_cents=np.repeat([0.0, 10.0, 20.0, 30.0], 9))
+    table = table.assign(
+        label=labels, group=groups, tuning_cents=np.repeat([0.0, 10.0, 20.0, 30.0], 9)
+    )
     found = find_shortcuts(strips, table).set_index("clue")
     assert found.loc["tuning", "accuracy"] > 0.9
     assert 0.004 < found.loc["tuning", "p_value"] < 0.018
@@ -152,7 +198,9 @@ def test_what_is_not_known_is_left_out(tmp_path, small):
 
 def test_a_file_says_what_it_is_without_being_there(tmp_path, small):
     strips, table = corpus(tmp_path, small, n_files=0)
-    table["path"] = [f"take {n}{(' .mp3', '.FLAC', '.ogg')[who]}" for n, who in enumerate(WHO)]
+    table["path"] = [
+        f"take {n}{(' .mp3', '.FLAC', '.ogg')[who]}" for n, who in enumerate(WHO)
+    ]
     found = find_shortcuts(strips, table).set_index("clue")
     assert found.loc["file format", "is_shortcut"]
     assert found.loc["file format", "accuracy"] == 1
@@ -163,7 +211,12 @@ def test_the_noise_floor_is_in_decibels(tmp_path, small):
     strips, table = corpus(tmp_path, small)
     rng = np.random.default_rng(0)
     for n, hiss in enumerate((-40, -60)):
-        soundfile.write(table["path"][n], 10 ** (hiss / 20) * rng.standard_normal(3 * RATE), RATE, subtype="FLOAT")
+        soundfile.write(
+            table["path"][n],
+            10 ** (hiss / 20) * rng.standard_normal(3 * RATE),
+            RATE,
+            subtype="FLOAT",
+        )
     floor = measure_clues(strips, table)["noise floor"]
     assert np.ptp(floor[:2], axis=1).max() < 1
     assert np.abs(floor[0] - floor[1] - 20).max() < 1
@@ -172,13 +225,19 @@ def test_the_noise_floor_is_in_decibels(tmp_path, small):
 def test_many_recordings_are_thinned_out(tmp_path, small, monkeypatch):
     strips, table = corpus(tmp_path, small, "tuning", n_files=0)
     looked_at = []
-    monkeypatch.setattr(shortcuts, "measure_clues", lambda strips, table: looked_at.append((strips, table)) or {})
+    monkeypatch.setattr(
+        shortcuts,
+        "measure_clues",
+        lambda strips, table: looked_at.append((strips, table)) or {},
+    )
     monkeypatch.setattr(shortcuts, "_MOST_RECORDINGS", 12)
     assert len(find_shortcuts(strips, table)) == 0
     thin, rows = looked_at[0]
     assert len(thin) == len(rows) == 12
     assert rows["label"].value_counts().tolist() == [4, 4, 4]
-    assert all(thin.strips[n] is strips.strips[place] for n, place in enumerate(rows.index))
+    assert all(
+        thin.strips[n] is strips.strips[place] for n, place in enumerate(rows.index)
+    )
 
 
 def test_labels_are_dealt_out_to_whole_groups(monkeypatch):
@@ -189,28 +248,38 @@ def test_labels_are_dealt_out_to_whole_groups(monkeypatch):
     for seed in range(60):
         values = np.random.default_rng(seed).normal(size=(12, 1))[groups.astype(int)]
         p_values.append(permute_groups(values, labels, groups, seed))
-        per_recording.append(permute_groups(values, labels, np.arange(len(labels)), seed))
-    assert np.mean(np.array(p_values) <= 0.05) < 0.15  # of 60 at 5 %: more than 9 once in 1500
-    assert np.mean(np.array(per_recording) <= 0.05) > 0.3  # what it would be without groups
+        per_recording.append(
+            permute_groups(values, labels, np.arange(len(labels)), seed)
+        )
+    assert (
+        np.mean(np.array(p_values) <= 0.05) < 0.15
+    )  # of 60 at 5 %: more than 9 once in 1500
+    assert (
+        np.mean(np.array(per_recording) <= 0.05) > 0.3
+    )  # what it would be without groups
 
 
 def test_the_smallest_p_value():
     values = np.repeat(np.arange(3.0), 12)[:, None]
-    assert permute_groups(values, WHO.astype(str), (WHO * N_GROUPS + ALBUM).astype(str)) == pytest.approx(
-        1 / 2000, abs=1e-3
-    )
+    assert permute_groups(
+        values, WHO.astype(str), (WHO * N_GROUPS + ALBUM).astype(str)
+    ) == pytest.approx(1 / 2000, abs=1e-3)
 
 
 def test_a_table_of_other_recordings(tmp_path, small):
     strips, table = corpus(tmp_path, small, n_files=0)
-    with raises_exactly(InputError, "find_shortcuts: table must have one row per recording, got 35 for 36. "
-                 "Leave out what could not be read."):  # fmt: skip
+    with raises_exactly(
+        InputError,
+        "find_shortcuts: table must have one row per recording, got 35 for 36. "
+        "Leave out what could not be read.",
+    ):
         find_shortcuts(strips, table[1:])
 
 
 def test_one_class(tmp_path, small):
     strips, table = corpus(tmp_path, small, n_files=0)
     with raises_exactly(
-        InputError, "find_shortcuts: table must hold two classes or more, got 1. Label the recordings."
+        InputError,
+        "find_shortcuts: table must hold two classes or more, got 1. Label the recordings.",
     ):
         find_shortcuts(strips, table.assign(label="Ada"))

@@ -37,7 +37,10 @@ def test_the_padding_of_the_last_tile_has_no_say():
     tiles = levels(FAST, 2)
     tiles[:, FAST.row_of_note(60), :] = 100
     tiles[1, :, 100:] = 0
-    padded, cut = sketch_tiles(tiles, FAST), sketch_tiles(tiles, FAST, n_frames=FAST.width + 100)
+    padded, cut = (
+        sketch_tiles(tiles, FAST),
+        sketch_tiles(tiles, FAST, n_frames=FAST.width + 100),
+    )
     np.testing.assert_allclose(cut[0], cut[1], atol=1e-4)
     assert not np.allclose(padded[0], padded[1], atol=1e-4)
     assert len(sketch_tiles(tiles, FAST, n_frames=FAST.width + 10)) == 1
@@ -47,7 +50,9 @@ def test_the_padding_of_the_last_tile_has_no_say():
 def test_every_recording_has_a_sketch():
     rng = np.random.default_rng(0)
     strips = TileArrays(
-        FAST, [rng.integers(0, 256, (96, n * 128)).astype(np.uint8) for n in (1, 3)], np.array([128, 384])
+        FAST,
+        [rng.integers(0, 256, (96, n * 128)).astype(np.uint8) for n in (1, 3)],
+        np.array([128, 384]),
     )
     found = sketch(strips)
     assert [one.shape for one in found] == [(1, 288), (3, 288)]

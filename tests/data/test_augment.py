@@ -51,7 +51,9 @@ def test_equalise_is_one_curve_for_all_columns():
     assert np.all(curves == curves[:, :, :1])
     middle = (curves[:, 48, 0] - 128) * SPEC.step_db
     assert 3 < np.std(middle) < 15  # dB: a level of 4, and bumps of 5
-    assert np.abs(np.diff(curves[:, :, 0], axis=1)).max() * SPEC.step_db < 9  # no edge, also at an upper limit
+    assert (
+        np.abs(np.diff(curves[:, :, 0], axis=1)).max() * SPEC.step_db < 9
+    )  # no edge, also at an upper limit
 
 
 @pytest.mark.parametrize("change", [add_room, add_hiss])
@@ -70,7 +72,11 @@ def test_the_tail_of_a_room_is_a_straight_fall():
         assert out[30, 10] == 240
         tail = out[30, 11:]
         below = (240 - tail[0]) * SPEC.step_db
-        seconds = 60 * SPEC.frame_seconds / (-np.polyfit(range(5), tail[:5], 1)[0] * SPEC.step_db)
+        seconds = (
+            60
+            * SPEC.frame_seconds
+            / (-np.polyfit(range(5), tail[:5], 1)[0] * SPEC.step_db)
+        )
         assert 0.28 < seconds < 2.7
         assert 6 < below < 20 + 60 * SPEC.frame_seconds / 0.3 + 1
         falls = np.diff(tail[tail > 0])
@@ -163,5 +169,11 @@ def test_import_is_silent_and_offline(wish):
     name = "NO_ALBUMENTATIONS_UPDATE"
     env = {key: value for key, value in os.environ.items() if key != name}
     env |= {} if wish is None else {name: wish}
-    done = subprocess.run([sys.executable, "-c", OFFLINE], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

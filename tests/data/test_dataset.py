@@ -26,8 +26,12 @@ def test_bad_recording_costs_itself(small, place, n_jobs):
     cqts.insert(place, np.full((60, 40), np.nan))
     strips, infos = load_tile_arrays(list_recordings(cqts), small, n_jobs)
     assert len(strips) == 2
-    assert [info["reason"] for info in infos] == ["non_finite" if n == place else "" for n in range(3)]
-    assert [info["status"] for info in infos] == ["error" if n == place else "ok" for n in range(3)]
+    assert [info["reason"] for info in infos] == [
+        "non_finite" if n == place else "" for n in range(3)
+    ]
+    assert [info["status"] for info in infos] == [
+        "error" if n == place else "ok" for n in range(3)
+    ]
     good = [n for n in range(3) if n != place]
     for n, m in enumerate(good):
         np.testing.assert_array_equal(strips.tiles(n), cut_tiles(cqts[m], small))
@@ -37,7 +41,10 @@ def test_nothing_can_be_read(small):
     strips, infos = load_tile_arrays(list_recordings([np.zeros((60, 40))]), small)
     assert len(strips) == 0
     assert infos[0]["reason"] == "silent"
-    assert infos[0]["message"] == "to_db: cqt must hold sound, got silence. Leave the recording out."
+    assert (
+        infos[0]["message"]
+        == "to_db: cqt must hold sound, got silence. Leave the recording out."
+    )
 
 
 def test_progress_sees_every_recording(small):
@@ -47,15 +54,23 @@ def test_progress_sees_every_recording(small):
         seen.append((n, title))
         return steps
 
-    load_tile_arrays(list_recordings([make_cqt(5), make_cqt(6)]), small, progress=progress)
+    load_tile_arrays(
+        list_recordings([make_cqt(5), make_cqt(6)]), small, progress=progress
+    )
     assert seen == [(2, "pictures")]
 
 
-@pytest.mark.parametrize(("start", "first"), [(-9, 0), (0, 0), (17, 17), (64, 64), (65, 64), (10_000, 64)])
+@pytest.mark.parametrize(
+    ("start", "first"), [(-9, 0), (0, 0), (17, 17), (64, 64), (65, 64), (10_000, 64)]
+)
 def test_crop_stays_within_sound(strips, start, first):
-    crop = strips.crop(3, start)  # 100 frames, of which 4 are less than min_fill: the last tile of sound starts at 64
+    crop = strips.crop(
+        3, start
+    )  # 100 frames, of which 4 are less than min_fill: the last tile of sound starts at 64
     np.testing.assert_array_equal(crop, strips.strips[3][:, first : first + 32])
-    assert (crop[4:] > 0).sum() >= 60 * 31  # the first column of the recording is the floor
+    assert (
+        crop[4:] > 0
+    ).sum() >= 60 * 31  # the first column of the recording is the floor
 
 
 @pytest.mark.parametrize("start", [-5, 0, 5])
@@ -70,8 +85,12 @@ def test_crop_ignores_sound_behind_the_last_tile(small):
     assert strips.crop(0, 60).shape == small.size
 
 
-@pytest.mark.parametrize(("limit", "n_in_memory"), [(0, 0), (64 * 32, 1), (64 * 32 * 4, 2), (2**31, 4)])
-def test_strips_beyond_the_limit_are_mapped_from_a_file(small, monkeypatch, limit, n_in_memory):
+@pytest.mark.parametrize(
+    ("limit", "n_in_memory"), [(0, 0), (64 * 32, 1), (64 * 32 * 4, 2), (2**31, 4)]
+)
+def test_strips_beyond_the_limit_are_mapped_from_a_file(
+    small, monkeypatch, limit, n_in_memory
+):
     monkeypatch.setattr("cqt2img.data.tile_arrays._IN_MEMORY", limit)
     cqts = [make_cqt(n, n_frames) for n, n_frames in enumerate((20, 100, 33, 64))]
     found, _ = load_tile_arrays(list_recordings(cqts), small)
@@ -87,7 +106,9 @@ def test_strips_beyond_the_limit_are_mapped_from_a_file(small, monkeypatch, limi
 
 def test_sides_are_listed_one_behind_the_other(small):
     cqts = [make_cqt(n) for n in range(6)]
-    table, wanted = list_train_validation(cqts[:4], list("baba"), None, None, (cqts[4:], ["a", "b"]))
+    table, wanted = list_train_validation(
+        cqts[:4], list("baba"), None, None, (cqts[4:], ["a", "b"])
+    )
     assert table["held"].tolist() == [False] * 4 + [True] * 2
     assert wanted.tolist() == ["a", "b"]
     alone, _ = list_train_validation(cqts[:4], list("baba"), None, None)
@@ -96,6 +117,7 @@ def test_sides_are_listed_one_behind_the_other(small):
 
 def test_one_class_is_refused():
     with raises_exactly(
-        InputError, "fit: y must hold two classes or more, got only a. Add recordings of another player."
+        InputError,
+        "fit: y must hold two classes or more, got only a. Add recordings of another player.",
     ):
         list_train_validation([make_cqt(1), make_cqt(2)], ["a", "a"], None, None)

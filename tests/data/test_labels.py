@@ -33,12 +33,21 @@ def test_find_classes_and_encode(y, classes):
 
 @pytest.mark.parametrize("nothing", [None, "", float("nan")])
 def test_a_label_is_missing(nothing):
-    message = f"fit: y must label every recording, got none for 2 of 4, first number 1. {FIT}"
+    message = (
+        f"fit: y must label every recording, got none for 2 of 4, first number 1. {FIT}"
+    )
     refuse(message, find_classes, ["a", nothing, "b", nothing])
-    refuse(message.replace("fit:", "score:"), check_labelled, "score", ["a", nothing, "b", nothing])
+    refuse(
+        message.replace("fit:", "score:"),
+        check_labelled,
+        "score",
+        ["a", nothing, "b", nothing],
+    )
     check_labelled("score", ["a"])
     paths = ["a.wav", "b.wav", "c.wav", "d.wav"]
-    message = f"fit: y must label every recording, got none for 2 of 4, first 'b.wav'. {FIT}"
+    message = (
+        f"fit: y must label every recording, got none for 2 of 4, first 'b.wav'. {FIT}"
+    )
     refuse(message, find_classes, ["a", nothing, "b", nothing], paths)
     refuse(message, check_labelled, "fit", ["a", nothing, "b", nothing], paths)
 
@@ -46,10 +55,11 @@ def test_a_label_is_missing(nothing):
 def test_a_number_and_its_text_are_one_label():
     assert encode(["10", "9", "10"], np.array([9, 10])).tolist() == [1, 0, 1]
     assert encode([10, 9], np.array(["10", "9"])).tolist() == [0, 1]
-    assert encode(["1", 1], np.array([1, "1"], object)).tolist() == [1, 1]  # here they are two
-    message = (
-        "encode: y must hold labels that the model knows, got 8. It knows 9, 10: rename the labels or fit a new model."
-    )
+    assert encode(["1", 1], np.array([1, "1"], object)).tolist() == [
+        1,
+        1,
+    ]  # here they are two
+    message = "encode: y must hold labels that the model knows, got 8. It knows 9, 10: rename the labels or fit a new model."
     refuse(message, encode, ["8"], np.array([9, 10]))
 
 

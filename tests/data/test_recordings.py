@@ -34,7 +34,14 @@ def refuse(message, call, *args, **options):
 
 
 def test_folders_are_labels_and_groups(tmp_path):
-    make(tmp_path, "Monk/Solo/b.wav", "Monk/Solo/disc 2/a.flac", "Monk/Live/a.mp3", "Evans/x.WAV", "Evans/x.npy")
+    make(
+        tmp_path,
+        "Monk/Solo/b.wav",
+        "Monk/Solo/disc 2/a.flac",
+        "Monk/Live/a.mp3",
+        "Evans/x.WAV",
+        "Evans/x.npy",
+    )
     table = list_recordings(tmp_path)
     assert list(table.columns) == COLUMNS
     assert table[["name", "label", "group"]].values.tolist() == [
@@ -59,11 +66,24 @@ def test_flat_folder_has_no_labels(tmp_path):
 
 
 def test_a_file_beside_the_folders_has_no_label(tmp_path):
-    assert list_recordings(make(tmp_path, "a.wav", "Monk/b.wav"))["label"].tolist() == [None, "Monk"]
+    assert list_recordings(make(tmp_path, "a.wav", "Monk/b.wav"))["label"].tolist() == [
+        None,
+        "Monk",
+    ]
 
 
 def test_hidden_and_other_files_are_ignored(tmp_path):
-    make(tmp_path, "A/1.wav", "A/._1.wav", "A/.part.wav", ".git/x.wav", "A/.x/y.wav", "A/notes.txt", "A/wav", "A/c.jpg")
+    make(
+        tmp_path,
+        "A/1.wav",
+        "A/._1.wav",
+        "A/.part.wav",
+        ".git/x.wav",
+        "A/.x/y.wav",
+        "A/notes.txt",
+        "A/wav",
+        "A/c.jpg",
+    )
     assert list_recordings(tmp_path)["name"].tolist() == ["A/1.wav"]
 
 
@@ -73,16 +93,29 @@ def test_names_need_not_be_utf8(tmp_path):
     table = list_recordings(tmp_path)
     assert table["name"].tolist() == [f"Mönk/{name}"]
     assert table["item"][0].exists()
-    write(tmp_path / "x.csv", "").write_bytes(b'path,label\n"M\xc3\xb6nk/\xc3\xa9\n,""\'\xff.wav",M\n')
+    write(tmp_path / "x.csv", "").write_bytes(
+        b'path,label\n"M\xc3\xb6nk/\xc3\xa9\n,""\'\xff.wav",M\n'
+    )
     assert list_recordings(tmp_path / "x.csv")["item"][0].exists()
 
 
 def test_csv_paths_start_at_its_folder(tmp_path):
     make(tmp_path, "sub/a.wav")
-    path = write(tmp_path / "list.csv", f"path,label\nsub/a.wav,Monk\n{tmp_path}/sub/a.wav,Monk\n../b.wav,\n")
+    path = write(
+        tmp_path / "list.csv",
+        f"path,label\nsub/a.wav,Monk\n{tmp_path}/sub/a.wav,Monk\n../b.wav,\n",
+    )
     table = list_recordings(path)
-    assert table["item"].tolist() == [tmp_path / "sub/a.wav", tmp_path / "sub/a.wav", tmp_path / "../b.wav"]
-    assert table["path"].tolist() == table["name"].tolist() == ["sub/a.wav", f"{tmp_path}/sub/a.wav", "../b.wav"]
+    assert table["item"].tolist() == [
+        tmp_path / "sub/a.wav",
+        tmp_path / "sub/a.wav",
+        tmp_path / "../b.wav",
+    ]
+    assert (
+        table["path"].tolist()
+        == table["name"].tolist()
+        == ["sub/a.wav", f"{tmp_path}/sub/a.wav", "../b.wav"]
+    )
     assert table["label"].tolist() == ["Monk", "Monk", None]
     here = str(tmp_path / "sub/a.wav")  # one file is one group, however it is spelled
     assert table["group"].tolist() == [here, here, str(tmp_path.parent / "b.wav")]
@@ -91,7 +124,13 @@ def test_csv_paths_start_at_its_folder(tmp_path):
 def test_one_file_has_one_group_in_every_form(tmp_path, monkeypatch):
     make(tmp_path, "A/1.wav")
     monkeypatch.chdir(tmp_path)
-    for X in ("A", "A/1.wav", ["A/1.wav"], "../" + tmp_path.name + "/A", pd.DataFrame({"path": ["./A/1.wav"]})):
+    for X in (
+        "A",
+        "A/1.wav",
+        ["A/1.wav"],
+        "../" + tmp_path.name + "/A",
+        pd.DataFrame({"path": ["./A/1.wav"]}),
+    ):
         assert list_recordings(X)["group"].tolist() == [str(tmp_path / "A/1.wav")]
 
 
@@ -102,8 +141,14 @@ def test_one_file_with_two_labels(tmp_path, monkeypatch):
         "Keep one of them."
     )
     refuse(message, list_recordings, ["a.wav", "./a.wav"], ["Monk", "Evans"])
-    refuse(message, list_recordings, write(tmp_path / "x.csv", "path,label\na.wav,Monk\nb/../a.wav,Evans\n"))
-    assert list_recordings(["a.wav", "./a.wav"], ["Monk", "Monk"])["label"].tolist() == ["Monk", "Monk"]
+    refuse(
+        message,
+        list_recordings,
+        write(tmp_path / "x.csv", "path,label\na.wav,Monk\nb/../a.wav,Evans\n"),
+    )
+    assert list_recordings(["a.wav", "./a.wav"], ["Monk", "Monk"])[
+        "label"
+    ].tolist() == ["Monk", "Monk"]
     assert len(list_recordings([np.ones((2, 2))] * 2, ["Monk", "Evans"])) == 2
 
 
@@ -131,12 +176,19 @@ def test_csv_is_text(tmp_path):
 )
 def test_group_column(tmp_path, header, group_by, groups):
     path = write(tmp_path / "x.csv", f"path,label,{header}\na,M,x,1\nb,E,x,1\nc,E,,\n")
-    assert list_recordings(path, group_by=group_by)["group"].tolist() == [g.format(tmp_path) for g in groups]
+    assert list_recordings(path, group_by=group_by)["group"].tolist() == [
+        g.format(tmp_path) for g in groups
+    ]
 
 
 def test_data_frame(tmp_path):
     frame = pd.DataFrame(
-        {"path": [Path("a"), "b", "c"], "label": [1, "", None], "album": [None, np.nan, "7"]}, [5, 5, 6]
+        {
+            "path": [Path("a"), "b", "c"],
+            "label": [1, "", None],
+            "album": [None, np.nan, "7"],
+        },
+        [5, 5, 6],
     )
     before = frame.copy()
     table = list_recordings(frame)
@@ -165,7 +217,9 @@ def test_arrays():
     cqt = np.ones((3, 4))
     for X in ([cqt, 2 * cqt], (cqt, 2 * cqt), np.stack([cqt, 2 * cqt])):
         table = list_recordings(X, y=["a", "b"], groups=[7, 7])
-        assert table["path"].tolist() == table["name"].tolist() == ["array 0", "array 1"]
+        assert (
+            table["path"].tolist() == table["name"].tolist() == ["array 0", "array 1"]
+        )
         assert table["label"].tolist() == ["a", "b"]
         assert table["group"].tolist() == [7, 7]
         assert np.array_equal(table["item"][1], 2 * cqt)
@@ -173,7 +227,14 @@ def test_arrays():
 
 def test_sequences_of_paths(tmp_path):
     names = ["x/a.wav", "x/b.npy"]
-    for X in (names, tuple(names), np.array(names), np.array(names, object), pd.Series(names, [3, 4]), pd.Index(names)):
+    for X in (
+        names,
+        tuple(names),
+        np.array(names),
+        np.array(names, object),
+        pd.Series(names, [3, 4]),
+        pd.Index(names),
+    ):
         table = list_recordings(X)
         assert table["path"].tolist() == names
         assert table["name"].tolist() == ["a.wav", "b.npy"]
@@ -183,9 +244,21 @@ def test_sequences_of_paths(tmp_path):
 def test_mixed_list(tmp_path):
     make(tmp_path, "folder/Monk/Solo/a.wav", "one.flac")
     write(tmp_path / "list.csv", "path,label,album\none.flac,Evans,X\n")
-    X = [tmp_path / "folder", str(tmp_path / "list.csv"), np.ones((2, 2)), "gone.wav", tmp_path / "one.flac"]
+    X = [
+        tmp_path / "folder",
+        str(tmp_path / "list.csv"),
+        np.ones((2, 2)),
+        "gone.wav",
+        tmp_path / "one.flac",
+    ]
     table = list_recordings(X)
-    assert table["name"].tolist() == ["Monk/Solo/a.wav", "one.flac", "array 2", "gone.wav", "one.flac"]
+    assert table["name"].tolist() == [
+        "Monk/Solo/a.wav",
+        "one.flac",
+        "array 2",
+        "gone.wav",
+        "one.flac",
+    ]
     assert table["label"].tolist() == ["Monk", "Evans", None, None, None]
     assert table["group"].tolist() == [
         *("Monk/Solo", "Evans/X", "array 2"),
@@ -216,9 +289,14 @@ def test_no_group_is_a_group_of_its_own(tmp_path, nothing):
     make(tmp_path, "A/x/1.wav", "A/x/2.wav", "A/x/3.wav")
     own = [str(tmp_path / f"A/x/{n}.wav") for n in (1, 2, 3)]
     assert list_recordings(tmp_path, groups=[nothing] * 3)["group"].tolist() == own
-    assert list_recordings(tmp_path, groups=["g", nothing, ("a", 1)])["group"].tolist() == ["g", own[1], ("a", 1)]
+    assert list_recordings(tmp_path, groups=["g", nothing, ("a", 1)])[
+        "group"
+    ].tolist() == ["g", own[1], ("a", 1)]
     arrays = [np.ones((2, 2))] * 2
-    assert list_recordings(arrays, groups=[nothing] * 2)["group"].tolist() == ["array 0", "array 1"]
+    assert list_recordings(arrays, groups=[nothing] * 2)["group"].tolist() == [
+        "array 0",
+        "array 1",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +317,13 @@ def test_y_is_flat(y, got):
     message = f"list_recordings: y must be a sequence with one entry per recording, got {got}. Write a flat list."
     refuse(message, list_recordings, ["p.wav", "q.wav"], y)
     if not isinstance(y, list) or isinstance(y[0], list):
-        refuse(message.replace(" y ", " groups "), list_recordings, ["p.wav", "q.wav"], None, y)
+        refuse(
+            message.replace(" y ", " groups "),
+            list_recordings,
+            ["p.wav", "q.wav"],
+            None,
+            y,
+        )
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path):
@@ -247,13 +331,24 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "takes/Monk").symlink_to(tmp_path / "disk")
     (tmp_path / "disk/round").symlink_to(tmp_path / "takes")
     (tmp_path / "takes/self").symlink_to(tmp_path / "takes")
-    assert list_recordings(tmp_path / "takes")["name"].tolist() == ["Evans/b.wav", "Monk/Solo/a.wav"]
+    assert list_recordings(tmp_path / "takes")["name"].tolist() == [
+        "Evans/b.wav",
+        "Monk/Solo/a.wav",
+    ]
 
 
 def test_nothing_is_found(tmp_path):
     path = write(tmp_path / "x.csv", "path,label\n")
-    refuse(f"list_recordings: X must hold recordings, got none in {str(path)!r}. {HINT}", list_recordings, path)
-    refuse(f"list_recordings: X must hold recordings, got none in a list. {HINT}", list_recordings, [])
+    refuse(
+        f"list_recordings: X must hold recordings, got none in {str(path)!r}. {HINT}",
+        list_recordings,
+        path,
+    )
+    refuse(
+        f"list_recordings: X must hold recordings, got none in a list. {HINT}",
+        list_recordings,
+        [],
+    )
     folder = make(tmp_path / "empty", "a.txt")
     for X in (folder, [folder]):
         message = f"list_recordings: X must hold recordings, got none below {str(folder)!r}. {HINT}"
@@ -262,8 +357,16 @@ def test_nothing_is_found(tmp_path):
 
 def test_what_is_no_recording(tmp_path):
     advice = "See its docstring."
-    refuse(f"list_recordings: X must be paths, a table or CQT arrays, got int. {advice}", list_recordings, 3)
-    refuse(f"list_recordings: X must be paths, a table or CQT arrays, got dict. {advice}", list_recordings, {})
+    refuse(
+        f"list_recordings: X must be paths, a table or CQT arrays, got int. {advice}",
+        list_recordings,
+        3,
+    )
+    refuse(
+        f"list_recordings: X must be paths, a table or CQT arrays, got dict. {advice}",
+        list_recordings,
+        {},
+    )
     message = "list_recordings: X must be paths, a table or CQT arrays, got generator. Write list(X)."
     refuse(message, list_recordings, (name for name in ["a.wav"]))
     message = "list_recordings: X must hold paths or CQT arrays, got int. Convert its entries."
@@ -274,7 +377,11 @@ def test_what_is_no_recording(tmp_path):
 
 def test_missing_path(tmp_path):
     for path in (str(tmp_path / "gone"), str(tmp_path / "gone.csv")):
-        refuse(f"list_recordings: X must exist, got {path!r}. Check the spelling of the path.", list_recordings, path)
+        refuse(
+            f"list_recordings: X must exist, got {path!r}. Check the spelling of the path.",
+            list_recordings,
+            path,
+        )
 
 
 @pytest.mark.parametrize("values", [["a"], ["a", "b", "c"]])
@@ -282,8 +389,19 @@ def test_lengths_differ(values):
     rule = "must have one entry per recording"
     advice = "Count the recordings of X."
     got = f"got {len(values)} for 2"
-    refuse(f"list_recordings: y {rule}, {got}. {advice}", list_recordings, ["p", "q"], values)
-    refuse(f"list_recordings: groups {rule}, {got}. {advice}", list_recordings, ["p", "q"], None, values)
+    refuse(
+        f"list_recordings: y {rule}, {got}. {advice}",
+        list_recordings,
+        ["p", "q"],
+        values,
+    )
+    refuse(
+        f"list_recordings: groups {rule}, {got}. {advice}",
+        list_recordings,
+        ["p", "q"],
+        None,
+        values,
+    )
 
 
 def test_columns_that_are_missing(tmp_path):
@@ -294,7 +412,12 @@ def test_columns_that_are_missing(tmp_path):
     message = f"list_recordings: X must have the column path, got 0 in 'X'. {advice}"
     refuse(message, list_recordings, pd.DataFrame([1]))
     message = "list_recordings: group_by must be a column, got 'disc' in 'X'. Choose one of path, label."
-    refuse(message, list_recordings, pd.DataFrame({"path": ["a"], "label": ["b"]}), group_by="disc")
+    refuse(
+        message,
+        list_recordings,
+        pd.DataFrame({"path": ["a"], "label": ["b"]}),
+        group_by="disc",
+    )
     folder = make(tmp_path / "f", "a.wav")
     message = (
         "list_recordings: group_by must name a column of a table, got 'disc' for a folder. "
@@ -311,22 +434,25 @@ def test_csv_that_cannot_be_read(tmp_path):
 
 
 def test_spaces_around_names_in_a_csv(tmp_path):
-    path = write(tmp_path / "x.csv", " path , label, album\na.wav, Monk , Solo\nb.wav,Monk,Solo \n")
+    path = write(
+        tmp_path / "x.csv",
+        " path , label, album\na.wav, Monk , Solo\nb.wav,Monk,Solo \n",
+    )
     table = list_recordings(path)
     assert table[["path", "label", "group"]].values.tolist() == [
         ["a.wav", "Monk", "Monk/Solo"],
         ["b.wav", "Monk", "Monk/Solo"],
     ]
     make(tmp_path, "a.wav", "b.wav")
-    assert join_labels([tmp_path / "a.wav", tmp_path / "b.wav"], path)["label"].tolist() == ["Monk", "Monk"]
+    assert join_labels([tmp_path / "a.wav", tmp_path / "b.wav"], path)[
+        "label"
+    ].tolist() == ["Monk", "Monk"]
 
 
 @pytest.mark.parametrize("column", ["label", "album"])
 def test_csv_that_is_not_utf8(tmp_path, column):
     path = write(tmp_path / "x.csv", f"path,{column}\na.wav,Dvořák\n", "iso-8859-2")
-    message = (
-        f"list_recordings: {column} must be UTF-8, got 'Dvo\\udcf8\\udce1k' in {str(path)!r}. Save the csv as UTF-8."
-    )
+    message = f"list_recordings: {column} must be UTF-8, got 'Dvo\\udcf8\\udce1k' in {str(path)!r}. Save the csv as UTF-8."
     refuse(message, list_recordings, path)
 
 
@@ -344,8 +470,13 @@ def test_csv_without_commas(tmp_path, mark):
 
 
 def test_tiles_and_status_of_the_user_are_no_manifest(tmp_path):
-    text = "path,label,status,reason,message,tiles\na.wav,M,error,lost,gone,on the roof\n"
-    for X in (write(tmp_path / "x.csv", text), write(tmp_path / "recordings.csv", text)):
+    text = (
+        "path,label,status,reason,message,tiles\na.wav,M,error,lost,gone,on the roof\n"
+    )
+    for X in (
+        write(tmp_path / "x.csv", text),
+        write(tmp_path / "recordings.csv", text),
+    ):
         table = list_recordings(X)
         assert table["item"].tolist() == [tmp_path / "a.wav"]
         assert table["tiles"].tolist() == [None]
@@ -360,7 +491,9 @@ def test_tile_folder_that_is_not_finished(tmp_path):
         "Run render again; what is finished is not done again."
     )
     refuse(message, list_recordings, tmp_path)
-    (tmp_path / "tiles").rename(tmp_path / "takes")  # a folder of recordings with a preset of its own
+    (tmp_path / "tiles").rename(
+        tmp_path / "takes"
+    )  # a folder of recordings with a preset of its own
     make(tmp_path, "takes/b.wav")
     assert len(list_recordings(tmp_path)) == 1
 
@@ -375,28 +508,47 @@ def test_tile_folder(tmp_path):
 def test_rows_that_failed_to_render_are_errors(tmp_path):
     write(tmp_path / "spec.json", "{}")
     header = "path,label,group,status,reason,message,tiles"
-    write(tmp_path / "recordings.csv", f"{header}\na,M,g,ok,,,tiles/a\nb,007,h,error,silent,It is silent.,\n")
+    write(
+        tmp_path / "recordings.csv",
+        f"{header}\na,M,g,ok,,,tiles/a\nb,007,h,error,silent,It is silent.,\n",
+    )
     for X in (tmp_path, [tmp_path], tmp_path / "recordings.csv"):
         table = list_recordings(X)
         assert table["tiles"].tolist() == [str(tmp_path / "tiles/a"), None]
         assert table[["label", "group"]].values.tolist() == [["M", "g"], ["007", "h"]]
         assert table["item"][0] == tmp_path / "a"
         assert isinstance(table["item"][1], AudioError)
-        assert (table["item"][1].reason, str(table["item"][1])) == ("silent", "It is silent.")
+        assert (table["item"][1].reason, str(table["item"][1])) == (
+            "silent",
+            "It is silent.",
+        )
 
 
 @pytest.mark.parametrize("form", ["below the folder", "as listed", "below the csv"])
 def test_join_labels(tmp_path, form, caplog):
     make(tmp_path, "takes/A/x/1.wav", "takes/A/x/2.wav", "takes/B/3.wav")
-    base = {"below the folder": "", "as listed": f"{tmp_path}/takes/", "below the csv": "takes/"}[form]
-    path = write(tmp_path / "who.csv", f"path,label,year\n{base}B/3.wav,007,1957\n{base}A/x/1.wav,Monk,1958\n")
+    base = {
+        "below the folder": "",
+        "as listed": f"{tmp_path}/takes/",
+        "below the csv": "takes/",
+    }[form]
+    path = write(
+        tmp_path / "who.csv",
+        f"path,label,year\n{base}B/3.wav,007,1957\n{base}A/x/1.wav,Monk,1958\n",
+    )
     with caplog.at_level(logging.WARNING):
         table = join_labels(tmp_path / "takes", path)
     assert table["name"].tolist() == ["B/3.wav", "A/x/1.wav"]
     assert table["label"].tolist() == ["007", "Monk"]
     assert table["year"].tolist() == ["1957", "1958"]
-    assert table["group"].tolist() == [str(tmp_path / "takes/B/3.wav"), "A/x"]  # as the folders say
-    assert table["item"].tolist() == [tmp_path / "takes/B/3.wav", tmp_path / "takes/A/x/1.wav"]
+    assert table["group"].tolist() == [
+        str(tmp_path / "takes/B/3.wav"),
+        "A/x",
+    ]  # as the folders say
+    assert table["item"].tolist() == [
+        tmp_path / "takes/B/3.wav",
+        tmp_path / "takes/A/x/1.wav",
+    ]
     assert caplog.messages == [f"left out 1 of 3 recordings that {path} does not name"]
     pd.testing.assert_frame_equal(list_recordings(table), table)
 
@@ -407,7 +559,9 @@ def test_join_labels_with_tiles_by_what_was_rendered(tmp_path):
     rows = "takes/x/a.wav,M,g,ok,,,tiles/x/a.wav\ntakes/x/b.wav,M,h,error,silent,It is silent.,\n"
     write(tmp_path / "recordings.csv", f"{header}\n{rows}")
     (tmp_path / "lists").mkdir()
-    path = write(tmp_path / "lists/who.csv", "path,label\nx/b.wav,Evans\nx/a.wav,Monk\n")
+    path = write(
+        tmp_path / "lists/who.csv", "path,label\nx/b.wav,Evans\nx/a.wav,Monk\n"
+    )
     table = join_labels(tmp_path, path)
     assert table["label"].tolist() == ["Evans", "Monk"]
     assert table["tiles"].tolist() == [None, str(tmp_path / "tiles/x/a.wav")]

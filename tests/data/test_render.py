@@ -18,9 +18,24 @@ from cqt2img.tiles.extract import QUALITY
 from cqt2img.tiles.png import read_tile
 from cqt2img.tiles.spec import TileSpec
 
-SPEC = TileSpec(sample_rate=8000, f_min=55, n_bins=48, height=48, bins_per_octave=12, width=16)
-OTHER = TileSpec(sample_rate=8000, f_min=55, n_bins=48, height=48, bins_per_octave=12, width=8)
-RECORDING = ["path", "label", "group", "status", "reason", "message", "seconds", *QUALITY, "n_tiles", "tiles"]
+SPEC = TileSpec(
+    sample_rate=8000, f_min=55, n_bins=48, height=48, bins_per_octave=12, width=16
+)
+OTHER = TileSpec(
+    sample_rate=8000, f_min=55, n_bins=48, height=48, bins_per_octave=12, width=8
+)
+RECORDING = [
+    "path",
+    "label",
+    "group",
+    "status",
+    "reason",
+    "message",
+    "seconds",
+    *QUALITY,
+    "n_tiles",
+    "tiles",
+]
 TILE = ["tile", "path", "label", "group", "index", "start_seconds", "valid_width"]
 
 
@@ -29,12 +44,21 @@ def record(path, seconds=2.2, midi=57):
     path.parent.mkdir(parents=True, exist_ok=True)
     t = np.arange(round(8000 * seconds)) / 8000
     with open(path, "wb") as file:
-        soundfile.write(file, 0.3 * np.sin(2 * np.pi * 440 * 2 ** ((midi - 69) / 12) * t), 8000, format="WAV")
+        soundfile.write(
+            file,
+            0.3 * np.sin(2 * np.pi * 440 * 2 ** ((midi - 69) / 12) * t),
+            8000,
+            format="WAV",
+        )
     return path
 
 
 def contents(folder):
-    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    files = {
+        file.relative_to(folder).as_posix(): file
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
     return {name: file.read_bytes() for name, file in files.items()}
 
 
@@ -51,7 +75,9 @@ def no_parts(folder):
 def same(one, two):
     assert one.spec == two.spec
     for name in ("recordings", "tiles"):
-        pd.testing.assert_frame_equal(getattr(one, name), getattr(two, name), check_dtype=False)
+        pd.testing.assert_frame_equal(
+            getattr(one, name), getattr(two, name), check_dtype=False
+        )
 
 
 def refuse(message, call, *args):
@@ -73,21 +99,44 @@ def test_a_row_for_every_recording_and_every_tile(takes, tmp_path):
     made = render(takes, tmp_path / "out", SPEC)
     table = made.recordings
     assert list(table.columns) == RECORDING
-    assert [Path(path).name for path in table["path"]] == ["a.wav", "b.wav", "c.wav", "d.wav"]
+    assert [Path(path).name for path in table["path"]] == [
+        "a.wav",
+        "b.wav",
+        "c.wav",
+        "d.wav",
+    ]
     assert table["label"].tolist() == ["007", "007", "Monk", "Monk"]
-    assert table["group"].tolist() == ["007/Solo", "007/Solo", str(takes / "Monk/c.wav"), str(takes / "Monk/d.wav")]
+    assert table["group"].tolist() == [
+        "007/Solo",
+        "007/Solo",
+        str(takes / "Monk/c.wav"),
+        str(takes / "Monk/d.wav"),
+    ]
     assert table["status"].tolist() == ["ok", "ok", "ok", "error"]
     assert table["reason"].tolist() == ["", "", "", "silent"]
-    assert table["message"][3].startswith("load_wave: path must rise above -80 dBFS, got ")
+    assert table["message"][3].startswith(
+        "load_wave: path must rise above -80 dBFS, got "
+    )
     assert table["n_tiles"].tolist() == [2, 3, 4, 0]
-    assert table["seconds"].tolist()[:3] == pytest.approx([35 * 0.064, 51 * 0.064, 66 * 0.064])
+    assert table["seconds"].tolist()[:3] == pytest.approx(
+        [35 * 0.064, 51 * 0.064, 66 * 0.064]
+    )
     assert np.isnan(table["seconds"][3])
-    assert table["tiles"].tolist() == ["tiles/007/Solo/a.wav", "tiles/007/Solo/b.wav", "tiles/Monk/c.wav", ""]
+    assert table["tiles"].tolist() == [
+        "tiles/007/Solo/a.wav",
+        "tiles/007/Solo/b.wav",
+        "tiles/Monk/c.wav",
+        "",
+    ]
     assert list(made.tiles.columns) == TILE
     assert len(made.tiles) == 9
     first = made.tiles[made.tiles["path"] == str(takes / "007/Solo/b.wav")]
-    assert first["tile"].tolist() == [f"tiles/007/Solo/b.wav/{n:05d}.png" for n in range(3)]
-    assert first["start_seconds"].tolist() == pytest.approx([n * 16 * 0.064 for n in range(3)])
+    assert first["tile"].tolist() == [
+        f"tiles/007/Solo/b.wav/{n:05d}.png" for n in range(3)
+    ]
+    assert first["start_seconds"].tolist() == pytest.approx(
+        [n * 16 * 0.064 for n in range(3)]
+    )
     assert first["valid_width"].tolist() == [16, 16, 16]  # 3 frames more are too few
     assert set(first["label"]) == {"007"}
 
@@ -97,10 +146,15 @@ def test_every_tile_says_what_it_shows(takes, tmp_path):
     for row in made.tiles.itertuples():
         levels, info = read_tile(made.path / row.tile, SPEC)
         assert info["source"] == row.path
-        assert (info["start_seconds"], info["valid_width"]) == (row.start_seconds, row.valid_width)
+        assert (info["start_seconds"], info["valid_width"]) == (
+            row.start_seconds,
+            row.valid_width,
+        )
         assert info["spec_key"] == SPEC.key
         assert not levels[:, row.valid_width :].any()
-        assert levels[:, 1].argmax() == SPEC.row_of_note({"a": 57, "b": 58, "c": 59}[Path(row.path).stem])
+        assert levels[:, 1].argmax() == SPEC.row_of_note(
+            {"a": 57, "b": 58, "c": 59}[Path(row.path).stem]
+        )
 
 
 def test_open_tiles_gives_what_render_gave(takes, tmp_path):
@@ -113,12 +167,27 @@ def test_open_tiles_gives_what_render_gave(takes, tmp_path):
 
 
 def test_columns_of_a_table_stay(takes, tmp_path):
-    frame = pd.DataFrame({"path": [takes / "Monk/c.wav"], "label": ["M"], "album": ["X"], "year": ["0050"]})
+    frame = pd.DataFrame(
+        {
+            "path": [takes / "Monk/c.wav"],
+            "label": ["M"],
+            "album": ["X"],
+            "year": ["0050"],
+        }
+    )
     made = render(frame, tmp_path / "out", SPEC)
-    for table in (made.recordings, open_tiles(tmp_path / "out").recordings, list_recordings(made)):
-        assert table[["label", "group", "album", "year"]].values.tolist() == [["M", "M/X", "X", "0050"]]
+    for table in (
+        made.recordings,
+        open_tiles(tmp_path / "out").recordings,
+        list_recordings(made),
+    ):
+        assert table[["label", "group", "album", "year"]].values.tolist() == [
+            ["M", "M/X", "X", "0050"]
+        ]
     frame = pd.DataFrame({"path": [takes / "Monk/c.wav"], "disc": ["Y"]})
-    assert render(frame, tmp_path / "by", SPEC, group_by="disc").recordings["group"].tolist() == ["Y"]
+    assert render(frame, tmp_path / "by", SPEC, group_by="disc").recordings[
+        "group"
+    ].tolist() == ["Y"]
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
@@ -129,7 +198,9 @@ def test_a_bad_file_costs_one_row_with_any_number_of_jobs(tmp_path, at):
     paths.insert(at, bad)
     one = render(paths, tmp_path / "one", SPEC)
     two = render(paths, tmp_path / "two", SPEC, n_jobs=2)
-    assert one.recordings["status"].tolist() == ["error" if n == at else "ok" for n in range(3)]
+    assert one.recordings["status"].tolist() == [
+        "error" if n == at else "ok" for n in range(3)
+    ]
     assert one.recordings["reason"][at] == "unsupported_or_corrupt"
     for name in ("recordings", "tiles"):
         pd.testing.assert_frame_equal(getattr(one, name), getattr(two, name))
@@ -153,7 +224,9 @@ def test_what_changed_is_rendered_again(takes, tmp_path):
     record(takes / "007/Solo/b.wav", 1.1, 62)
     again = render(takes, made.path, SPEC)
     changed = made.path / "tiles/007/Solo/b.wav"
-    assert sorted(file.name for file in changed.glob("*.png")) == ["00000.png"]  # three of the old are gone
+    assert sorted(file.name for file in changed.glob("*.png")) == [
+        "00000.png"
+    ]  # three of the old are gone
     assert read_tile(changed / "00000.png")[0][:, 5].argmax() == SPEC.row_of_note(62)
     assert again.recordings["n_tiles"].tolist() == [2, 1, 4, 0]
     after = times(made.path)
@@ -170,9 +243,17 @@ def test_what_was_cut_off_later_has_no_tiles(takes, tmp_path):
     again = render(takes, made.path, SPEC)
     assert again.recordings["reason"].tolist() == ["", "", "truncated", "silent"]
     assert not (made.path / "tiles/Monk/c.wav").exists()
-    others = made.recordings["path"].drop(index=again.recordings.index[again.recordings["path"] == str(path)])
+    others = made.recordings["path"].drop(
+        index=again.recordings.index[again.recordings["path"] == str(path)]
+    )
     path.unlink()
-    assert render([path, *others], made.path, SPEC).recordings["reason"].tolist().count("vanished") == 1
+    assert (
+        render([path, *others], made.path, SPEC)
+        .recordings["reason"]
+        .tolist()
+        .count("vanished")
+        == 1
+    )
 
 
 def test_recordings_are_not_dropped_from_the_manifest(takes, tmp_path):
@@ -194,7 +275,9 @@ def test_recordings_are_not_dropped_from_the_manifest(takes, tmp_path):
 def test_processes_are_a_whole_number_but_0(takes, tmp_path, bad):
     with pytest.raises(InputError) as caught:
         render(takes, tmp_path / "out", SPEC, n_jobs=bad)
-    assert str(caught.value).startswith(f"run_parallel: n_jobs must be a whole number but 0, got {bad!r}.")
+    assert str(caught.value).startswith(
+        f"run_parallel: n_jobs must be a whole number but 0, got {bad!r}."
+    )
 
 
 def test_two_runs_into_one_folder(takes, tmp_path, monkeypatch):
@@ -235,18 +318,26 @@ def test_an_array_is_known_by_its_values(tmp_path):
 
 
 def test_the_same_name_twice(tmp_path):
-    files = [record(tmp_path / name, midi=57 + n) for n, name in enumerate(("a/x.wav", "a/x.flac", "b/x.wav"))]
+    files = [
+        record(tmp_path / name, midi=57 + n)
+        for n, name in enumerate(("a/x.wav", "a/x.flac", "b/x.wav"))
+    ]
     for X in ([*files, files[0]], [tmp_path / "a", tmp_path / "b", files[2]]):
         out = tmp_path / f"out{len(X)}"
         made = render(X, out, SPEC)
         assert made.recordings["tiles"].nunique() == 4
         for row in made.recordings.itertuples():
             first = read_tile(out / row.tiles / "00000.png", SPEC)[0]
-            assert first[:, 5].argmax() == SPEC.row_of_note(57 + [str(f) for f in files].index(row.path))
+            assert first[:, 5].argmax() == SPEC.row_of_note(
+                57 + [str(f) for f in files].index(row.path)
+            )
 
 
 def test_a_name_that_is_the_folder_of_another(tmp_path):
-    outer, inner = record(tmp_path / "p/x.wav", midi=57), record(tmp_path / "q/x.wav/y.wav", midi=58)
+    outer, inner = (
+        record(tmp_path / "p/x.wav", midi=57),
+        record(tmp_path / "q/x.wav/y.wav", midi=58),
+    )
     for n, X in enumerate(([outer, tmp_path / "q"], [tmp_path / "q", outer])):
         made = render(X, tmp_path / f"out{n}", SPEC)
         assert made.recordings["status"].tolist() == ["ok", "ok"]
@@ -278,7 +369,9 @@ def test_strange_names(tmp_path, name):
     opened = open_tiles(tmp_path / "out")
     same(opened, made)
     assert read_tile(made.path / opened.tiles["tile"][0])[1]["source"] == str(path)
-    assert list_recordings(tmp_path / "out")["tiles"].tolist() == [f"{tmp_path}/out/tiles/Monk/{name}"]
+    assert list_recordings(tmp_path / "out")["tiles"].tolist() == [
+        f"{tmp_path}/out/tiles/Monk/{name}"
+    ]
     before = times(made.path)
     render(tmp_path / "takes", made.path, SPEC)
     assert times(made.path) == before
@@ -303,9 +396,16 @@ def test_tiles_stay_inside(tmp_path):
     tops = {path.name for path in tmp_path.iterdir()}
     assert tops == {"x.wav", "a", "deep"}
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
-    assert sorted(path.name for path in made.path.iterdir()) == ["recordings.csv", "spec.json", "tiles", "tiles.csv"]
+    assert sorted(path.name for path in made.path.iterdir()) == [
+        "recordings.csv",
+        "spec.json",
+        "tiles",
+        "tiles.csv",
+    ]
     inside = (made.path / "tiles").resolve()
-    assert all(inside in (made.path / tile).resolve().parents for tile in made.tiles["tile"])
+    assert all(
+        inside in (made.path / tile).resolve().parents for tile in made.tiles["tile"]
+    )
     assert [path.name for path in folder.iterdir()] == ["list.csv"]
 
 
@@ -334,12 +434,16 @@ def test_out_that_belongs_to_somebody_else(takes, tmp_path):
 
 def test_nothing_is_made_if_nothing_is_found(tmp_path):
     (tmp_path / "takes").mkdir()
-    with pytest.raises(InputError, match=r"^list_recordings: X must hold recordings, got none below "):
+    with pytest.raises(
+        InputError, match=r"^list_recordings: X must hold recordings, got none below "
+    ):
         render(tmp_path / "takes", tmp_path / "out", SPEC)
     assert not (tmp_path / "out").exists()
 
 
-def test_an_interrupted_write_leaves_nothing_at_the_final_name(takes, tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_nothing_at_the_final_name(
+    takes, tmp_path, monkeypatch
+):
     write, calls = rendering.write_tile, []
 
     def stop(path, *args):
@@ -352,7 +456,9 @@ def test_an_interrupted_write_leaves_nothing_at_the_final_name(takes, tmp_path, 
     monkeypatch.setattr(rendering, "write_tile", stop)
     with pytest.raises(KeyboardInterrupt):
         render(takes, tmp_path / "out", SPEC)
-    assert sorted(path.name for path in (tmp_path / "out/tiles/007/Solo").iterdir()) == ["a.wav"]
+    assert sorted(
+        path.name for path in (tmp_path / "out/tiles/007/Solo").iterdir()
+    ) == ["a.wav"]
     assert not (tmp_path / "out/recordings.csv").exists()
     no_parts(tmp_path)
     before = times(tmp_path / "out")
@@ -370,14 +476,20 @@ def test_tiles_are_recordings_too(takes, tmp_path):
     shutil.rmtree(takes)
     for X in (made, made.path, str(made.path), [made.path]):
         table = list_recordings(X)
-        assert table[["path", "label", "group"]].equals(made.recordings[["path", "label", "group"]])
-        assert table["tiles"].tolist() == [str(made.path / t) if t else None for t in made.recordings["tiles"]]
+        assert table[["path", "label", "group"]].equals(
+            made.recordings[["path", "label", "group"]]
+        )
+        assert table["tiles"].tolist() == [
+            str(made.path / t) if t else None for t in made.recordings["tiles"]
+        ]
         assert isinstance(table["item"][3], AudioError)
         assert table["item"][3].reason == "silent"
     again = render(made, tmp_path / "again", SPEC)
     for name in ("status", "reason", "message", "n_tiles", "label", "group"):
         assert again.recordings[name].tolist() == made.recordings[name].tolist(), name
-    old, new = ([read_tile(m.path / t)[0] for t in m.tiles["tile"]] for m in (made, again))
+    old, new = (
+        [read_tile(m.path / t)[0] for t in m.tiles["tile"]] for m in (made, again)
+    )
     assert np.array_equal(old, new)
 
 
@@ -430,7 +542,12 @@ def test_spec_for(tmp_path):
 def test_the_same_bytes_whatever_the_processes_and_the_order(takes, tmp_path):
     def bytes_of(name, **options):
         paths = sorted(takes.rglob("*.wav"))
-        out = render(paths[::-1] if options.pop("backwards", False) else paths, tmp_path / name, SPEC, **options).path
+        out = render(
+            paths[::-1] if options.pop("backwards", False) else paths,
+            tmp_path / name,
+            SPEC,
+            **options,
+        ).path
         return {path.relative_to(out): path.read_bytes() for path in out.rglob("*.png")}
 
     first = bytes_of("a")
@@ -452,7 +569,10 @@ print((kib() - before) / 1024)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc, which tells the memory of a process")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(),
+    reason="needs /proc, which tells the memory of a process",
+)
 def test_an_hour_takes_no_more_memory_than_half_an_hour(tmp_path):
     peaks = []
     for minutes in (30, 60):  # their waves alone would take 151 and 303 MB
@@ -463,6 +583,10 @@ def test_an_hour_takes_no_more_memory_than_half_an_hour(tmp_path):
             for _ in range(minutes // 15):
                 file.write(quarter)
         words = [sys.executable, "-c", _PEAK, str(path), str(tmp_path / str(minutes))]
-        peaks.append(float(subprocess.run(words, check=True, capture_output=True, text=True).stdout))
+        peaks.append(
+            float(
+                subprocess.run(words, check=True, capture_output=True, text=True).stdout
+            )
+        )
     assert max(peaks) < 200
     assert peaks[1] - peaks[0] < 20

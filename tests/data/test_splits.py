@@ -10,9 +10,15 @@ from tests.conftest import raises_exactly
 def corpus(seed, shared):
     """Draw recordings of some classes in groups of unequal size, which classes share or not."""
     rng = np.random.default_rng(seed)
-    n, n_classes, n_groups = rng.integers(1, 60), rng.integers(1, 6), rng.integers(1, 15)
+    n, n_classes, n_groups = (
+        rng.integers(1, 60),
+        rng.integers(1, 6),
+        rng.integers(1, 15),
+    )
     y, groups = rng.integers(0, n_classes, n), rng.integers(0, n_groups, n)
-    return y, groups if shared else [f"{label}/{group}" for label, group in zip(y, groups, strict=True)]
+    return y, groups if shared else [
+        f"{label}/{group}" for label, group in zip(y, groups, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -74,25 +80,38 @@ def test_the_seed_chooses():
     y, groups = ["a"] * 20 + ["b"] * 20, list(range(40))
     sides = {tuple(group_split(y, groups, 0.2, seed)[1]) for seed in range(5)}
     assert len(sides) == 5
-    assert np.array_equal(group_split(y, groups, 0.2, 3)[1], group_split(y, groups, 0.2, 3)[1])
+    assert np.array_equal(
+        group_split(y, groups, 0.2, 3)[1], group_split(y, groups, 0.2, 3)[1]
+    )
 
 
 def test_lengths_differ():
     with pytest.raises(InputError) as caught:
         group_split(["a", "b"], [1])
-    assert str(caught.value) == "group_split: groups must have one entry per recording, got 1 for 2. Count them."
+    assert (
+        str(caught.value)
+        == "group_split: groups must have one entry per recording, got 1 for 2. Count them."
+    )
 
 
 @pytest.mark.parametrize("test_size", [0, 1, -0.1, 20, float("nan")])
 def test_test_size_out_of_range(test_size):
     with pytest.raises(InputError) as caught:
         group_split(["a", "b"], [1, 2], test_size)
-    assert str(caught.value) == f"group_split: test_size must lie between 0 and 1, got {test_size}. Try 0.2."
+    assert (
+        str(caught.value)
+        == f"group_split: test_size must lie between 0 and 1, got {test_size}. Try 0.2."
+    )
 
 
 def test_a_large_album_is_not_taken_where_a_small_one_is_nearer():
     for seed in range(20):
-        _, second = group_split(["a"] * 10 + ["b"] * 2, ["large"] * 8 + ["small"] * 2 + ["x", "y"], 0.2, seed)
+        _, second = group_split(
+            ["a"] * 10 + ["b"] * 2,
+            ["large"] * 8 + ["small"] * 2 + ["x", "y"],
+            0.2,
+            seed,
+        )
         assert second[:-1].tolist() == [8, 9]
 
 
@@ -124,8 +143,15 @@ def test_a_class_with_as_many_groups_as_folds_is_in_every_fold(caplog):
     for seed in range(50):
         rng = np.random.default_rng(seed)
         n_albums = rng.integers(5, 9, 4)
-        albums = [(f"class {c}", f"album {c}/{n}") for c in range(4) for n in range(n_albums[c])]
-        y, groups = zip(*[album for album in albums for _ in range(rng.integers(1, 20))], strict=True)
+        albums = [
+            (f"class {c}", f"album {c}/{n}")
+            for c in range(4)
+            for n in range(n_albums[c])
+        ]
+        y, groups = zip(
+            *[album for album in albums for _ in range(rng.integers(1, 20))],
+            strict=True,
+        )
         for _, test in GroupFolds(5, random_state=seed).split(None, y, groups):
             assert {y[n] for n in test} == set(y)
     assert not caplog.records
@@ -135,14 +161,19 @@ def test_classes_that_cannot_be_in_every_fold_are_named(caplog):
     y, groups = ["a"] * 2 + ["b"] * 3, [1, 2, 3, 4, 5]
     sides = folds_of(GroupFolds(3), y, groups)
     assert len(sides) == 3
-    assert caplog.messages == ["GroupFolds: not in every one of 3 folds, for want of groups: a (2)"]
+    assert caplog.messages == [
+        "GroupFolds: not in every one of 3 folds, for want of groups: a (2)"
+    ]
 
 
 def test_repeats_deal_anew_and_a_seed_deals_the_same():
     y, groups = ["a", "b"] * 20, np.arange(40)
     sides = folds_of(GroupFolds(4, n_repeats=3), y, groups)
     assert len(sides) == GroupFolds(4, n_repeats=3).get_n_splits() == 12
-    parts = [frozenset(map(frozenset, (test for _, test in sides[n : n + 4]))) for n in (0, 4, 8)]
+    parts = [
+        frozenset(map(frozenset, (test for _, test in sides[n : n + 4])))
+        for n in (0, 4, 8)
+    ]
     assert len(set(parts)) == 3
     assert sides == folds_of(GroupFolds(4, n_repeats=3), y, groups)
     assert sides != folds_of(GroupFolds(4, n_repeats=3, random_state=1), y, groups)
@@ -156,8 +187,16 @@ def test_folds_work_in_scikit_learn():
     y, groups = np.repeat(["a", "b"], 20), np.repeat(np.arange(10), 4)
     X = rng.normal(size=(40, 3)) + (y == "b")[:, None] * 5
     for folds in (GroupFolds(5), GroupFolds(None)):
-        assert np.mean(cross_val_predict(LogisticRegression(), X, y, groups=groups, cv=folds) == y) > 0.9
-    search = GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=GroupFolds(5)).fit(X, y, groups=groups)
+        assert (
+            np.mean(
+                cross_val_predict(LogisticRegression(), X, y, groups=groups, cv=folds)
+                == y
+            )
+            > 0.9
+        )
+    search = GridSearchCV(
+        LogisticRegression(), {"C": [0.1, 1.0]}, cv=GroupFolds(5)
+    ).fit(X, y, groups=groups)
     assert search.best_score_ > 0.9
     assert GroupFolds(None).get_n_splits(X, y, groups) == 10
 
@@ -171,24 +210,44 @@ def test_every_level_is_kept_whole():
     joined = join_groups(table)
     for level in ("session", "piece"):
         known = table[level].notna()
-        assert (pd.Series(joined)[known].groupby(table[level][known]).nunique() == 1).all()
+        assert (
+            pd.Series(joined)[known].groupby(table[level][known]).nunique() == 1
+        ).all()
     first, second = group_split(y, table, 0.3)
     for level in ("session", "piece"):
-        assert not set(table[level].iloc[first].dropna()) & set(table[level].iloc[second].dropna())
+        assert not set(table[level].iloc[first].dropna()) & set(
+            table[level].iloc[second].dropna()
+        )
 
 
 def test_groups_are_joined_through_what_links_them():
-    levels = [("x", "1"), ("y", "1"), ("y", "2"), ("z", "3"), ("z", None), ("w", float("nan")), (None, ""), (None, "")]
+    levels = [
+        ("x", "1"),
+        ("y", "1"),
+        ("y", "2"),
+        ("z", "3"),
+        ("z", None),
+        ("w", float("nan")),
+        (None, ""),
+        (None, ""),
+    ]
     names = join_groups(levels).tolist()
     assert names == ["x", "x", "x", "z", "z", "w", "recording 6", "recording 7"]
     assert join_groups(["a", 1, "a"]).tolist() == ["a", "1", "a"]
-    assert len(set(join_groups([(None, "p"), ("recording 0", "q"), (None, "p")]).tolist())) == 2
+    assert (
+        len(set(join_groups([(None, "p"), ("recording 0", "q"), (None, "p")]).tolist()))
+        == 2
+    )
 
 
 def test_what_cannot_be_parted_is_refused():
-    with raises_exactly(InputError, "GroupFolds: y must hold a label per recording, got None. Pass y."):
+    with raises_exactly(
+        InputError, "GroupFolds: y must hold a label per recording, got None. Pass y."
+    ):
         list(GroupFolds().split(np.zeros(4)))
-    message = "GroupFolds: groups must have one entry per recording, got 2 for 4. Count them."
+    message = (
+        "GroupFolds: groups must have one entry per recording, got 2 for 4. Count them."
+    )
     with raises_exactly(InputError, message):
         list(GroupFolds(2).split(None, ["a", "b"] * 2, [1, 2]))
     message = (
@@ -209,4 +268,8 @@ def test_what_cannot_be_parted_is_refused():
         "Take other groups, or more folds."
     )
     with raises_exactly(InputError, message):  # both groups of "b" are in one fold
-        list(GroupFolds(2).split(None, ["a", "a", "b", "c", "c", "b", "b"], [1, 2, 1, 2, 3, 3, 3]))
+        list(
+            GroupFolds(2).split(
+                None, ["a", "a", "b", "c", "c", "b", "b"], [1, 2, 1, 2, 3, 3, 3]
+            )
+        )

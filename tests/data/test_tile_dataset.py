@@ -14,11 +14,16 @@ def n_tiles(strips):
     return [strips.strips[n].shape[1] // strips.spec.width for n in range(len(strips))]
 
 
-def training(strips, augment="none", seed=0, recordings=None, balance="class", groups="abcde"):
+def training(
+    strips, augment="none", seed=0, recordings=None, balance="class", groups="abcde"
+):
     targets = one_hot(np.array([0, 0, 1, 1, 2]), 3)
     mine = np.arange(5) if recordings is None else recordings
     return TrainingTiles(
-        TrainingData(strips, targets, np.array(list(groups)), mine, np.arange(0)), augment, balance, seed
+        TrainingData(strips, targets, np.array(list(groups)), mine, np.arange(0)),
+        augment,
+        balance,
+        seed,
     )
 
 
@@ -49,7 +54,11 @@ def test_without_augmentation_tiles_are_as_cut(strips):
     data = training(strips, "none", recordings=np.arange(4))
     for n, (recording, tile) in enumerate(data.items):
         levels, target = data[n]
-        assert (levels.dtype, tuple(levels.shape), target.dtype) == (torch.uint8, strips.spec.size, torch.float32)
+        assert (levels.dtype, tuple(levels.shape), target.dtype) == (
+            torch.uint8,
+            strips.spec.size,
+            torch.float32,
+        )
         np.testing.assert_array_equal(levels.numpy(), strips.tiles(recording)[tile])
 
 
@@ -61,7 +70,11 @@ def test_last_tile_is_moved_back_until_it_is_full(strips):
 
 @pytest.mark.parametrize("augment", ["none", "album"])
 def test_draws_depend_on_seed_epoch_and_item_alone(strips, augment):
-    one, two, other = training(strips, augment), training(strips, augment), training(strips, augment, seed=1)
+    one, two, other = (
+        training(strips, augment),
+        training(strips, augment),
+        training(strips, augment, seed=1),
+    )
     two.set_epoch(7)
     _ = [two[n] for n in range(len(two))]
     for data in (one, two, other):
@@ -84,7 +97,10 @@ def test_another_process_draws_the_same(strips):
 def test_augmented_tiles_differ_and_the_recording_stays(strips):
     before = [strip.copy() for strip in strips.strips]
     data = training(strips, "album")
-    changed = [not np.array_equal(data[n][0], strips.tiles(r)[t]) for n, (r, t) in enumerate(data.items)]
+    changed = [
+        not np.array_equal(data[n][0], strips.tiles(r)[t])
+        for n, (r, t) in enumerate(data.items)
+    ]
     assert np.mean(changed) > 0.8
     assert all(np.array_equal(a, b) for a, b in zip(before, strips.strips, strict=True))
 
@@ -98,13 +114,17 @@ def test_jitter_starts_tiles_anywhere(strips):
         for n, (recording, _) in enumerate(data.items):
             if recording == 4:
                 level = int(data[n][0][10, 0])
-                starts.add(int(np.abs(strips.strips[4][10].astype(int) - level).argmin()))
+                starts.add(
+                    int(np.abs(strips.strips[4][10].astype(int) - level).argmin())
+                )
     assert len(starts) > 12
     assert min(starts) >= 0
     assert max(starts) <= 300 - 32
 
 
-@pytest.mark.parametrize(("batch_size", "sizes"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (64, [5])])
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (64, [5])]
+)
 def test_tile_batches(batch_size, sizes):
     tiles = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
     batches = list(tile_batches(tiles, batch_size))
@@ -113,7 +133,9 @@ def test_tile_batches(batch_size, sizes):
 
 
 def test_every_group_of_a_class_equally_often(strips):
-    data = training(strips, balance="group")  # the third class has one group, the second one of 2 and one of 3 tiles
+    data = training(
+        strips, balance="group"
+    )  # the third class has one group, the second one of 2 and one of 3 tiles
     drawn = np.zeros(5)
     for epoch in range(50):
         data.set_epoch(epoch)

@@ -12,7 +12,9 @@ NAMES = ["Evans", "Monk"]
 
 def scores_of(right, groups=None, paths=None):
     """A model that is right on some recordings, all by Evans."""
-    proba = np.where(np.asarray(right, bool)[:, None], [[0.9, 0.1]], [[0.2, 0.8]]).astype(np.float32)
+    proba = np.where(
+        np.asarray(right, bool)[:, None], [[0.9, 0.1]], [[0.2, 0.8]]
+    ).astype(np.float32)
     return evaluate_proba(proba, np.zeros(len(right), int), NAMES, groups, 0, paths)
 
 
@@ -21,8 +23,20 @@ def test_who_gets_what():
     assert found.difference == pytest.approx(0.2)
     assert found.only_first["path"].tolist() == ["1", "3"]
     assert found.only_second["path"].tolist() == ["4"]
-    assert found.only_second.loc[0, ["played", "first", "second"]].tolist() == ["Evans", "Monk", "Evans"]
-    assert found.table.columns.tolist() == ["path", "group", "played", "first", "second", "first_right", "second_right"]
+    assert found.only_second.loc[0, ["played", "first", "second"]].tolist() == [
+        "Evans",
+        "Monk",
+        "Evans",
+    ]
+    assert found.table.columns.tolist() == [
+        "path",
+        "group",
+        "played",
+        "first",
+        "second",
+        "first_right",
+        "second_right",
+    ]
 
 
 def test_the_other_way_round_is_the_same_with_the_other_sign():
@@ -40,7 +54,11 @@ def test_recordings_may_come_in_another_order():
     straight = compare(scores_of(right, None, paths), scores_of(other, None, paths))
     turned = scores_of(other[order], None, [paths[n] for n in order])
     mixed = compare(scores_of(right, None, paths), turned)
-    assert mixed.only_first["path"].tolist() == straight.only_first["path"].tolist() == ["a"]
+    assert (
+        mixed.only_first["path"].tolist()
+        == straight.only_first["path"].tolist()
+        == ["a"]
+    )
     assert mixed.only_second["path"].tolist() == ["c"]
 
 
@@ -53,11 +71,16 @@ def test_groups_of_one_give_the_exact_test_of_mcnemar(wins, losses):
 
 
 def test_p_against_all_flips_of_the_signs_of_groups():
-    first, second = np.array([1, 1, 1, 0, 1, 1, 0, 0]), np.array([0, 0, 1, 1, 0, 1, 0, 0])
+    first, second = (
+        np.array([1, 1, 1, 0, 1, 1, 0, 0]),
+        np.array([0, 0, 1, 1, 0, 1, 0, 0]),
+    )
     groups = [0, 0, 1, 1, 2, 2, 3, 3]  # gains 2, -1, 1, 0
     sums = [a * 2 + b * 1 + c * 1 for a in (-1, 1) for b in (-1, 1) for c in (-1, 1)]
     by_hand = np.mean(np.abs(sums) >= 2)
-    assert compare(scores_of(first, groups), scores_of(second, groups)).p_value == pytest.approx(by_hand)
+    assert compare(
+        scores_of(first, groups), scores_of(second, groups)
+    ).p_value == pytest.approx(by_hand)
 
 
 def test_p_is_right_where_albums_stand_or_fall_together():
@@ -66,7 +89,9 @@ def test_p_is_right_where_albums_stand_or_fall_together():
     found, naive = [], []
     for _ in range(40):
         one, other = (rng.random(20) < 0.5)[groups], (rng.random(20) < 0.5)[groups]
-        found.append(compare(scores_of(one, groups), scores_of(other, groups)).p_value < 0.05)
+        found.append(
+            compare(scores_of(one, groups), scores_of(other, groups)).p_value < 0.05
+        )
         naive.append(compare(scores_of(one), scores_of(other)).p_value < 0.05)
     assert np.mean(found) <= 0.1
     assert np.mean(naive) > 0.2
@@ -74,7 +99,10 @@ def test_p_is_right_where_albums_stand_or_fall_together():
 
 def test_albums_widen_the_interval():
     first, second = np.repeat([1, 1, 0, 1, 0, 1], 5), np.repeat([0, 1, 1, 0, 0, 1], 5)
-    alone, grouped = (compare(scores_of(first, g), scores_of(second, g)) for g in (None, np.arange(30) // 5))
+    alone, grouped = (
+        compare(scores_of(first, g), scores_of(second, g))
+        for g in (None, np.arange(30) // 5)
+    )
     assert np.diff(grouped.interval)[0] > 1.5 * np.diff(alone.interval)[0]
     assert grouped.difference == alone.difference
 
@@ -88,11 +116,21 @@ def test_two_models_that_agree_on_a_few():
 
 @pytest.mark.parametrize(
     ("paths", "codes", "counts"),
-    [(["a", "b", "x"], [0, 0, 0], "3 and 3 with 2"), (["a", "b"], [0, 0], "3 and 2 with 2"),
-     (["a", "b", "c"], [0, 0, 1], "3 and 3 with 2")],
-)  # fmt: skip
+    [
+        (["a", "b", "x"], [0, 0, 0], "3 and 3 with 2"),
+        (["a", "b"], [0, 0], "3 and 2 with 2"),
+        (["a", "b", "c"], [0, 0, 1], "3 and 3 with 2"),
+    ],
+)
 def test_other_recordings_are_refused(paths, codes, counts):
-    other = evaluate_proba(np.full((len(paths), 2), 0.5, np.float32), np.array(codes), NAMES, None, 0, paths)
+    other = evaluate_proba(
+        np.full((len(paths), 2), 0.5, np.float32),
+        np.array(codes),
+        NAMES,
+        None,
+        0,
+        paths,
+    )
     message = (
         f"compare: first and second must score the same recordings with the same labels, got {counts} in common. "
         "Evaluate both models on the same."
@@ -109,7 +147,10 @@ def test_text_for_people():
         f"difference +0.250  (95 % interval {low:+.3f} to {high:+.3f} over recordings; p = 1.000)",
         "On recordings like these either may be the better.",
     ]
-    clear = compare(scores_of(np.ones(60), np.arange(60) // 2), scores_of(np.arange(60) % 3 > 0, np.arange(60) // 2))
+    clear = compare(
+        scores_of(np.ones(60), np.arange(60) // 2),
+        scores_of(np.arange(60) % 3 > 0, np.arange(60) // 2),
+    )
     assert " over groups; p = 0.000)" in str(clear)
     assert str(clear).endswith("On recordings like these the first is better.")
     turned = compare(scores_of(np.arange(60) % 3 > 0), scores_of(np.ones(60)))

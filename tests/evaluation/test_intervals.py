@@ -3,15 +3,30 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
-from cqt2img.evaluation.calibration import calibrated_range, calibration_error, rising_bins
-from cqt2img.evaluation.intervals import jackknife_interval, macro_f1_of, mean_interval, share_interval
+from cqt2img.evaluation.calibration import (
+    calibrated_range,
+    calibration_error,
+    rising_bins,
+)
+from cqt2img.evaluation.intervals import (
+    jackknife_interval,
+    macro_f1_of,
+    mean_interval,
+    share_interval,
+)
 
 
 def draw_sets(groups, size, rho, p, sets, seed=0, equal=True):
     """Right answers and sizes of groups whose recordings stand or fall together."""
     rng = np.random.default_rng(seed)
-    sizes = np.full((sets, groups), size) if equal else rng.geometric(1 / size, (sets, groups))
-    chance = rng.beta(p * (1 / rho - 1), (1 - p) * (1 / rho - 1), sizes.shape) if rho else p
+    sizes = (
+        np.full((sets, groups), size)
+        if equal
+        else rng.geometric(1 / size, (sets, groups))
+    )
+    chance = (
+        rng.beta(p * (1 / rho - 1), (1 - p) * (1 / rho - 1), sizes.shape) if rho else p
+    )
     return rng.binomial(sizes, chance), sizes
 
 
@@ -23,7 +38,9 @@ def coverage(interval, truth):
 # shares
 
 
-@pytest.mark.parametrize(("right", "n"), [(1, 5), (0, 4), (4, 4), (3, 7), (40, 90), (0, 1), (1, 1)])
+@pytest.mark.parametrize(
+    ("right", "n"), [(1, 5), (0, 4), (4, 4), (3, 7), (40, 90), (0, 1), (1, 1)]
+)
 def test_groups_of_one_have_the_exact_binomial_interval(right, n):
     low, high = share_interval(np.arange(n) < right, np.ones(n))
     exact = binomtest(right, n).proportion_ci()
@@ -34,7 +51,9 @@ def test_groups_that_stand_or_fall_as_one_count_as_one():
     together = share_interval(10 * (np.arange(12) < 7), np.full(12, 10))
     alone = share_interval(np.arange(12) < 7, np.ones(12))
     np.testing.assert_allclose(together, alone)
-    apart = share_interval(np.full(12, 5), np.full(12, 10))  # groups that do not differ: as if all were independent
+    apart = share_interval(
+        np.full(12, 5), np.full(12, 10)
+    )  # groups that do not differ: as if all were independent
     exact = binomtest(60, 120).proportion_ci()
     assert apart == pytest.approx((exact.low, exact.high), abs=1e-6)
 
@@ -42,34 +61,51 @@ def test_groups_that_stand_or_fall_as_one_count_as_one():
 @pytest.mark.parametrize("right", [0, 10])
 def test_ten_albums_all_right_are_ten_of_ten(right):
     exact = binomtest(right, 10).proportion_ci()
-    assert share_interval(np.full(10, 3 * right // 10), np.full(10, 3)) == pytest.approx((exact.low, exact.high))
+    assert share_interval(
+        np.full(10, 3 * right // 10), np.full(10, 3)
+    ) == pytest.approx((exact.low, exact.high))
 
 
 def test_one_group_says_next_to_nothing():
     low, high = share_interval(np.array([5]), np.array([10]))
     assert low < 0.02
     assert high > 0.98
-    assert share_interval(np.array([9, 1]), np.array([30, 1])) == pytest.approx((0, 1), abs=0.05)
+    assert share_interval(np.array([9, 1]), np.array([30, 1])) == pytest.approx(
+        (0, 1), abs=0.05
+    )
 
 
 def test_interval_mirrors_right_and_wrong():
     hits, sizes = draw_sets(9, 6, 0.2, 0.8, 20, equal=False)
     low, high = share_interval(hits, sizes)
-    np.testing.assert_allclose(share_interval(sizes - hits, sizes), (1 - high, 1 - low), atol=1e-6)
+    np.testing.assert_allclose(
+        share_interval(sizes - hits, sizes), (1 - high, 1 - low), atol=1e-6
+    )
 
 
 def test_groups_without_recordings_have_no_say():
     hits, sizes = np.array([3, 0, 1, 2]), np.array([4, 0, 2, 5])
     has = sizes > 0
-    np.testing.assert_allclose(share_interval(hits, sizes), share_interval(hits[has], sizes[has]))
-    np.testing.assert_allclose(mean_interval(hits, sizes, (-1, 1)), mean_interval(hits[has], sizes[has], (-1, 1)))
+    np.testing.assert_allclose(
+        share_interval(hits, sizes), share_interval(hits[has], sizes[has])
+    )
+    np.testing.assert_allclose(
+        mean_interval(hits, sizes, (-1, 1)),
+        mean_interval(hits[has], sizes[has], (-1, 1)),
+    )
 
 
 @pytest.mark.parametrize(
     ("groups", "size", "rho", "p", "equal"),
-    [(8, 6, 0.3, 0.6, True), (15, 20, 0.3, 0.4, False), (30, 6, 0.1, 0.85, False), (60, 2, 0.3, 0.6, True),
-     (30, 20, 0.5, 0.4, True), (15, 1, 0.0, 0.7, True)],
-)  # fmt: skip
+    [
+        (8, 6, 0.3, 0.6, True),
+        (15, 20, 0.3, 0.4, False),
+        (30, 6, 0.1, 0.85, False),
+        (60, 2, 0.3, 0.6, True),
+        (30, 20, 0.5, 0.4, True),
+        (15, 1, 0.0, 0.7, True),
+    ],
+)
 def test_share_interval_holds_the_truth(groups, size, rho, p, equal):
     hits, sizes = draw_sets(groups, size, rho, p, 1000, equal=equal)
     assert 0.93 <= coverage(share_interval(hits, sizes), p) <= 0.99
@@ -81,12 +117,20 @@ def test_share_interval_holds_the_truth(groups, size, rho, p, equal):
 def test_jackknife_of_a_share_is_its_interval():
     hits, sizes = draw_sets(20, 5, 0.2, 0.7, 1)
     totals = np.column_stack([hits[0], sizes[0]])
-    found = jackknife_interval(lambda sums: sums[..., 0] / sums[..., 1], totals, sizes[0])
-    assert found == pytest.approx([float(one[0]) for one in share_interval(hits, sizes)], abs=1e-9)
+    found = jackknife_interval(
+        lambda sums: sums[..., 0] / sums[..., 1], totals, sizes[0]
+    )
+    assert found == pytest.approx(
+        [float(one[0]) for one in share_interval(hits, sizes)], abs=1e-9
+    )
 
 
 def test_jackknife_of_one_group_says_next_to_nothing():
-    low, high = jackknife_interval(lambda sums: sums[..., 0] / sums[..., 1], np.array([[5.0, 10.0]]), np.array([10]))
+    low, high = jackknife_interval(
+        lambda sums: sums[..., 0] / sums[..., 1],
+        np.array([[5.0, 10.0]]),
+        np.array([10]),
+    )
     assert low < 0.02
     assert high > 0.98
 
@@ -96,8 +140,12 @@ def test_macro_f1_against_sklearn():
     for n_classes, n in ((2, 30), (5, 40), (9, 12)):
         codes, named = rng.integers(n_classes, size=(2, n))
         one = np.eye(n_classes)
-        counts = np.concatenate([one[codes] * (codes == named)[:, None], one[codes], one[named]], axis=1).sum(axis=0)
-        assert macro_f1_of(counts) == pytest.approx(f1_score(codes, named, labels=np.unique(codes), average="macro"))
+        counts = np.concatenate(
+            [one[codes] * (codes == named)[:, None], one[codes], one[named]], axis=1
+        ).sum(axis=0)
+        assert macro_f1_of(counts) == pytest.approx(
+            f1_score(codes, named, labels=np.unique(codes), average="macro")
+        )
         stacked = macro_f1_of(np.stack([counts, counts]))
         np.testing.assert_allclose(stacked, macro_f1_of(counts))
 
@@ -106,11 +154,21 @@ def test_jackknife_interval_of_f1_holds_the_truth():
     rng, one, held = np.random.default_rng(0), np.eye(3), []
     codes, groups = np.repeat(np.arange(3), 40), np.repeat(np.arange(24), 5)
     for _ in range(200):
-        kept = (rng.random(24) < 0.8)[groups] & (rng.random(120) < 0.9)  # albums fall as one, .72 are right
+        kept = (rng.random(24) < 0.8)[groups] & (
+            rng.random(120) < 0.9
+        )  # albums fall as one, .72 are right
         named = np.where(kept, codes, (codes + rng.integers(1, 3, 120)) % 3)
         counts = np.zeros((24, 9))
-        np.add.at(counts, groups, np.concatenate([one[codes] * kept[:, None], one[codes], one[named]], axis=1))
-        held.append(coverage(jackknife_interval(macro_f1_of, counts, np.full(24, 5)), 0.72))
+        np.add.at(
+            counts,
+            groups,
+            np.concatenate(
+                [one[codes] * kept[:, None], one[codes], one[named]], axis=1
+            ),
+        )
+        held.append(
+            coverage(jackknife_interval(macro_f1_of, counts, np.full(24, 5)), 0.72)
+        )
     assert 0.92 <= np.mean(held) <= 0.99
 
 
@@ -121,7 +179,9 @@ def test_mean_interval_is_students_where_groups_are_many():
     values = np.random.default_rng(0).normal(0.1, 0.3, 2000)
     low, high = mean_interval(values, np.ones(2000), (-1, 1))
     half = 1.96 * values.std() / np.sqrt(2000)
-    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=1e-3)
+    assert (low, high) == pytest.approx(
+        (values.mean() - half, values.mean() + half), abs=1e-3
+    )
 
 
 def test_agreement_on_a_few_is_no_proof_of_agreement():
@@ -140,15 +200,22 @@ def test_mean_interval_of_a_difference_holds_the_truth(groups, size):
     rng = np.random.default_rng(0)
     gains = rng.choice([-1, 0, 1], p=[0.1, 0.65, 0.25], size=(1000, groups, size))
     shared = rng.choice([-1, 0, 1], p=[0.1, 0.65, 0.25], size=(1000, groups, 1))
-    gains = np.where(rng.random((1000, groups, 1)) < 0.3, shared, gains)  # some albums go one way as a whole
-    held = coverage(mean_interval(gains.sum(axis=2), np.full((1000, groups), size), (-1, 1)), 0.15)
+    gains = np.where(
+        rng.random((1000, groups, 1)) < 0.3, shared, gains
+    )  # some albums go one way as a whole
+    held = coverage(
+        mean_interval(gains.sum(axis=2), np.full((1000, groups), size), (-1, 1)), 0.15
+    )
     assert 0.93 <= held <= 0.99
 
 
 @pytest.mark.parametrize("groups", [6, 20, 60])
 def test_mean_interval_of_a_skew_loss_holds_the_truth(groups):
     losses = np.random.default_rng(0).gamma(0.8, 1.0, (1000, groups))
-    held = coverage(mean_interval(losses, np.ones((1000, groups)), (0, 2 * np.log(8)), log=True), 0.8)
+    held = coverage(
+        mean_interval(losses, np.ones((1000, groups)), (0, 2 * np.log(8)), log=True),
+        0.8,
+    )
     assert 0.92 <= held <= 0.985
 
 
@@ -183,7 +250,9 @@ def test_bins_hold_five_at_least():
 def test_calibration_error_from_theory():
     trust = np.repeat([0.6, 0.9], 100)
     right = np.concatenate([np.arange(100) < 50, np.arange(100) < 70])
-    right[:100] = np.tile(np.arange(10) < 5, 10)  # half of each handful, so that finer bins do not rise
+    right[:100] = np.tile(
+        np.arange(10) < 5, 10
+    )  # half of each handful, so that finer bins do not rise
     assert calibration_error(trust, right) == pytest.approx((0.1 + 0.2) / 2, abs=0.02)
     assert calibration_error(np.ones(50), np.ones(50, bool)) == 0
     assert calibration_error(np.ones(50), np.zeros(50, bool)) == 1
@@ -193,7 +262,9 @@ def test_calibrated_range_holds_95_of_100_calibrated_models():
     rng = np.random.default_rng(1)
     trust = rng.uniform(0.3, 0.9, 80)
     low, high = calibrated_range(trust)
-    drawn = np.array([calibration_error(trust, rng.random(80) < trust) for _ in range(300)])
+    drawn = np.array(
+        [calibration_error(trust, rng.random(80) < trust) for _ in range(300)]
+    )
     assert 0.91 <= np.mean((low <= drawn) & (drawn <= high)) <= 0.99
     assert calibrated_range(trust) == (low, high)
 
@@ -203,7 +274,14 @@ def test_rising_bins_are_less_biased_than_ten():
     rng = np.random.default_rng(0)
     trust = rng.uniform(0.3, 0.9, (200, 60))
     right = rng.random(trust.shape) < trust
-    ten = [np.mean([abs((t - r)[own].sum()) * 10 / 60 for own in np.array_split(np.argsort(t), 10)])
-           for t, r in zip(trust, right, strict=True)]  # fmt: skip
+    ten = [
+        np.mean(
+            [
+                abs((t - r)[own].sum()) * 10 / 60
+                for own in np.array_split(np.argsort(t), 10)
+            ]
+        )
+        for t, r in zip(trust, right, strict=True)
+    ]
     ours = [calibration_error(t, r) for t, r in zip(trust, right, strict=True)]
     assert np.mean(ours) < 0.75 * np.mean(ten)

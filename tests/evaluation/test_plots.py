@@ -50,7 +50,10 @@ def texts(axes):
 
 
 def points(axes):
-    return [[[float(value) for value in axis] for axis in line.get_data()] for line in axes.lines]
+    return [
+        [[float(value) for value in axis] for axis in line.get_data()]
+        for line in axes.lines
+    ]
 
 
 def test_plot_confusion(scores):
@@ -67,7 +70,9 @@ def test_plot_confusion(scores):
 
 def test_plot_confusion_of_a_player_who_never_plays(scores):
     figure = plot_confusion(replace(scores, codes=np.array([1, 1, 1, 1])))
-    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), [[0, 0], [0.5, 0.5]])
+    np.testing.assert_allclose(
+        figure.axes[0].images[0].get_array(), [[0, 0], [0.5, 0.5]]
+    )
     to_png(figure)
 
 
@@ -78,7 +83,9 @@ def test_names_that_a_plot_could_take_for_formulas(scores, names):
 
 
 def test_plot_scores(scores):
-    figure = plot_scores(["loose", "strict"], [scores, replace(scores, codes=np.array([0, 1, 1, 0]))])
+    figure = plot_scores(
+        ["loose", "strict"], [scores, replace(scores, codes=np.array([0, 1, 1, 0]))]
+    )
     axes = figure.axes[0]
     assert [bar.get_width() for bar in axes.patches] == [0.75, 0.5]
     assert {"75%", "50%", " chance"} <= set(texts(axes))
@@ -107,7 +114,9 @@ def calibrated(n=400, too_sure=0.0):
     trust = rng.uniform(0.6, 0.9, n)
     right = rng.random(n) < trust - too_sure
     proba = np.column_stack([trust, 1 - trust])
-    return evaluate_proba(proba.astype(np.float32), np.where(right, 0, 1), ["Evans", "Monk"])
+    return evaluate_proba(
+        proba.astype(np.float32), np.where(right, 0, 1), ["Evans", "Monk"]
+    )
 
 
 def test_plot_reliability():
@@ -116,13 +125,22 @@ def test_plot_reliability():
     diagonal, curve = points(axes)
     assert diagonal == [[0, 100], [0, 100]]
     table = scores.reliability_table()
-    np.testing.assert_allclose(curve, [100 * table["probability"], 100 * table["accuracy"]])
+    np.testing.assert_allclose(
+        curve, [100 * table["probability"], 100 * table["accuracy"]]
+    )
     assert all(right < sure for sure, right in zip(*curve, strict=True))
     bars = [100 * table["low"].to_numpy(), 100 * table["high"].to_numpy()]
-    np.testing.assert_allclose([[s[0, 1], s[1, 1]] for s in axes.collections[0].get_segments()], np.transpose(bars))
-    assert axes.get_title().startswith(f"off by {100 * scores.calibration_error:.0f} points on average")
+    np.testing.assert_allclose(
+        [[s[0, 1], s[1, 1]] for s in axes.collections[0].get_segments()],
+        np.transpose(bars),
+    )
+    assert axes.get_title().startswith(
+        f"off by {100 * scores.calibration_error:.0f} points on average"
+    )
     assert texts(axes) == ["too sure", "not sure enough"]
-    assert axes.texts[0].get_position()[0] > axes.texts[0].get_position()[1]  # where right falls short of sure
+    assert (
+        axes.texts[0].get_position()[0] > axes.texts[0].get_position()[1]
+    )  # where right falls short of sure
 
 
 def test_plot_seconds(scores):
@@ -136,9 +154,13 @@ def test_plot_seconds(scores):
 
 
 def test_plot_seconds_of_one_tile_each(scores):
-    axes = plot_seconds(replace(scores, tiles=tuple(np.log(PROBA)[:, None]), tile_seconds=2.0)).axes[0]
+    axes = plot_seconds(
+        replace(scores, tiles=tuple(np.log(PROBA)[:, None]), tile_seconds=2.0)
+    ).axes[0]
     assert points(axes)[0] == [[2.0], [75.0]]
-    assert len(axes.collections[0].get_segments()) == 1  # no band, but a line that can be seen
+    assert (
+        len(axes.collections[0].get_segments()) == 1
+    )  # no band, but a line that can be seen
 
 
 def test_plot_seconds_without_tiles(scores):
@@ -154,22 +176,41 @@ def test_plot_risk_coverage(scores):
     assert axes.get_title() == "all answered: 75% right; the surer half: 100%"
 
 
-@pytest.mark.parametrize("plot", [plot_classes, plot_confusion, plot_reliability, plot_risk_coverage, plot_seconds])
+@pytest.mark.parametrize(
+    "plot",
+    [plot_classes, plot_confusion, plot_reliability, plot_risk_coverage, plot_seconds],
+)
 def test_every_plot_of_one_recording_is_a_picture(plot):
     one = evaluate_proba(PROBA[:1], CODES[:1], ["Evans", "Monk"])
-    assert to_png(plot(replace(one, tiles=(np.log(PROBA[:1]),), tile_seconds=2.0))).startswith(b"\x89PNG")
+    assert to_png(
+        plot(replace(one, tiles=(np.log(PROBA[:1]),), tile_seconds=2.0))
+    ).startswith(b"\x89PNG")
 
 
 def entry(epoch, loss, valid_loss=None, valid_accuracy=None):
-    return {"epoch": epoch, "loss": loss, "valid_accuracy": valid_accuracy, "valid_loss": valid_loss,
-            "learning_rate": 1e-3, "seconds": 2.0}  # fmt: skip
+    return {
+        "epoch": epoch,
+        "loss": loss,
+        "valid_accuracy": valid_accuracy,
+        "valid_loss": valid_loss,
+        "learning_rate": 1e-3,
+        "seconds": 2.0,
+    }
 
 
-HISTORY = [entry(1, 2.0, 1.5, 0.25), entry(2, 1.0, 0.75, 0.75), entry(3, 0.5, 1.25, 1.0)]
+HISTORY = [
+    entry(1, 2.0, 1.5, 0.25),
+    entry(2, 1.0, 0.75, 0.75),
+    entry(3, 0.5, 1.25, 1.0),
+]
 
 
 def rings(axes):
-    return [tuple(map(float, place)) for ring in axes.collections for place in ring.get_offsets()]
+    return [
+        tuple(map(float, place))
+        for ring in axes.collections
+        for place in ring.get_offsets()
+    ]
 
 
 def whole_epochs(figure):
@@ -177,22 +218,36 @@ def whole_epochs(figure):
     to_png(figure)
     axes = figure.axes[0]
     low, high = axes.get_xlim()
-    return [t.get_text() for x, t in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True) if low <= x <= high]
+    return [
+        t.get_text()
+        for x, t in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+        if low <= x <= high
+    ]
 
 
 def test_plot_history():
     figure = plot_history(HISTORY)
     left, right = figure.axes
-    assert points(left) == [[[1, 2, 3], [2.0, 1.0, 0.5]], [[1, 2, 3], [1.5, 0.75, 1.25]]]
+    assert points(left) == [
+        [[1, 2, 3], [2.0, 1.0, 0.5]],
+        [[1, 2, 3], [1.5, 0.75, 1.25]],
+    ]
     assert points(right) == [[[1, 2, 3], [25, 75, 100]]]
     # the second epoch has the lowest validation loss; the third has more recordings right
     assert rings(left) == [(2, 0.75)]
     assert rings(right) == [(2, 75)]
     legend = [text.get_text() for text in left.get_legend().get_texts()]
-    assert legend == ["training, tile by tile", "validation, per recording", "kept: epoch 2"]
+    assert legend == [
+        "training, tile by tile",
+        "validation, per recording",
+        "kept: epoch 2",
+    ]
     assert right.get_title() == "75% of the validation recordings at epoch 2"
     assert [axes.get_xlabel() for axes in figure.axes] == ["epoch", "epoch"]
-    assert (left.get_ylabel(), right.get_ylabel()) == ("loss (lower is better)", "recordings named right in %")
+    assert (left.get_ylabel(), right.get_ylabel()) == (
+        "loss (lower is better)",
+        "recordings named right in %",
+    )
     assert whole_epochs(figure) == ["1", "2", "3"]
 
 
@@ -203,8 +258,13 @@ def test_of_two_epochs_that_are_as_good_the_first_is_kept():
 
 def test_plot_history_of_one_epoch():
     figure = plot_history(HISTORY[:1])
-    assert [points(axes) for axes in figure.axes] == [[[[1], [2.0]], [[1], [1.5]]], [[[1], [25]]]]
-    assert all(line.get_marker() == "o" for axes in figure.axes for line in axes.lines)  # else nothing is seen
+    assert [points(axes) for axes in figure.axes] == [
+        [[[1], [2.0]], [[1], [1.5]]],
+        [[[1], [25]]],
+    ]
+    assert all(
+        line.get_marker() == "o" for axes in figure.axes for line in axes.lines
+    )  # else nothing is seen
     assert whole_epochs(figure) == ["1"]
 
 
@@ -212,26 +272,38 @@ def test_plot_history_of_one_epoch():
 def test_plot_history_without_validation(n):
     figure = plot_history([entry(epoch, 1 / epoch) for epoch in range(1, n + 1)])
     (axes,) = figure.axes
-    assert points(axes) == [[[*range(1, n + 1)], [1 / epoch for epoch in range(1, n + 1)]]]
+    assert points(axes) == [
+        [[*range(1, n + 1)], [1 / epoch for epoch in range(1, n + 1)]]
+    ]
     assert rings(axes) == []
     assert whole_epochs(figure) == [str(epoch) for epoch in range(1, n + 1)]
 
 
 def test_plot_history_of_a_model(model):
     left, right = plot_history(model.history_).axes
-    assert points(left)[0] == [[e["epoch"] for e in model.history_], [e["loss"] for e in model.history_]]
+    assert points(left)[0] == [
+        [e["epoch"] for e in model.history_],
+        [e["loss"] for e in model.history_],
+    ]
     best = min(model.history_, key=lambda e: e["valid_loss"])
     assert rings(right) == [(best["epoch"], 100 * best["valid_accuracy"])]
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-@pytest.mark.parametrize("history", [HISTORY, [entry(1, 2.0), entry(2, 1.0)]], ids=["validation", "none"])
+@pytest.mark.parametrize(
+    "history", [HISTORY, [entry(1, 2.0), entry(2, 1.0)]], ids=["validation", "none"]
+)
 def test_plot_history_of_a_table(tmp_path, kind, history):
     with default_callbacks(False, tmp_path) as watch:
         for one in history:
             watch.epoch(one)
-    of_table, of_list = plot_history(kind(tmp_path / "history.csv")), plot_history(history)
-    assert [points(axes) for axes in of_table.axes] == [points(axes) for axes in of_list.axes]
+    of_table, of_list = (
+        plot_history(kind(tmp_path / "history.csv")),
+        plot_history(history),
+    )
+    assert [points(axes) for axes in of_table.axes] == [
+        points(axes) for axes in of_list.axes
+    ]
     assert to_png(of_table) == to_png(of_list)
 
 
@@ -256,16 +328,28 @@ def not_a_history(shown):
 
 @pytest.mark.parametrize(
     ("history", "shown"),
-    [(7, "int"), (None, "NoneType"), (HISTORY[0], "dict"), (pd.DataFrame(HISTORY), "DataFrame"), ([1, 2], "list"),
-     ([{"epoch": 1}], "list"), ([{"epoch": 1, "loss": None}], "list"), ([{"epoch": 1, "loss": "low"}], "list"),
-     ([[1, 2]], "list"), (np.ones((2, 2)), "ndarray")],
-)  # fmt: skip
+    [
+        (7, "int"),
+        (None, "NoneType"),
+        (HISTORY[0], "dict"),
+        (pd.DataFrame(HISTORY), "DataFrame"),
+        ([1, 2], "list"),
+        ([{"epoch": 1}], "list"),
+        ([{"epoch": 1, "loss": None}], "list"),
+        ([{"epoch": 1, "loss": "low"}], "list"),
+        ([[1, 2]], "list"),
+        (np.ones((2, 2)), "ndarray"),
+    ],
+)
 def test_what_is_no_history(history, shown):
     with raises_exactly(InputError, not_a_history(shown)):
         plot_history(history)
 
 
-@pytest.mark.parametrize("text", [None, "path,label\na.wav,Evans\n", "epoch,loss\n1,low\n", "epoch,loss\n1\n"])
+@pytest.mark.parametrize(
+    "text",
+    [None, "path,label\na.wav,Evans\n", "epoch,loss\n1,low\n", "epoch,loss\n1\n"],
+)
 def test_file_that_is_no_history(tmp_path, text):
     path = tmp_path / "history.csv"
     if text is not None:

@@ -8,7 +8,14 @@ import pytest
 from cqt2img._utils.files import check_folder
 from cqt2img.errors import InputError
 from cqt2img.evaluation.evaluation import evaluate_proba
-from cqt2img.evaluation.report import check_table_name, to_png, write_audacity, write_page, write_scores, write_table
+from cqt2img.evaluation.report import (
+    check_table_name,
+    to_png,
+    write_audacity,
+    write_page,
+    write_scores,
+    write_table,
+)
 from cqt2img.tiles.display import plot_tiles
 from tests.conftest import raises_exactly
 
@@ -62,7 +69,9 @@ def test_table_reads_back(tmp_path, suffix):
     path = tmp_path / "new" / f"answers{suffix}"
     write_table(FRAME, path)
     read = READ[suffix](path).astype(object)
-    pd.testing.assert_frame_equal(read.where(read.notna(), None), FRAME.astype(object).where(FRAME.notna(), None))
+    pd.testing.assert_frame_equal(
+        read.where(read.notna(), None), FRAME.astype(object).where(FRAME.notna(), None)
+    )
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -75,10 +84,16 @@ def test_ending_in_capitals(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", READ)
 def test_name_of_a_file_that_is_not_unicode(tmp_path, suffix):
     """As Linux gives it for a file from an old disk."""
-    frame = FRAME.assign(path=pd.Series(["old\udce9.wav", "b.wav", "c.wav"], dtype=object))
+    frame = FRAME.assign(
+        path=pd.Series(["old\udce9.wav", "b.wav", "c.wav"], dtype=object)
+    )
     write_table(frame, tmp_path / f"answers{suffix}")
     data = (tmp_path / f"answers{suffix}").read_bytes()
-    assert {".csv": b"old\xe9.wav", ".jsonl": b"old\\udce9.wav", ".parquet": b"old\\udce9.wav"}[suffix] in data
+    assert {
+        ".csv": b"old\xe9.wav",
+        ".jsonl": b"old\\udce9.wav",
+        ".parquet": b"old\\udce9.wav",
+    }[suffix] in data
 
 
 @pytest.mark.parametrize("suffix", READ)
@@ -121,9 +136,16 @@ def test_table_in_place_of_a_folder(tmp_path):
 
 def tile_rows(path, *labels, seconds=2.0):
     return [
-        {"path": path, "start_seconds": n * seconds, "end_seconds": (n + 1) * seconds, "label": label,
-         "probability": 0.5 + 0.1 * n, "status": "ok"} for n, label in enumerate(labels)
-    ]  # fmt: skip
+        {
+            "path": path,
+            "start_seconds": n * seconds,
+            "end_seconds": (n + 1) * seconds,
+            "label": label,
+            "probability": 0.5 + 0.1 * n,
+            "status": "ok",
+        }
+        for n, label in enumerate(labels)
+    ]
 
 
 def test_neighbours_of_one_name_are_one_label(tmp_path):
@@ -136,13 +158,25 @@ def test_neighbours_of_one_name_are_one_label(tmp_path):
 
 
 def test_every_recording_has_a_file_of_its_own(tmp_path):
-    rows = [row for path in ("a/1.wav", "b/1.wav", "b/2.wav") for row in tile_rows(path, path)]
-    bad = {"path": "c/3.wav", "start_seconds": None, "end_seconds": None, "label": None, "probability": None,
-           "status": "error"}  # fmt: skip
+    rows = [
+        row
+        for path in ("a/1.wav", "b/1.wav", "b/2.wav")
+        for row in tile_rows(path, path)
+    ]
+    bad = {
+        "path": "c/3.wav",
+        "start_seconds": None,
+        "end_seconds": None,
+        "label": None,
+        "probability": None,
+        "status": "error",
+    }
     written = write_audacity(pd.DataFrame([*rows, bad]), tmp_path)
     assert [path.name for path in written] == ["1.wav.txt", "1.wav~2.txt", "2.wav.txt"]
     assert "b/1.wav" in written[1].read_text()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in written)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        path.name for path in written
+    )
 
 
 def test_nothing_that_could_be_read(tmp_path):
@@ -159,7 +193,9 @@ def test_one_line_per_label_whatever_the_name(tmp_path, label):
 
 
 def test_label_track_of_names_that_are_not_unicode(tmp_path):
-    (file,) = write_audacity(pd.DataFrame(tile_rows("old\udce9.wav", "Andr\udce9"), dtype=object), tmp_path)
+    (file,) = write_audacity(
+        pd.DataFrame(tile_rows("old\udce9.wav", "Andr\udce9"), dtype=object), tmp_path
+    )
     assert file.name == "old\udce9.wav.txt"
     assert b"\tAndr\xe9 " in file.read_bytes()
 
@@ -172,7 +208,9 @@ def test_to_png_is_a_picture(tiles, small):
 
     from PIL import Image
 
-    with Image.open(io.BytesIO(to_png(plot_tiles(tiles[:1], small, ["a"]), dpi=50))) as image:
+    with Image.open(
+        io.BytesIO(to_png(plot_tiles(tiles[:1], small, ["a"]), dpi=50))
+    ) as image:
         assert image.format == "PNG"
         assert image.size == (615, 135)
 
@@ -182,10 +220,21 @@ def test_scores_as_tables_and_pictures(tmp_path):
     scores = evaluate_proba(proba, np.array([0, 1, 1]), ["Evans", "Monk"])
     scores = replace(scores, tiles=tuple(np.log(proba[:, None])), tile_seconds=2.0)
     write_scores(tmp_path / "new", scores)
-    tables = {"answers.csv", "classes.csv", "confusion.csv", "groups.csv", "evaluation.json"}
-    plots = {f"{name}.png" for name in ("classes", "confusion", "reliability", "risk-coverage", "seconds")}
+    tables = {
+        "answers.csv",
+        "classes.csv",
+        "confusion.csv",
+        "groups.csv",
+        "evaluation.json",
+    }
+    plots = {
+        f"{name}.png"
+        for name in ("classes", "confusion", "reliability", "risk-coverage", "seconds")
+    }
     assert {path.name for path in (tmp_path / "new").iterdir()} == tables | plots
-    assert all((tmp_path / "new" / name).read_bytes().startswith(b"\x89PNG") for name in plots)
+    assert all(
+        (tmp_path / "new" / name).read_bytes().startswith(b"\x89PNG") for name in plots
+    )
     write_scores(tmp_path / "new", scores, replace(scores, proba=proba[:, ::-1]))
     frame = pd.read_csv(tmp_path / "new" / "comparison.csv")
     assert frame["first"].tolist() == ["Evans", "Monk", "Evans"]
@@ -208,5 +257,7 @@ def test_page_holds_all_it_shows(tmp_path, tiles, small):
     assert "\n<h2>More</h2>\n" in text
     found = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
     assert [base64.b64decode(one) for one in found] == [picture]
-    assert not re.search(r"https?:|//[a-z]|<script|<link|@import|url\(", text.replace(found[0], ""))
+    assert not re.search(
+        r"https?:|//[a-z]|<script|<link|@import|url\(", text.replace(found[0], "")
+    )
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]

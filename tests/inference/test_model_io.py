@@ -32,11 +32,16 @@ def change(copy, **values):
 
 def test_same_numbers_after_loading(model, saved, tile_folder):
     loaded = load(saved)
-    np.testing.assert_array_equal(loaded.predict_proba(tile_folder), model.predict_proba(tile_folder))
+    np.testing.assert_array_equal(
+        loaded.predict_proba(tile_folder), model.predict_proba(tile_folder)
+    )
     assert loaded.identify(tile_folder, 3).equals(model.identify(tile_folder, 3))
     assert loaded.predict_tiles(tile_folder).equals(model.predict_tiles(tile_folder))
     state = loaded.network_.state_dict()
-    assert all(torch.equal(v.cpu(), state[k].cpu()) for k, v in model.network_.state_dict().items())
+    assert all(
+        torch.equal(v.cpu(), state[k].cpu())
+        for k, v in model.network_.state_dict().items()
+    )
 
 
 def test_everything_is_remembered(model, saved):
@@ -63,19 +68,27 @@ def test_weights_are_not_asked_for_again(options, tmp_path):
     import timm
 
     torch.manual_seed(0)
-    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "start.safetensors")
+    save_file(
+        timm.create_model("test_resnet").state_dict(), tmp_path / "start.safetensors"
+    )
     X = [make_cqt((10, 45)[n % 2], seed=n) for n in range(8)]
-    model = Classifier(**{**options, "epochs": 1, "weights": tmp_path / "start.safetensors"}).fit(X, ["a", "b"] * 4)
+    model = Classifier(
+        **{**options, "epochs": 1, "weights": tmp_path / "start.safetensors"}
+    ).fit(X, ["a", "b"] * 4)
     model.save(tmp_path / "model")
     (tmp_path / "start.safetensors").unlink()
-    np.testing.assert_array_equal(load(tmp_path / "model").predict_proba(X), model.predict_proba(X))
+    np.testing.assert_array_equal(
+        load(tmp_path / "model").predict_proba(X), model.predict_proba(X)
+    )
 
 
 def test_no_pickle(saved):
     assert sorted(path.name for path in saved.iterdir()) == ALL
     for path in saved.iterdir():
         head = path.read_bytes()[:16]
-        assert not head.startswith((b"\x80", b"PK"))  # a pickle, and the zip around one of torch
+        assert not head.startswith(
+            (b"\x80", b"PK")
+        )  # a pickle, and the zip around one of torch
     assert len(load_file(saved / "model.safetensors")) > 10
 
 
@@ -87,7 +100,9 @@ def test_json_says_what_it_is(model, saved):
     assert set(about["versions"]) == {"python", "cqt2img", "torch", "timm", "librosa"}
 
 
-@pytest.mark.parametrize("names", [[3, 1], [False, True], ["Über", "日本"], ["007", "7"]])
+@pytest.mark.parametrize(
+    "names", [[3, 1], [False, True], ["Über", "日本"], ["007", "7"]]
+)
 def test_labels_keep_their_kind(options, tmp_path, names):
     X = [make_cqt((10, 45)[n % 2], seed=n) for n in range(8)]
     model = Classifier(**{**options, "epochs": 1}).fit(X, names * 4)
@@ -101,8 +116,12 @@ def test_labels_keep_their_kind(options, tmp_path, names):
 def test_numpy_numbers_among_the_arguments(options, tmp_path):
     """As a grid search over np.logspace sets them."""
     X = [make_cqt((10, 45)[n % 2], seed=n) for n in range(8)]
-    changed = {"epochs": np.int64(1), "learning_rate": np.float64(0.01), "random_state": np.int64(3),
-               "weight_decay": np.float32(0.05)}  # fmt: skip
+    changed = {
+        "epochs": np.int64(1),
+        "learning_rate": np.float64(0.01),
+        "random_state": np.int64(3),
+        "weight_decay": np.float32(0.05),
+    }
     model = Classifier(**{**options, **changed}).fit(X, ["a", "b"] * 4)
     model.save(tmp_path / "model")
     assert load(tmp_path / "model").epochs == 1
@@ -135,7 +154,11 @@ def test_spec_given_by_name_or_file(options, tmp_path, small):
 
 def test_new_folders_are_made(model, tmp_path):
     model.save(tmp_path / "a" / "b" / "model")
-    assert load(tmp_path / "a" / "b" / "model").classes_.tolist() == ["High", "Low", "Middle"]
+    assert load(tmp_path / "a" / "b" / "model").classes_.tolist() == [
+        "High",
+        "Low",
+        "Middle",
+    ]
 
 
 def test_older_model_is_replaced_as_a_whole(model, copy):
@@ -149,12 +172,14 @@ def test_older_model_is_replaced_as_a_whole(model, copy):
 def test_a_model_with_other_files_beside_it_is_left_alone(model, copy, monkeypatch):
     (copy / "notes.txt").write_text("mine")
     with raises_exactly(
-        InputError, f"save: path must be new or an older model, got {str(copy)!r}. Choose another name."
+        InputError,
+        f"save: path must be new or an older model, got {str(copy)!r}. Choose another name.",
     ):
         model.save(copy)
     monkeypatch.chdir(copy)
     with raises_exactly(
-        InputError, f"save: path must be new or an older model, got {str(copy)!r}. Choose another name."
+        InputError,
+        f"save: path must be new or an older model, got {str(copy)!r}. Choose another name.",
     ):
         model.save(".")
     assert (copy / "notes.txt").read_text() == "mine"
@@ -196,14 +221,24 @@ def test_a_model_without_finite_numbers_is_not_saved(model, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("temperature", 0), ("temperature", -1), ("temperature", "x"), ("temperature", None), ("classes", "ab"),
-     ("classes", [1, None, 2]), ("classes", ["a", "a", "b"]), ("training_groups", 5), ("fingerprints", None)],
-)  # fmt: skip
+    [
+        ("temperature", 0),
+        ("temperature", -1),
+        ("temperature", "x"),
+        ("temperature", None),
+        ("classes", "ab"),
+        ("classes", [1, None, 2]),
+        ("classes", ["a", "a", "b"]),
+        ("training_groups", 5),
+        ("fingerprints", None),
+    ],
+)
 def test_facts_that_somebody_changed(copy, name, value):
     about = json.loads((copy / "model.json").read_text())
     (copy / "model.json").write_text(json.dumps({**about, name: value}))
     with raises_exactly(
-        InputError, f"load: path must be a model of format 1, got {str(copy)!r} ({name}). Fit and save it again."
+        InputError,
+        f"load: path must be a model of format 1, got {str(copy)!r} ({name}). Fit and save it again.",
     ):
         load(copy)
 
@@ -214,7 +249,9 @@ def test_empty_folder_is_used(model, tmp_path):
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ALL
 
 
-def test_interrupted_saving_leaves_the_older_model(model, copy, monkeypatch, tile_folder):
+def test_interrupted_saving_leaves_the_older_model(
+    model, copy, monkeypatch, tile_folder
+):
     from cqt2img.inference import model_io as store
 
     def stop(*args, **kwargs):
@@ -241,7 +278,9 @@ def test_what_is_no_model_is_not_replaced(model, tmp_path, kind):
     message = f"save: path must be new or an older model, got {str(path)!r}. Choose another name."
     with raises_exactly(InputError, message):
         model.save(path)
-    assert ((path / "chapter 1.txt") if kind == "folder" else path).read_text() == "years of work"
+    assert (
+        (path / "chapter 1.txt") if kind == "folder" else path
+    ).read_text() == "years of work"
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -293,23 +332,38 @@ def test_tensors_are_damaged(copy, name, content):
     import hashlib
 
     (copy / name).write_bytes(content)
-    change(copy, **({"weights_sha256": hashlib.sha256(content).hexdigest()} if name == FILES[1] else {}))
+    change(
+        copy,
+        **(
+            {"weights_sha256": hashlib.sha256(content).hexdigest()}
+            if name == FILES[1]
+            else {}
+        ),
+    )
     with pytest.raises(InputError) as caught:
         load(copy)
-    assert str(caught.value).startswith(f"load: path must be an undamaged model, got {str(copy)!r}: ")
+    assert str(caught.value).startswith(
+        f"load: path must be an undamaged model, got {str(copy)!r}: "
+    )
     assert str(caught.value).endswith(". Copy it again.")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "{}", '{"made_by": "cqt2img"}', "\udcff"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "null", "{}", '{"made_by": "cqt2img"}', "\udcff"]
+)
 def test_json_is_damaged(copy, text):
     (copy / "model.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(InputError) as caught:
         load(copy)
-    assert str(caught.value).startswith(f"load: path must be a model of format 1, got {str(copy)!r} (")
+    assert str(caught.value).startswith(
+        f"load: path must be a model of format 1, got {str(copy)!r} ("
+    )
     assert str(caught.value).endswith("). Fit and save it again.")
 
 
-@pytest.mark.parametrize("values", [{"format": 2}, {"format": None}, {"made_by": "another"}])
+@pytest.mark.parametrize(
+    "values", [{"format": 2}, {"format": None}, {"made_by": "another"}]
+)
 def test_another_format(copy, values):
     change(copy, **values)
     message = f"load: path must be a model of format 1, got {str(copy)!r} ('format'). Fit and save it again."
@@ -317,12 +371,17 @@ def test_another_format(copy, values):
         load(copy)
 
 
-@pytest.mark.parametrize("name", ["params", "temperature", "history", "training_groups", "skipped", "spec"])
+@pytest.mark.parametrize(
+    "name", ["params", "temperature", "history", "training_groups", "skipped", "spec"]
+)
 def test_fact_is_missing(copy, name):
     about = change(copy)
     del about[name]
     (copy / "model.json").write_text(json.dumps(about))
-    with pytest.raises(InputError, match=r"^load: path must be a model of format 1, got .*Fit and save it again\.$"):
+    with pytest.raises(
+        InputError,
+        match=r"^load: path must be a model of format 1, got .*Fit and save it again\.$",
+    ):
         load(copy)
 
 
@@ -355,12 +414,17 @@ def test_weights_of_another_backbone(copy):
     assert about["architecture"]["backbone"] == "test_resnet"
     with pytest.raises(InputError) as caught:
         load(copy)
-    assert str(caught.value).startswith(f"load: path must be an undamaged model, got {str(copy)!r}: ")
+    assert str(caught.value).startswith(
+        f"load: path must be an undamaged model, got {str(copy)!r}: "
+    )
 
 
 def test_backbone_that_this_timm_does_not_have(copy):
     change(copy, architecture={"backbone": "resnet_of_tomorrow", "in_chans": 3})
-    with pytest.raises(InputError, match=r"^Classifier: backbone must be a model of timm, got 'resnet_of_tomorrow'"):
+    with pytest.raises(
+        InputError,
+        match=r"^Classifier: backbone must be a model of timm, got 'resnet_of_tomorrow'",
+    ):
         load(copy)
 
 

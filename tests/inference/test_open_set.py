@@ -16,7 +16,10 @@ STRANGE = 58
 
 def lines(n=32):
     """Four players, each at a height of its own."""
-    return [make_cqt(list(ROWS.values())[k % 4] + k // 4 % 3, 60 + k, seed=k) for k in range(n)]
+    return [
+        make_cqt(list(ROWS.values())[k % 4] + k // 4 % 3, 60 + k, seed=k)
+        for k in range(n)
+    ]
 
 
 Y = list("abcd") * 8
@@ -35,11 +38,17 @@ def clouds(n_players, spread, n_each=30, n_features=20, seed=0):
     centres = 3 * rng.standard_normal((n_players, n_features))
     codes = np.repeat(np.arange(n_players), n_each)
     features = centres[codes] + spread * rng.standard_normal((len(codes), n_features))
-    return ReferenceSet(features.astype(np.float32), codes, np.arange(len(codes)) % 3 == 0)
+    return ReferenceSet(
+        features.astype(np.float32), codes, np.arange(len(codes)) % 3 == 0
+    )
 
 
 HEAD = Head(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0.0, 0.5]))
-PAIR = ReferenceSet(np.array([[1, 0], [0, 2], [1, 1]], np.float32), np.array([0, 1, 1]), np.array([False, False, True]))
+PAIR = ReferenceSet(
+    np.array([[1, 0], [0, 2], [1, 1]], np.float32),
+    np.array([0, 1, 1]),
+    np.array([False, False, True]),
+)
 
 
 # the scores
@@ -48,10 +57,16 @@ PAIR = ReferenceSet(np.array([[1, 0], [0, 2], [1, 1]], np.float32), np.array([0,
 def test_scores_are_what_their_papers_say():
     x = np.array([[3.0, 0.0], [2.0, 2.0], [0.0, -1.0]], np.float32)
     logits = x + np.array([0, 0.5])
-    np.testing.assert_allclose(measure("softmax", x, HEAD, PAIR), log_softmax(logits, axis=1).max(axis=1))
-    np.testing.assert_allclose(measure("energy", x, HEAD, PAIR), logsumexp(logits, axis=1))
+    np.testing.assert_allclose(
+        measure("softmax", x, HEAD, PAIR), log_softmax(logits, axis=1).max(axis=1)
+    )
+    np.testing.assert_allclose(
+        measure("energy", x, HEAD, PAIR), logsumexp(logits, axis=1)
+    )
     # the third row of the gallery is held out: (2, 2) is 45 degrees from both others, and (0, -1) upright to one
-    np.testing.assert_allclose(measure("neighbours", x, HEAD, PAIR), [1, np.sqrt(0.5), 0], atol=1e-6)
+    np.testing.assert_allclose(
+        measure("neighbours", x, HEAD, PAIR), [1, np.sqrt(0.5), 0], atol=1e-6
+    )
 
 
 def test_known_is_the_part_of_the_held_out_that_is_no_more_familiar():
@@ -60,7 +75,11 @@ def test_known_is_the_part_of_the_held_out_that_is_no_more_familiar():
     features = np.concatenate([[[1, 0]], held]).astype(np.float32)
     gallery = ReferenceSet(features, np.zeros(11, int), np.arange(11) > 0)
     turns = np.array([-0.01, 0.45, 0.85, 0.95])
-    found = OpenSetDetector().judge(np.stack([np.cos(turns), np.sin(turns)], axis=1).astype(np.float32), HEAD, gallery)
+    found = OpenSetDetector().judge(
+        np.stack([np.cos(turns), np.sin(turns)], axis=1).astype(np.float32),
+        HEAD,
+        gallery,
+    )
     np.testing.assert_allclose(found, [0.9, 0.5, 0.1, 0.0])
 
 
@@ -68,7 +87,9 @@ def test_a_held_out_recording_is_no_more_familiar_than_itself():
     """Else the most familiar of all, as the sure answers of a small network are, would be called unknown."""
     gallery = clouds(3, 1.0)
     head = Head(np.ones((3, 20)), np.arange(3.0))
-    found = OpenSetDetector("energy").judge(gallery.features[gallery.held], head, gallery)
+    found = OpenSetDetector("energy").judge(
+        gallery.features[gallery.held], head, gallery
+    )
     np.testing.assert_allclose(np.sort(found), np.arange(1, 31) / 30)
 
 
@@ -77,7 +98,9 @@ def test_one_in_ten_of_the_known_is_lost(score):
     gallery = clouds(6, 1.0, n_each=600)
     rng = np.random.default_rng(1)
     head = Head(rng.standard_normal((6, 20)), np.zeros(6))
-    fresh = clouds(6, 1.0, n_each=600).features[::3] + 0  # the held-out ones themselves, and so the exact part
+    fresh = (
+        clouds(6, 1.0, n_each=600).features[::3] + 0
+    )  # the held-out ones themselves, and so the exact part
     known = OpenSetDetector(score).judge(fresh, head, gallery)
     assert (known < 0.1).mean() == pytest.approx(0.1, abs=0.002)
 
@@ -100,7 +123,9 @@ def test_players_that_are_one_cloud_cannot_be_told():
 
 @pytest.mark.parametrize("n_players", [2, 3])
 def test_too_few_players_to_leave_some_out(n_players):
-    assert select_score(clouds(n_players, 0.5)) == OpenSetDetector("neighbours", 0.1, None)
+    assert select_score(clouds(n_players, 0.5)) == OpenSetDetector(
+        "neighbours", 0.1, None
+    )
 
 
 def test_four_players_are_enough():
@@ -109,11 +134,18 @@ def test_four_players_are_enough():
 
 def test_nothing_held_out():
     gallery = clouds(6, 0.5)
-    assert select_score(ReferenceSet(gallery.features, gallery.codes, np.zeros(180, bool))) == OpenSetDetector()
+    assert (
+        select_score(ReferenceSet(gallery.features, gallery.codes, np.zeros(180, bool)))
+        == OpenSetDetector()
+    )
 
 
 def test_the_same_seed_the_same_choice():
-    assert select_score(clouds(7, 3.0), 3) == select_score(clouds(7, 3.0), 3) != select_score(clouds(7, 3.0), 4)
+    assert (
+        select_score(clouds(7, 3.0), 3)
+        == select_score(clouds(7, 3.0), 3)
+        != select_score(clouds(7, 3.0), 4)
+    )
 
 
 # asked of a model
@@ -127,12 +159,29 @@ def test_a_stranger_is_unknown_and_the_known_are_named(fitted):
 
 
 def test_identify_says_how_known_and_changes_nothing_else(fitted):
-    plain, found = fitted.identify(lines()[:4] + STRANGERS), fitted.identify(lines()[:4] + STRANGERS, unknown=True)
-    assert list(found) == ["path", "label", "probability", "label_2", "probability_2", "label_3", "probability_3",
-                           "known", "is_unknown", "status", "reason", "message"]  # fmt: skip
+    plain, found = (
+        fitted.identify(lines()[:4] + STRANGERS),
+        fitted.identify(lines()[:4] + STRANGERS, unknown=True),
+    )
+    assert list(found) == [
+        "path",
+        "label",
+        "probability",
+        "label_2",
+        "probability_2",
+        "label_3",
+        "probability_3",
+        "known",
+        "is_unknown",
+        "status",
+        "reason",
+        "message",
+    ]
     assert found.drop(columns=["known", "is_unknown"]).equals(plain)
     assert found["is_unknown"].tolist() == [False] * 4 + [True] * 3
-    assert (found["known"] < fitted.open_set_.lost).tolist() == found["is_unknown"].tolist()
+    assert (found["known"] < fitted.open_set_.lost).tolist() == found[
+        "is_unknown"
+    ].tolist()
 
 
 def test_a_recording_that_cannot_be_read_is_neither(fitted):
@@ -142,7 +191,9 @@ def test_a_recording_that_cannot_be_read_is_neither(fitted):
     assert found["known"].isna().tolist() == [False, True, False]
     skipping = load_like(fitted).set_params(on_error="skip")
     assert skipping.predict(X, unknown=True).tolist() == ["a", None, "unknown"]
-    assert fitted.identify([np.zeros((60, 40))], unknown=True)["status"].tolist() == ["error"]
+    assert fitted.identify([np.zeros((60, 40))], unknown=True)["status"].tolist() == [
+        "error"
+    ]
 
 
 def load_like(model):
@@ -152,8 +203,13 @@ def load_like(model):
 
 
 def test_labels_that_are_no_text(options):
-    numbers = Classifier(**{**options, "epochs": 6}).fit(lines(), [ord(y) for y in Y], ALBUMS)
-    assert numbers.predict([*lines()[:1], *STRANGERS[:1]], unknown=True).tolist() == [97, "unknown"]
+    numbers = Classifier(**{**options, "epochs": 6}).fit(
+        lines(), [ord(y) for y in Y], ALBUMS
+    )
+    assert numbers.predict([*lines()[:1], *STRANGERS[:1]], unknown=True).tolist() == [
+        97,
+        "unknown",
+    ]
 
 
 def test_the_model_folder_keeps_it(fitted, tmp_path):
@@ -166,7 +222,9 @@ def test_the_model_folder_keeps_it(fitted, tmp_path):
 
 @pytest.mark.parametrize("backbone", ["test_vit", "test_efficientnet", "test_convnext"])
 def test_the_body_is_asked_once_and_the_answer_is_the_same(options, backbone):
-    model = Classifier(**{**options, "backbone": backbone, "epochs": 1}).fit(lines(8), Y[:8])
+    model = Classifier(**{**options, "backbone": backbone, "epochs": 1}).fit(
+        lines(8), Y[:8]
+    )
     plain, found = model.identify(lines(4)), model.identify(lines(4), unknown=True)
     np.testing.assert_allclose(found["probability"], plain["probability"], atol=1e-5)
 
@@ -176,7 +234,9 @@ def test_the_body_is_asked_once_and_the_answer_is_the_same(options, backbone):
 
 @pytest.mark.parametrize("unknown", [3, "", None, 0])
 def test_unknown_is_no_word(fitted, unknown):
-    message = f"predict: unknown must be True, False or a word, got {unknown!r}. Choose one."
+    message = (
+        f"predict: unknown must be True, False or a word, got {unknown!r}. Choose one."
+    )
     with raises_exactly(InputError, message):
         fitted.predict(lines(1), unknown=unknown)
 
@@ -190,7 +250,9 @@ def test_a_class_called_unknown(options):
 
 
 def test_no_validation_recordings(options):
-    model = Classifier(**{**options, "epochs": 1, "validation_fraction": 0}).fit(lines(8), Y[:8])
+    model = Classifier(**{**options, "epochs": 1, "validation_fraction": 0}).fit(
+        lines(8), Y[:8]
+    )
     message = (
         "predict: unknown must be asked of a model with validation recordings, which say how strange a known "
         "player may sound, got none. Fit with validation= or with validation_fraction above 0."
@@ -213,9 +275,7 @@ def test_a_model_of_an_older_version(fitted, tmp_path):
     (tmp_path / "old" / "model.json").write_text(json.dumps(about))
     old = load(tmp_path / "old")
     np.testing.assert_array_equal(old.predict(lines()), fitted.predict(lines()))
-    message = (
-        "predict: unknown must be asked of a model fitted by this version, got an older one. Fit and save it again."
-    )
+    message = "predict: unknown must be asked of a model fitted by this version, got an older one. Fit and save it again."
     with raises_exactly(InputError, message):
         old.predict(lines(1), unknown=True)
     old.save(tmp_path / "again")

@@ -4,7 +4,11 @@ import torch
 from scipy.special import log_softmax, softmax
 
 from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_proba
-from cqt2img.inference.predict import RecordingOutput, predict_recordings, tile_log_proba
+from cqt2img.inference.predict import (
+    RecordingOutput,
+    predict_recordings,
+    tile_log_proba,
+)
 from cqt2img.inference.tables import answer, recording_table, tile_table
 from cqt2img.models.factory import build_network
 from cqt2img.tiles.extract import try_extract
@@ -40,13 +44,17 @@ def test_tile_log_proba_adds_up(network, tiles):
 def test_neighbours_in_a_batch_change_nothing(network, tiles, batch_size):
     expected = tile_log_proba(network, tiles, CPU)
     network.train()  # it must be set to evaluate
-    np.testing.assert_allclose(tile_log_proba(network, tiles, CPU, batch_size), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        tile_log_proba(network, tiles, CPU, batch_size), expected, atol=1e-5
+    )
     assert not network.training
 
 
 def test_order_of_tiles_is_kept(network, tiles):
     expected = tile_log_proba(network, tiles, CPU)[::-1]
-    np.testing.assert_allclose(tile_log_proba(network, tiles[::-1].copy(), CPU, 2), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        tile_log_proba(network, tiles[::-1].copy(), CPU, 2), expected, atol=1e-5
+    )
 
 
 def test_pool_of_one_tile_is_that_tile():
@@ -80,7 +88,9 @@ def test_temperature_one_changes_nothing():
 def test_temperature_divides_the_logits(temperature):
     logits = np.random.default_rng(0).standard_normal((6, 3))
     rows = log_softmax(logits, axis=1).astype(np.float32)
-    np.testing.assert_allclose(to_proba(rows, temperature), softmax(logits / temperature, axis=1), atol=1e-6)
+    np.testing.assert_allclose(
+        to_proba(rows, temperature), softmax(logits / temperature, axis=1), atol=1e-6
+    )
     assert (to_proba(rows, temperature).argmax(axis=1) == logits.argmax(axis=1)).all()
 
 
@@ -102,7 +112,9 @@ def test_fit_temperature_finds_how_far_the_logits_were_blown_up(true):
     logits = 2 * rng.standard_normal((6000, 4))
     proba = softmax(logits, axis=1)
     codes = np.array([rng.choice(4, p=p) for p in proba])
-    found = fit_temperature(log_softmax(logits * true, axis=1).astype(np.float32), codes)
+    found = fit_temperature(
+        log_softmax(logits * true, axis=1).astype(np.float32), codes
+    )
     assert found == pytest.approx(true, rel=0.06)
 
 
@@ -117,7 +129,9 @@ def test_fitted_temperature_calibrates():
         sure, right = proba.max(axis=1), proba.argmax(axis=1) == codes
         bins = np.minimum(9, (sure * 10).astype(int))
         parts = [(bins == b) for b in range(10) if (bins == b).any()]
-        return sum(part.mean() * abs(sure[part].mean() - right[part].mean()) for part in parts)
+        return sum(
+            part.mean() * abs(sure[part].mean() - right[part].mean()) for part in parts
+        )
 
     fitted = fit_temperature(blown[:4000], codes[:4000])
     assert gap(1.0) > 0.1
@@ -147,7 +161,9 @@ def test_log_loss_against_sklearn():
     proba = np.exp(random_log_proba(50).astype(np.float64))
     proba /= proba.sum(axis=1, keepdims=True)
     codes = np.arange(50) % 3
-    assert log_loss(proba.astype(np.float32), codes) == pytest.approx(expected(codes, proba), abs=1e-5)
+    assert log_loss(proba.astype(np.float32), codes) == pytest.approx(
+        expected(codes, proba), abs=1e-5
+    )
 
 
 def test_log_loss_of_one_who_is_sure():
@@ -160,20 +176,29 @@ def test_log_loss_of_one_who_is_sure():
 def test_listen_goes_on_after_a_bad_recording(small, network, place):
     cqts = [make_cqt(5, 100), make_cqt(9, 40)]
     cqts.insert(place, np.zeros((60, 40)))
-    heard = list(predict_recordings(network, (try_extract(cqt, small) for cqt in cqts), CPU))
+    heard = list(
+        predict_recordings(network, (try_extract(cqt, small) for cqt in cqts), CPU)
+    )
     assert [one.tiles is None for one in heard] == [n == place for n in range(3)]
     assert [one.recording is None for one in heard] == [n == place for n in range(3)]
     assert heard[place].info["reason"] == "silent"
     for cqt, one in zip(cqts, heard, strict=True):
         if one.tiles is not None:
             tiles, _ = try_extract(cqt, small)
-            np.testing.assert_array_equal(one.tiles, tile_log_proba(network, tiles, CPU))
+            np.testing.assert_array_equal(
+                one.tiles, tile_log_proba(network, tiles, CPU)
+            )
             np.testing.assert_array_equal(one.recording, pool(one.tiles))
 
 
 def heard(small, n_tiles=3):
     ok = {"status": "ok", "reason": "", "message": "", "seconds": 4.0}
-    bad = {"status": "error", "reason": "silent", "message": "It is silent.", "seconds": None}
+    bad = {
+        "status": "error",
+        "reason": "silent",
+        "message": "It is silent.",
+        "seconds": None,
+    }
     rows = random_log_proba(n_tiles)
     return [RecordingOutput(ok, rows, pool(rows)), RecordingOutput(bad, None, None)]
 
@@ -181,35 +206,80 @@ def heard(small, n_tiles=3):
 def test_recording_answers(small):
     found = recording_table(["a.wav", "b.wav"], heard(small), NAMES, 2.0, 2)
     assert list(found) == [
-        "path", "label", "probability", "label_2", "probability_2", "status", "reason", "message",
-    ]  # fmt: skip
+        "path",
+        "label",
+        "probability",
+        "label_2",
+        "probability_2",
+        "status",
+        "reason",
+        "message",
+    ]
     proba = to_proba(pool(random_log_proba(3)), 2.0)
     order = np.argsort(-proba)
-    assert found.iloc[0][["path", "label", "label_2", "status"]].tolist() == ["a.wav", *NAMES[order[:2]], "ok"]
+    assert found.iloc[0][["path", "label", "label_2", "status"]].tolist() == [
+        "a.wav",
+        *NAMES[order[:2]],
+        "ok",
+    ]
     assert found.iloc[0]["probability"] == pytest.approx(proba.max(), abs=1e-6)
-    assert found.iloc[1].isna().tolist() == [False, True, True, True, True, False, False, False]
-    assert found.iloc[1][["status", "reason", "message"]].tolist() == ["error", "silent", "It is silent."]
+    assert found.iloc[1].isna().tolist() == [
+        False,
+        True,
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert found.iloc[1][["status", "reason", "message"]].tolist() == [
+        "error",
+        "silent",
+        "It is silent.",
+    ]
 
 
 def test_tile_answers(small):
     found = tile_table(["a.wav", "b.wav"], heard(small), NAMES, 1.0, small, 1)
     assert found["path"].tolist() == ["a.wav"] * 3 + ["b.wav"]
     seconds = small.tile_seconds
-    assert found["start_seconds"][:3].tolist() == pytest.approx([0, seconds, 2 * seconds], abs=1e-3)
-    assert found["end_seconds"][:3].tolist() == pytest.approx([seconds, 2 * seconds, 4.0], abs=1e-3)
+    assert found["start_seconds"][:3].tolist() == pytest.approx(
+        [0, seconds, 2 * seconds], abs=1e-3
+    )
+    assert found["end_seconds"][:3].tolist() == pytest.approx(
+        [seconds, 2 * seconds, 4.0], abs=1e-3
+    )
     rows = random_log_proba(3)
     assert found["label"][:3].tolist() == NAMES[rows.argmax(axis=1)].tolist()
-    assert found["probability"][:3].tolist() == pytest.approx(np.exp(rows).max(axis=1).tolist(), abs=1e-5)
-    assert found.iloc[3][["start_seconds", "end_seconds", "label", "probability"]].isna().all()
+    assert found["probability"][:3].tolist() == pytest.approx(
+        np.exp(rows).max(axis=1).tolist(), abs=1e-5
+    )
+    assert (
+        found.iloc[3][["start_seconds", "end_seconds", "label", "probability"]]
+        .isna()
+        .all()
+    )
     assert found["reason"].tolist() == ["", "", "", "silent"]
 
 
 def test_answer_of_whole_numbers_is_a_plain_value():
     words = answer(np.array([0.2, 0.5, 0.3], np.float32), np.array([7, 8, 9]), 9)
-    assert words == {"label": 8, "probability": 0.5, "label_2": 9, "probability_2": 0.3, "label_3": 7,
-                     "probability_3": 0.2}  # fmt: skip
+    assert words == {
+        "label": 8,
+        "probability": 0.5,
+        "label_2": 9,
+        "probability_2": 0.3,
+        "label_3": 7,
+        "probability_3": 0.2,
+    }
     assert type(words["label"]) is int
 
 
 def test_no_answer():
-    assert answer(None, NAMES, 2) == {"label": None, "probability": None, "label_2": None, "probability_2": None}
+    assert answer(None, NAMES, 2) == {
+        "label": None,
+        "probability": None,
+        "label_2": None,
+        "probability_2": None,
+    }

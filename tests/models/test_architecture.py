@@ -10,7 +10,9 @@ from cqt2img.models.factory import build_network
 from tests.conftest import raises_exactly
 
 
-@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "yamnet", "efficientat_mn04"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "convnext_atto", "yamnet", "efficientat_mn04"]
+)
 def test_convolutions_take_tiles_as_they_are(name):
     blueprint = resolve_architecture(name, 1, (67, 45))
     assert blueprint.options == {"in_chans": 1}
@@ -19,9 +21,15 @@ def test_convolutions_take_tiles_as_they_are(name):
 
 @pytest.mark.parametrize(
     ("name", "seen"),
-    [("vit_tiny_patch16_224", (80, 48)), ("vit_small_patch32_224", (96, 64)), ("mixer_s16_224", (80, 48)),
-     ("swin_tiny_patch4_window7_224", (68, 48)), ("vit_small_patch14_dinov2", (70, 56)), ("ast_tiny_s10", (76, 46))],
-)  # fmt: skip
+    [
+        ("vit_tiny_patch16_224", (80, 48)),
+        ("vit_small_patch32_224", (96, 64)),
+        ("mixer_s16_224", (80, 48)),
+        ("swin_tiny_patch4_window7_224", (68, 48)),
+        ("vit_small_patch14_dinov2", (70, 56)),
+        ("ast_tiny_s10", (76, 46)),
+    ],
+)
 def test_patches_cover_the_tile(name, seen):
     blueprint = resolve_architecture(name, 3, (67, 45))
     assert blueprint.options == {"in_chans": 3, "img_size": seen}
@@ -60,7 +68,9 @@ def test_a_folder_in_the_form_of_the_hub(small, hub_folder, weights):
     network = build_network(f"local-dir:{folder}", 3, small, weights, in_chans=1).eval()
     assert network.backbone.patch_embed.grid_size == (4, 2)
     mine = network.backbone.state_dict()
-    same = torch.equal(mine["blocks.0.attn.qkv.weight"], state["blocks.0.attn.qkv.weight"])
+    same = torch.equal(
+        mine["blocks.0.attn.qkv.weight"], state["blocks.0.attn.qkv.weight"]
+    )
     assert same == (weights == "imagenet")
     assert network(torch.zeros((2, *small.size), dtype=torch.uint8)).shape == (2, 3)
 
@@ -69,7 +79,9 @@ def test_a_folder_that_is_not_there(small, tmp_path):
     name = f"local-dir:{tmp_path / 'gone'}"
     with pytest.raises(InputError) as caught:
         build_network(name, 3, small)
-    assert str(caught.value).startswith(f"Classifier: backbone must build for these tiles, got {name!r}: ")
+    assert str(caught.value).startswith(
+        f"Classifier: backbone must build for these tiles, got {name!r}: "
+    )
     assert str(caught.value).endswith(". Try another backbone.")
 
 

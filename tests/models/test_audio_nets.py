@@ -20,8 +20,14 @@ from cqt2img.models.weights import read_weights
 from cqt2img.tiles.spec import PRESETS, TileSpec
 from tests.conftest import raises_exactly
 
-SHARED = Path(os.environ.get("CQT2IMG_SHARED", Path(__file__).parents[3] / "shared")) / "weights"
-FILES = {"yamnet": "mobilenetv1_100", "efficientat_mn04": "mobilenetv3_large_040_audioset"}
+SHARED = (
+    Path(os.environ.get("CQT2IMG_SHARED", Path(__file__).parents[3] / "shared"))
+    / "weights"
+)
+FILES = {
+    "yamnet": "mobilenetv1_100",
+    "efficientat_mn04": "mobilenetv3_large_040_audioset",
+}
 N_CLASSES = {"yamnet": 521, "efficientat_mn04": 527}
 NAMES = ["audiomae", "efficientat_mn04", "yamnet"]
 MARKED = [pytest.param("audiomae", marks=pytest.mark.slow), *NAMES[1:]]
@@ -33,14 +39,19 @@ def file_of(name):
 
 shared = [
     pytest.mark.shared,
-    pytest.mark.skipif(not all(file_of(name).is_file() for name in FILES), reason="no shared weights of AudioSet here"),
+    pytest.mark.skipif(
+        not all(file_of(name).is_file() for name in FILES),
+        reason="no shared weights of AudioSet here",
+    ),
 ]
 
 
 def heard(network, tile):
     """What the backbone gets for a tile: (rows, columns)."""
     seen = []
-    hook = network.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0][0, 0]))
+    hook = network.backbone.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0][0, 0])
+    )
     with torch.no_grad():
         network(torch.from_numpy(tile)[None])
     hook.remove()
@@ -60,7 +71,9 @@ def test_low_pitch_comes_first(small, name):
     network = build_network(name, 3, small, in_chans=1).eval()
     rows, columns = np.nonzero(heard(network, tile) > network.table[254, 0].item())
     time_first = name != "efficientat_mn04"
-    assert (rows.tolist(), columns.tolist()) == (([31], [0]) if time_first else ([0], [31]))
+    assert (rows.tolist(), columns.tolist()) == (
+        ([31], [0]) if time_first else ([0], [31])
+    )
 
 
 @pytest.mark.parametrize("name", MARKED)
@@ -71,10 +84,12 @@ def test_a_step_in_level_is_the_step_it_was_trained_with(small, name):
     six_db = 20 * log(2) / log(10)
     table = network.table[:, 0].numpy()
     decibels = small.min_db + np.arange(256) * small.step_db
-    assert np.interp(0, decibels, table) == pytest.approx(find_audio_net(name).at_zero, abs=1e-4)
-    assert np.interp(0, decibels, table) - np.interp(-six_db, decibels, table) == pytest.approx(
-        nepers * log(2), rel=1e-4
+    assert np.interp(0, decibels, table) == pytest.approx(
+        find_audio_net(name).at_zero, abs=1e-4
     )
+    assert np.interp(0, decibels, table) - np.interp(
+        -six_db, decibels, table
+    ) == pytest.approx(nepers * log(2), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -101,17 +116,27 @@ def test_imagenet_means_nothing_to_them(small, name):
 def test_audiomae_positions_keep_time_and_pitch(small, tmp_path):
     """A file as the hub has it: 64 x 8 patches, time by pitch; a tile of 64 x 32 pixels is 2 x 4 of them."""
     state = timm.create_model(
-        "vit_base_patch16_224", img_size=(1024, 128), in_chans=1, num_classes=527, global_pool="avg"
+        "vit_base_patch16_224",
+        img_size=(1024, 128),
+        in_chans=1,
+        num_classes=527,
+        global_pool="avg",
     ).state_dict()
     grid = torch.zeros(64, 8, 768)
     grid[..., 0], grid[..., 1] = torch.arange(64)[:, None], torch.arange(8)[None]
     state["pos_embed"][:, 1:] = grid.reshape(1, -1, 768)
     save_file(state, tmp_path / "audiomae.safetensors")
-    network = build_network("audiomae", 3, small, tmp_path / "audiomae.safetensors", in_chans=1)
+    network = build_network(
+        "audiomae", 3, small, tmp_path / "audiomae.safetensors", in_chans=1
+    )
     assert network.backbone.patch_embed.grid_size == (2, 4)
     found = network.backbone.pos_embed[0, 1:].reshape(2, 4, 768).detach()
-    torch.testing.assert_close(found[:, 0, 0], torch.tensor([15.5, 47.5]), atol=2.0, rtol=0)
-    torch.testing.assert_close(found[0, :, 1], torch.tensor([0.5, 2.5, 4.5, 6.5]), atol=0.3, rtol=0)
+    torch.testing.assert_close(
+        found[:, 0, 0], torch.tensor([15.5, 47.5]), atol=2.0, rtol=0
+    )
+    torch.testing.assert_close(
+        found[0, :, 1], torch.tensor([0.5, 2.5, 4.5, 6.5]), atol=0.3, rtol=0
+    )
     state["pos_embed"] = state["pos_embed"][:, :-8]
     save_file(state, tmp_path / "short.safetensors")
     message = (
@@ -130,7 +155,9 @@ def with_marks(values):
 @pytest.mark.parametrize("name", with_marks(FILES))
 def test_real_weights_are_the_ones_in_the_file(name):
     stored = load_file(file_of(name))
-    mine = build_network(name, 10, TileSpec.preset("fast"), file_of(name), 1).backbone.state_dict()
+    mine = build_network(
+        name, 10, TileSpec.preset("fast"), file_of(name), 1
+    ).backbone.state_dict()
     trunk = [key for key in stored if not key.startswith("classifier")]
     assert len(trunk) > 100
     assert set(mine) == set(stored)
@@ -150,7 +177,13 @@ def piano_tiles(spec):
         f0 = 440 * 2 ** ((midi - 69) / 12)
         for k in range(1, int(8000 / f0)):
             partial = np.sin(2 * np.pi * f0 * k * np.sqrt(1 + 4e-4 * k * k) * since)
-            wave += 0.1 * k**-1.5 * partial * np.exp(-since * (1.5 + 0.4 * k)) * (t >= 0.5 * i)
+            wave += (
+                0.1
+                * k**-1.5
+                * partial
+                * np.exp(-since * (1.5 + 0.4 * k))
+                * (t >= 0.5 * i)
+            )
     return cut_tiles(compute_cqt(wave.astype(np.float32), spec), spec)
 
 
@@ -160,7 +193,9 @@ def test_a_tile_of_piano_is_heard_as_music_before_any_training(name):
     # with windows as short as those of the sound it knows; the long ones of the presets are strange to it
     spec = replace(TileSpec.preset("piano"), gamma=20.0)
     blueprint = resolve_architecture(name, 1, spec.size)
-    backbone = create(blueprint, "file", **read_weights(file_of(name), blueprint)).eval()
+    backbone = create(
+        blueprint, "file", **read_weights(file_of(name), blueprint)
+    ).eval()
     network = build_network(name, 3, spec, in_chans=1).eval()
     network.backbone = backbone
     tiles = torch.from_numpy(piano_tiles(spec))
@@ -183,7 +218,9 @@ def test_real_weights_are_fine_tuned(name, tmp_path):
     )  # fmt: skip
     assert model.fit(X, y, list("aabbccdd")).score(X, y) >= 0.85
     model.save(tmp_path / "model")
-    assert np.array_equal(load(tmp_path / "model").predict_proba(X), model.predict_proba(X))
+    assert np.array_equal(
+        load(tmp_path / "model").predict_proba(X), model.predict_proba(X)
+    )
 
 
 ROWS = COLUMNS = 14
@@ -212,9 +249,15 @@ def check_ramp(positions, grid, old=(ROWS, COLUMNS)):
     found = positions[0, 2:].reshape(*grid, 192).detach()
     for axis in (0, 1):
         line = found[..., axis].movedim(axis, 0)
-        assert float((line - line[:, :1]).abs().max()) < 1e-3, "the same along the other axis"
-        inner = slice(3, -3) if grid[axis] > 8 else slice(2, -2)  # a bicubic bends at the edges
-        torch.testing.assert_close(line[inner, 0], expected(grid[axis], old[axis])[inner], atol=0.06, rtol=0)
+        assert float((line - line[:, :1]).abs().max()) < 1e-3, (
+            "the same along the other axis"
+        )
+        inner = (
+            slice(3, -3) if grid[axis] > 8 else slice(2, -2)
+        )  # a bicubic bends at the edges
+        torch.testing.assert_close(
+            line[inner, 0], expected(grid[axis], old[axis])[inner], atol=0.06, rtol=0
+        )
         assert (line[1:, 0] > line[:-1, 0]).all()
 
 
@@ -229,14 +272,20 @@ def deit(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("name", "height", "width", "rows", "columns"), GRIDS)
-def test_positions_keep_their_place_from_a_file(deit, name, height, width, rows, columns):
-    network = build_network(name, 3, TileSpec(height=height, width=width, n_bins=60), deit[0])
+def test_positions_keep_their_place_from_a_file(
+    deit, name, height, width, rows, columns
+):
+    network = build_network(
+        name, 3, TileSpec(height=height, width=width, n_bins=60), deit[0]
+    )
     assert network.backbone.patch_embed.grid_size == (rows, columns)
     check_ramp(network.backbone.pos_embed, (rows, columns))
 
 
 @pytest.mark.parametrize(("name", "height", "width", "rows", "columns"), GRIDS)
-def test_positions_keep_their_place_through_timm_alone(deit, name, height, width, rows, columns):
+def test_positions_keep_their_place_through_timm_alone(
+    deit, name, height, width, rows, columns
+):
     """The way of weights="imagenet"; timm before 1.0.31 misplaced them where the grids have as many patches."""
     overlay = {"file": str(deit[0])}
     network = create(
@@ -252,8 +301,17 @@ def test_positions_keep_their_place_through_timm_alone(deit, name, height, width
 @pytest.mark.parametrize("in_chans", [1, 3])
 def test_everything_else_comes_from_imagenet(deit, in_chans):
     path, state = deit
-    mine = build_network("ast_tiny_s10", 3, TileSpec.preset("fast"), path, in_chans).backbone.state_dict()
-    changed = {"pos_embed", "patch_embed.proj.weight", "head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
+    mine = build_network(
+        "ast_tiny_s10", 3, TileSpec.preset("fast"), path, in_chans
+    ).backbone.state_dict()
+    changed = {
+        "pos_embed",
+        "patch_embed.proj.weight",
+        "head.weight",
+        "head.bias",
+        "head_dist.weight",
+        "head_dist.bias",
+    }
     assert set(mine) == set(state)
     assert all(torch.equal(mine[key], state[key]) for key in set(state) - changed)
     kernel = state["patch_embed.proj.weight"]
@@ -264,12 +322,16 @@ def test_everything_else_comes_from_imagenet(deit, in_chans):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize(("name", "stride"), [("ast", 16), ("ast_tiny_s10", 10), ("ast_small", 16)])
+@pytest.mark.parametrize(
+    ("name", "stride"), [("ast", 16), ("ast_tiny_s10", 10), ("ast_small", 16)]
+)
 def test_whole_patches_cover_the_tiles_of_every_preset(preset, name, stride):
     spec = TileSpec.preset(preset)
     blueprint = resolve_architecture(name, 3, spec.size)
     network = create(blueprint, "random", num_classes=3, device="meta")
-    for n_patches, side, seen in zip(network.patch_embed.grid_size, spec.size, blueprint.size, strict=True):
+    for n_patches, side, seen in zip(
+        network.patch_embed.grid_size, spec.size, blueprint.size, strict=True
+    ):
         assert side <= seen == 16 + stride * (n_patches - 1) < side + stride
     assert (
         network.patch_embed(torch.zeros(1, 3, *blueprint.size, device="meta")).shape[1]
@@ -285,7 +347,9 @@ def test_tiles_of_a_preset_as_they_are():
 def test_patches_overlap(small):
     """A pixel that two patches share changes both tokens; without overlap, one."""
     for name, n_changed in (("ast_tiny_s10", 2), ("ast", 1)):
-        embed = build_network(name, 3, replace(small, height=96, width=16, n_bins=60), in_chans=1).backbone.patch_embed
+        embed = build_network(
+            name, 3, replace(small, height=96, width=16, n_bins=60), in_chans=1
+        ).backbone.patch_embed
         dark = torch.zeros(1, 1, *embed.img_size)
         light = dark.clone()
         light[0, 0, 12, 3] = 1
@@ -306,7 +370,8 @@ def test_both_tokens_are_heard(small):
 
 def test_ast_is_the_tiny_one():
     names = {
-        name: make_transformer(name, num_classes=3, device="meta") for name in ("ast", "ast_tiny", "ast_base384_s10")
+        name: make_transformer(name, num_classes=3, device="meta")
+        for name in ("ast", "ast_tiny", "ast_base384_s10")
     }
     assert [n.embed_dim for n in names.values()] == [192, 192, 768]
     assert names["ast_base384_s10"].patch_embed.grid_size == (37, 37)
@@ -332,6 +397,13 @@ def test_classifier_learns_with_it():
     X = [line + 0.1 * rng.random((96, 130)) for line in (low, high) * 3]
     y = ["left hand", "right hand"] * 3
     model = Classifier(
-        "ast", weights=None, spec="fast", in_chans=1, epochs=6, augment="none", device="cpu", verbose=False
+        "ast",
+        weights=None,
+        spec="fast",
+        in_chans=1,
+        epochs=6,
+        augment="none",
+        device="cpu",
+        verbose=False,
     )
     assert model.fit(X, y).predict(X).tolist() == y

@@ -34,10 +34,24 @@ LIGHT = [
     "test_efficientnet",
     "test_convnext",
 ]
-HEAVY = ["resnet50", "convnext_tiny", "vit_small_patch16_224", "efficientnetv2_rw_t", "ast_small_s10", "audiomae"]
+HEAVY = [
+    "resnet50",
+    "convnext_tiny",
+    "vit_small_patch16_224",
+    "efficientnetv2_rw_t",
+    "ast_small_s10",
+    "audiomae",
+]
 SOUND = ["yamnet", "efficientat_mn04", "audiomae"]
 NAMES = LIGHT + [pytest.param(name, marks=pytest.mark.slow) for name in HEAVY]
-FACTS = {"training_groups": [], "fingerprints": [], "history": [], "skipped": [], "temperature": 1.0, "params": {}}
+FACTS = {
+    "training_groups": [],
+    "fingerprints": [],
+    "history": [],
+    "skipped": [],
+    "temperature": 1.0,
+    "params": {},
+}
 FAMILIES = ["test_resnet", "test_vit", "test_efficientnet", "test_convnext"]
 WAYS = (
     "Connect to the network once so that timm can fetch them, give a local file of weights, "
@@ -46,7 +60,9 @@ WAYS = (
 
 
 def levels(spec, n=2, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (n, *spec.size), dtype=np.uint8))
+    return torch.from_numpy(
+        np.random.default_rng(seed).integers(0, 256, (n, *spec.size), dtype=np.uint8)
+    )
 
 
 @pytest.fixture
@@ -86,23 +102,33 @@ def test_backbone_by_name_learns_from_odd_tiles(odd, name, in_chans):
     logits = network(levels(odd, 4))
     assert logits.shape == (4, 3)
     torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).backward()
-    bad = [k for k, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    bad = [
+        k
+        for k, p in network.named_parameters()
+        if p.grad is None or not torch.isfinite(p.grad).all()
+    ]
     assert bad == []
     heads = network.backbone.get_classifier()
-    assert [head.out_features for head in (heads if isinstance(heads, tuple) else (heads,))] in ([3], [3, 3])
+    assert [
+        head.out_features for head in (heads if isinstance(heads, tuple) else (heads,))
+    ] in ([3], [3, 3])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_backbone_by_name_is_saved_and_opened(odd, name, tmp_path):
     network = build_network(name, 3, odd, in_chans=1).eval()
     about = {"backbone": name, "in_chans": 1}
-    save_model(tmp_path / "model", network, about, odd, np.array(["a", "b", "c"]), FACTS, None)
+    save_model(
+        tmp_path / "model", network, about, odd, np.array(["a", "b", "c"]), FACTS, None
+    )
     again = load_model(tmp_path / "model")
     with torch.no_grad():
         assert torch.equal(again.network.eval()(levels(odd)), network(levels(odd)))
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "ast_tiny_s10", "yamnet", "test_vit"])
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "ast_tiny_s10", "yamnet", "test_vit"]
+)
 @pytest.mark.parametrize("row", [0, -1])
 @pytest.mark.parametrize("column", [0, -1])
 def test_every_corner_of_a_tile_is_heard(odd, name, row, column):
@@ -113,14 +139,19 @@ def test_every_corner_of_a_tile_is_heard(odd, name, row, column):
     click = silence.clone()
     click[0, row, column] = 255
     with torch.no_grad():
-        features = [network.backbone.forward_features(_input(network, tile)) for tile in (silence, click)]
+        features = [
+            network.backbone.forward_features(_input(network, tile))
+            for tile in (silence, click)
+        ]
     assert not torch.equal(*features)
 
 
 def _input(network, tile):
     """What the backbone gets for a tile."""
     seen = []
-    hook = network.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    hook = network.backbone.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0])
+    )
     network(tile)
     hook.remove()
     return seen[0]
@@ -138,7 +169,10 @@ def test_margin_is_silence_above_and_after(odd):
 
 def test_vision_transformer_covers_the_whole_tile(small):
     network = build_network("test_vit", 3, small)
-    assert network.backbone.patch_embed.grid_size == (small.height // 16, small.width // 16)
+    assert network.backbone.patch_embed.grid_size == (
+        small.height // 16,
+        small.width // 16,
+    )
     assert network.backbone.patch_embed.grid_size == (4, 2)
 
 
@@ -156,7 +190,9 @@ def test_three_channels_are_painted_and_normalised(small, name):
     config = network.backbone.pretrained_cfg
     mean, std = np.array(config["mean"]), np.array(config["std"])
     assert network.table.shape == (256, 3)
-    np.testing.assert_allclose(network.table, (palette(small.colour_map) / 255 - mean) / std, atol=1e-6)
+    np.testing.assert_allclose(
+        network.table, (palette(small.colour_map) / 255 - mean) / std, atol=1e-6
+    )
 
 
 def test_one_channel_is_the_level(small):
@@ -169,9 +205,16 @@ def test_one_channel_is_the_level(small):
 def test_network_sees_the_painted_picture(small):
     network = build_network("test_resnet", 3, small).eval()
     config, tiles = network.backbone.pretrained_cfg, levels(small)
-    colours = torch.from_numpy(palette(small.colour_map)[tiles.numpy()]).permute(0, 3, 1, 2).float() / 255
+    colours = (
+        torch.from_numpy(palette(small.colour_map)[tiles.numpy()])
+        .permute(0, 3, 1, 2)
+        .float()
+        / 255
+    )
     mean, std = (torch.tensor(config[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
-    torch.testing.assert_close(network(tiles), network.backbone((colours - mean) / std), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        network(tiles), network.backbone((colours - mean) / std), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_table_is_not_saved(small):
@@ -180,7 +223,9 @@ def test_table_is_not_saved(small):
 
 @pytest.mark.parametrize("bad", [2, 0, "3", None])
 def test_channels_are_one_or_three(small, bad):
-    message = f"Classifier: in_chans must be 1 or 3, got {bad!r}. Take 3 for painted tiles."
+    message = (
+        f"Classifier: in_chans must be 1 or 3, got {bad!r}. Take 3 for painted tiles."
+    )
     with raises_exactly(InputError, message):
         build_network("test_resnet", 3, small, in_chans=bad)
 
@@ -202,9 +247,7 @@ def test_name_like_none(small):
 
 
 def test_backbone_that_does_not_fit_the_tiles(small):
-    message = (
-        "Classifier: backbone must build for these tiles, got 'gcvit_xxtiny': division by zero. Try another backbone."
-    )
+    message = "Classifier: backbone must build for these tiles, got 'gcvit_xxtiny': division by zero. Try another backbone."
     with raises_exactly(InputError, message):
         build_network("gcvit_xxtiny", 3, replace(small, width=1))
 
@@ -225,7 +268,9 @@ def test_file_of_weights_fills_the_trunk(small, seven):
     path, donor = seven
     network = build_network("test_resnet", 3, small, path)
     mine, theirs = network.backbone.state_dict(), donor.state_dict()
-    trunk = [name for name in theirs if not name.startswith(donor.default_cfg["classifier"])]
+    trunk = [
+        name for name in theirs if not name.startswith(donor.default_cfg["classifier"])
+    ]
     assert len(trunk) > 10
     assert all(torch.equal(mine[name], theirs[name]) for name in trunk)
     head = donor.default_cfg["classifier"] + ".weight"
@@ -257,7 +302,9 @@ def test_weights_of_another_backbone(small, seven):
     path, _ = seven
     with pytest.raises(InputError) as caught:
         build_network("test_convnext", 3, small, path)
-    assert str(caught.value).startswith(f"Classifier: weights must fit 'test_convnext', got {str(path)!r}: ")
+    assert str(caught.value).startswith(
+        f"Classifier: weights must fit 'test_convnext', got {str(path)!r}: "
+    )
     assert str(caught.value).endswith(WAYS)
 
 
@@ -266,7 +313,9 @@ def test_weights_without_a_head(small, seven, tmp_path):
     head = donor.default_cfg["classifier"]
     trunk = {k: v for k, v in donor.state_dict().items() if not k.startswith(head)}
     save_file(trunk, tmp_path / "trunk.safetensors")
-    mine = build_network("test_resnet", 3, small, tmp_path / "trunk.safetensors").backbone.state_dict()
+    mine = build_network(
+        "test_resnet", 3, small, tmp_path / "trunk.safetensors"
+    ).backbone.state_dict()
     assert all(torch.equal(mine[name], value) for name, value in trunk.items())
     assert mine[head + ".weight"].shape[0] == 3
 
@@ -290,7 +339,9 @@ def test_weights_that_fill_only_a_part_are_no_weights(small, seven, tmp_path, ch
 
 def test_weights_are_not_carried_along(small, seven):
     network = build_network("test_resnet", 3, small, seven[0])
-    assert not any(isinstance(value, dict) for value in network.backbone.pretrained_cfg.values())
+    assert not any(
+        isinstance(value, dict) for value in network.backbone.pretrained_cfg.values()
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", b"\0" * 400])
@@ -300,7 +351,9 @@ def test_file_that_holds_no_weights(small, tmp_path, content, name):
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
         build_network("test_resnet", 3, small, path)
-    assert str(caught.value).startswith(f"Classifier: weights must fit 'test_resnet', got {str(path)!r}: ")
+    assert str(caught.value).startswith(
+        f"Classifier: weights must fit 'test_resnet', got {str(path)!r}: "
+    )
     assert str(caught.value).endswith(WAYS)
 
 
@@ -327,24 +380,39 @@ def test_imagenet_without_a_network_is_an_error_at_once(small, monkeypatch, tmp_
 
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+    for name in (
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
     before, start = constants.HF_HUB_OFFLINE, time.perf_counter()
     with pytest.raises(InputError) as caught:
         build_network("test_resnet", 3, small, "imagenet")
     assert time.perf_counter() - start < 10
-    assert str(caught.value).startswith("Classifier: weights must be at hand, got none for 'test_resnet' (")
+    assert str(caught.value).startswith(
+        "Classifier: weights must be at hand, got none for 'test_resnet' ("
+    )
     assert str(caught.value).endswith(f"). {WAYS}")
     assert before == constants.HF_HUB_OFFLINE
 
 
 def test_backbone_without_weights_in_timm_is_no_random_start(small):
     # timm only warns here and gives a random network
-    name = next(name for name in timm.list_models("resnet*") if timm.get_pretrained_cfg(name) and not
-                timm.get_pretrained_cfg(name).has_weights)  # fmt: skip
+    name = next(
+        name
+        for name in timm.list_models("resnet*")
+        if timm.get_pretrained_cfg(name)
+        and not timm.get_pretrained_cfg(name).has_weights
+    )
     with pytest.raises(InputError) as caught:
         build_network(name, 3, small, "imagenet")
-    assert str(caught.value).startswith(f"Classifier: weights must be at hand, got none for {name!r} (")
+    assert str(caught.value).startswith(
+        f"Classifier: weights must be at hand, got none for {name!r} ("
+    )
 
 
 def test_find_device():
@@ -380,6 +448,9 @@ def test_steady_memory_gives_back_what_it_held(monkeypatch):
 
 def test_steady_memory_is_nothing_elsewhere(monkeypatch):
     monkeypatch.setattr("cqt2img.models.device.sys.platform", "darwin")
-    monkeypatch.setattr("cqt2img.models.device.ctypes.CDLL", lambda name: pytest.fail("touched the system"))
+    monkeypatch.setattr(
+        "cqt2img.models.device.ctypes.CDLL",
+        lambda name: pytest.fail("touched the system"),
+    )
     with retain_freed_memory():
         pass

@@ -32,7 +32,9 @@ def strike(midi, seconds=1.0, decay=0.6):
     """A plucked tone of eight partials."""
     t = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     hz = 440 * 2 ** ((midi - 69) / 12)
-    partials = sum(np.sin(2 * np.pi * hz * n * t) * np.exp(-t * n / decay) / n for n in range(1, 9))
+    partials = sum(
+        np.sin(2 * np.pi * hz * n * t) * np.exp(-t * n / decay) / n for n in range(1, 9)
+    )
     return (partials * np.minimum(1, t / 0.004)).astype(np.float32)
 
 
@@ -41,7 +43,9 @@ def play(notes, seconds=6.0):
     for start, midi in notes:
         tone, at = strike(midi), int(start * SAMPLE_RATE)
         wave[at : at + len(tone)] += tone[: len(wave) - at]
-    return wave + 1e-4 * np.random.default_rng(0).standard_normal(len(wave)).astype(np.float32)
+    return wave + 1e-4 * np.random.default_rng(0).standard_normal(len(wave)).astype(
+        np.float32
+    )
 
 
 def read(wave):
@@ -53,7 +57,16 @@ def read(wave):
 
 
 def test_a_melody_is_read():
-    tune = [(0.5, 60), (1.0, 64), (1.5, 67), (2.0, 72), (2.5, 69), (3.0, 65), (3.5, 62), (4.0, 59)]
+    tune = [
+        (0.5, 60),
+        (1.0, 64),
+        (1.5, 67),
+        (2.0, 72),
+        (2.5, 69),
+        (3.0, 65),
+        (3.5, 62),
+        (4.0, 59),
+    ]
     found = read(play(tune))
     heard = {(round(start * 2) / 2, int(pitch)) for start, pitch, _ in found}
     assert len(heard & set(tune)) >= 7, found
@@ -65,12 +78,19 @@ def test_a_melody_is_read():
 
 
 def test_notes_are_the_same_through_another_equaliser_and_level():
-    tune = [(0.5 + 0.4 * n, p) for n, p in enumerate([60, 64, 67, 72, 69, 65, 62, 67, 71, 74])]
+    tune = [
+        (0.5 + 0.4 * n, p)
+        for n, p in enumerate([60, 64, 67, 72, 69, 65, 62, 67, 71, 74])
+    ]
     wave = play(tune)
     spectrum = np.fft.rfft(wave)
     hz = np.maximum(np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE), 20)
-    other = 0.1 * np.fft.irfft(spectrum * 10 ** (1.5 * np.log2(hz / 500) / 20), len(wave)).astype(np.float32)
-    first, second = ({(round(s / 0.1), p) for s, p, _ in read(w)} for w in (wave, other))
+    other = 0.1 * np.fft.irfft(
+        spectrum * 10 ** (1.5 * np.log2(hz / 500) / 20), len(wave)
+    ).astype(np.float32)
+    first, second = (
+        {(round(s / 0.1), p) for s, p, _ in read(w)} for w in (wave, other)
+    )
     assert len(first & second) >= 0.8 * len(first | second)
 
 
@@ -89,12 +109,16 @@ def test_find_notes_follows_a_note_until_it_is_silent_or_struck_again():
     begins[row, [5, 20]] = 0.9
     sounds[row, 5:30] = 0.9
     found = find_notes(begins, sounds)
-    np.testing.assert_allclose(found / [SPEC.frame_seconds, 1, SPEC.frame_seconds], [[5, 60, 20], [20, 60, 30]])
+    np.testing.assert_allclose(
+        found / [SPEC.frame_seconds, 1, SPEC.frame_seconds], [[5, 60, 20], [20, 60, 30]]
+    )
     begins[row, 4], begins[row, 6] = 0.3, 0.6
     nudged = find_notes(begins, sounds)[0, 0] / SPEC.frame_seconds
     assert 5 < nudged < 5.5, "between the columns, towards the likelier side"
     sounds[row, 30:] = 0.9
-    assert find_notes(begins, sounds)[1, 2] == pytest.approx(40 * SPEC.frame_seconds), "to the end of the tile"
+    assert find_notes(begins, sounds)[1, 2] == pytest.approx(40 * SPEC.frame_seconds), (
+        "to the end of the tile"
+    )
     assert find_notes(np.zeros((96, 9), "f4"), np.zeros((96, 9), "f4")).shape == (0, 3)
 
 
@@ -117,7 +141,10 @@ def test_only_fine_tiles_can_be_read():
 
 def test_it_brings_its_own_weights_and_takes_no_others(tmp_path):
     for weights in ("imagenet", None, "none"):
-        first, second = (build_network(NOTES, 2, SPEC, weights).backbone.reader.state_dict() for _ in range(2))
+        first, second = (
+            build_network(NOTES, 2, SPEC, weights).backbone.reader.state_dict()
+            for _ in range(2)
+        )
         assert all(torch.equal(first[name], second[name]) for name in first)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError) as caught:
@@ -132,8 +159,13 @@ def test_fused_norms_change_nothing():
     fused = make_note_classifier(2).eval().reader
     plain = NoteReader().eval()
     plain.load_state_dict(_weights())
-    tiles = torch.rand((2, 1, *SPEC.size), generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fused.modules())
+    tiles = (
+        torch.rand((2, 1, *SPEC.size), generator=torch.Generator().manual_seed(0)) * 2
+        - 1
+    )
+    assert not any(
+        isinstance(module, torch.nn.BatchNorm2d) for module in fused.modules()
+    )
     with torch.inference_mode():
         torch.testing.assert_close(fused(tiles), plain(tiles), atol=1e-3, rtol=1e-4)
 
@@ -164,10 +196,16 @@ def players():
                 if name == "runs":
                     notes = [(0.3 + 0.15 * n, p) for n, p in enumerate(order * 4)]
                 else:
-                    notes = [(0.3 + 0.6 * n, p + third) for n, p in enumerate(order) for third in (0, 4)]
+                    notes = [
+                        (0.3 + 0.6 * n, p + third)
+                        for n, p in enumerate(order)
+                        for third in (0, 4)
+                    ]
                 wave = play(notes)
                 hz = np.maximum(np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE), 20)
-                wave = np.fft.irfft(np.fft.rfft(wave) * 10 ** (tilt * np.log2(hz / 500) / 20), len(wave))
+                wave = np.fft.irfft(
+                    np.fft.rfft(wave) * 10 ** (tilt * np.log2(hz / 500) / 20), len(wave)
+                )
                 X.append(compute_cqt(wave.astype(np.float32), SPEC, 0.0))
                 y.append(name)
                 groups.append(f"{name} {album}")
@@ -189,7 +227,9 @@ def test_it_is_the_default_and_names_players_on_albums_never_met(players, tmp_pa
 
 
 def test_recordings_without_notes_are_refused():
-    steady = [np.repeat(np.linspace(-50 + n, -1, 192)[:, None], 100, axis=1) for n in range(4)]
+    steady = [
+        np.repeat(np.linspace(-50 + n, -1, 192)[:, None], 100, axis=1) for n in range(4)
+    ]
     with pytest.raises(InputError) as caught:
         Classifier(spec=NOTES, verbose=False).fit(steady, ["a", "b"] * 2)
     assert str(caught.value) == (
@@ -199,7 +239,8 @@ def test_recordings_without_notes_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("spec", "name"), [("fast", "resnet18"), ("jazz", "resnet18"), ("piano", NOTES), (None, NOTES)]
+    ("spec", "name"),
+    [("fast", "resnet18"), ("jazz", "resnet18"), ("piano", NOTES), (None, NOTES)],
 )
 def test_the_default_depends_on_the_tiles(spec, name, monkeypatch):
     asked = []
@@ -225,7 +266,11 @@ def moved(notes, semitones=0, seconds=0.0):
 def test_steps_and_phrases_are_counted():
     words = read_phrases(TUNE)
     assert (words["step 2"], words["step -4"]) == (2, 1)
-    assert (words["phrase 2 2"], words["phrase 2 -4"], words["phrase 2 2 -4"]) == (1, 1, 1)
+    assert (words["phrase 2 2"], words["phrase 2 -4"], words["phrase 2 2 -4"]) == (
+        1,
+        1,
+        1,
+    )
     assert words["voices 1"] == 4
     assert words["held 7"] == 4, "0.38 s is 3.7 octaves above 30 ms, counted in halves"
     assert words["gap 12"] == 3
@@ -234,7 +279,9 @@ def test_steps_and_phrases_are_counted():
 
 
 def test_a_chord_is_what_begins_within_40_ms():
-    chord = np.array([[0.0, 48, 1.0], [0.012, 52, 1.0], [0.03, 55, 1.0], [0.5, 48, 1.0]])
+    chord = np.array(
+        [[0.0, 48, 1.0], [0.012, 52, 1.0], [0.03, 55, 1.0], [0.5, 48, 1.0]]
+    )
     words = read_phrases(chord)
     assert words["chord 0 4 7"] == 1
     assert (words["interval 4"], words["interval 3"]) == (1, 1)
@@ -255,8 +302,9 @@ def test_key_and_time_do_not_matter():
 def test_density_is_said_often_enough_to_be_heard():
     slow = read_phrases(TUNE * [4, 1, 4])
     assert sum(n for word, n in slow.items() if word.startswith("density")) == 50
-    assert {w for w in slow if w.startswith("density")} != {w for w in read_phrases(TUNE * [0.1, 1, 0.1])
-                                                             if w.startswith("density")}  # fmt: skip
+    assert {w for w in slow if w.startswith("density")} != {
+        w for w in read_phrases(TUNE * [0.1, 1, 0.1]) if w.startswith("density")
+    }
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
@@ -272,4 +320,6 @@ def test_vectors_have_length_one_and_do_not_depend_on_the_order_of_words():
     assert rows.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), [1, 1, 0, 1], rtol=1e-5)
     assert np.array_equal(rows[0], rows[1])
-    assert 0.5 < rows[0] @ rows[3] < 0.99, "the beginning of a tune is much like the tune"
+    assert 0.5 < rows[0] @ rows[3] < 0.99, (
+        "the beginning of a tune is much like the tune"
+    )

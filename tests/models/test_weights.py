@@ -21,7 +21,14 @@ WAYS = (
     "Connect to the network once so that timm can fetch them, give a local file of weights, "
     "or start at random with weights=None (--weights none)."
 )
-FACTS = {"training_groups": [], "fingerprints": [], "history": [], "skipped": [], "temperature": 1.0, "params": {}}
+FACTS = {
+    "training_groups": [],
+    "fingerprints": [],
+    "history": [],
+    "skipped": [],
+    "temperature": 1.0,
+    "params": {},
+}
 NAMES = np.array(["a", "b", "c", "d"])
 
 
@@ -35,7 +42,15 @@ def saved(tmp_path, name, spec, in_chans=3, change=None):
     network = build_network(name, len(NAMES), spec, in_chans=in_chans)
     if change is not None:
         change(network.backbone)
-    save_model(tmp_path / "model", network.eval(), {"backbone": name, "in_chans": in_chans}, spec, NAMES, FACTS, None)
+    save_model(
+        tmp_path / "model",
+        network.eval(),
+        {"backbone": name, "in_chans": in_chans},
+        spec,
+        NAMES,
+        FACTS,
+        None,
+    )
     return tmp_path / "model", network.backbone.state_dict()
 
 
@@ -55,7 +70,9 @@ def test_a_saved_model_is_a_start(tmp_path, small, name, what, caplog):
 def test_a_saved_model_with_other_channels(tmp_path, small, in_chans):
     folder, theirs = saved(tmp_path, "test_resnet", small, in_chans[0])
     key = next(k for k, v in theirs.items() if v.ndim == 4)
-    mine = build_network("test_resnet", 3, small, folder, in_chans[1]).backbone.state_dict()
+    mine = build_network(
+        "test_resnet", 3, small, folder, in_chans[1]
+    ).backbone.state_dict()
     torch.testing.assert_close(mine[key].sum(dim=1), theirs[key].sum(dim=1))
 
 
@@ -83,8 +100,12 @@ def test_overlapping_patches_of_other_tiles(tmp_path, small):
         with torch.no_grad():
             backbone.pos_embed.copy_(ramp(12, 5))
 
-    folder, _ = saved(tmp_path, "ast_tiny_s10", replace(small, height=126, width=56), change=change)
-    network = build_network("ast_tiny_s10", 3, replace(small, height=96, width=136), folder)
+    folder, _ = saved(
+        tmp_path, "ast_tiny_s10", replace(small, height=126, width=56), change=change
+    )
+    network = build_network(
+        "ast_tiny_s10", 3, replace(small, height=96, width=136), folder
+    )
     assert network.backbone.patch_embed.grid_size == (9, 13)
     found = network.backbone.pos_embed[0, 2:].reshape(9, 13, 192)
     assert (found[1:, :, 0] > found[:-1, :, 0]).all()
@@ -119,7 +140,9 @@ def test_a_saved_model_whose_description_was_changed(tmp_path, small, wide):
 
 def test_a_file_for_larger_pictures(tmp_path, small):
     """Positions of 24 x 24 patches, for the name of the network with 14 x 14."""
-    state = timm.create_model("deit_tiny_distilled_patch16_224", img_size=384).state_dict()
+    state = timm.create_model(
+        "deit_tiny_distilled_patch16_224", img_size=384
+    ).state_dict()
     path = tmp_path / "large.safetensors"
     save_file({**state, "pos_embed": ramp(24, 24)}, path)
     network = build_network("ast", 3, replace(small, height=192, width=256), path)
@@ -154,9 +177,12 @@ def test_a_file_named_like_that_of_a_saved_model(tmp_path, small):
     """model.safetensors of the hub lies in a folder of its own, with another model.json or none."""
     state = timm.create_model("test_resnet", num_classes=9).state_dict()
     save_file(state, tmp_path / "model.safetensors")
-    mine = build_network("test_resnet", 3, small, tmp_path / "model.safetensors").backbone.state_dict()
+    mine = build_network(
+        "test_resnet", 3, small, tmp_path / "model.safetensors"
+    ).backbone.state_dict()
     assert torch.equal(
-        mine["layer1.0.conv1.weight"], load_file(tmp_path / "model.safetensors")["layer1.0.conv1.weight"]
+        mine["layer1.0.conv1.weight"],
+        load_file(tmp_path / "model.safetensors")["layer1.0.conv1.weight"],
     )
 
 

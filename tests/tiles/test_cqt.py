@@ -23,7 +23,9 @@ def tone(midi, seconds=1.0):
 
 
 def music(cents=0.0):
-    return np.concatenate([tone(midi + cents / 100, 0.5) for midi in (48, 55, 60, 64, 67, 72)])
+    return np.concatenate(
+        [tone(midi + cents / 100, 0.5) for midi in (48, 55, 60, 64, 67, 72)]
+    )
 
 
 def refuse(kind, message, call, *args):
@@ -61,7 +63,9 @@ def test_a_tone_lights_its_row(name):
 
 def test_a_hop_of_delay_shifts_one_column():
     rng = np.random.default_rng(0)
-    wave = np.concatenate([np.zeros(RATE // 2), 0.1 * rng.normal(size=RATE), np.zeros(RATE // 2)]).astype(np.float32)
+    wave = np.concatenate(
+        [np.zeros(RATE // 2), 0.1 * rng.normal(size=RATE), np.zeros(RATE // 2)]
+    ).astype(np.float32)
     early, late = (compute_cqt(np.pad(wave, (n, 512 - n)), SPEC, 0.0) for n in (0, 512))
     loud = early[:, :-1] > -40
     assert loud.mean() > 0.3
@@ -70,7 +74,9 @@ def test_a_hop_of_delay_shifts_one_column():
 
 
 def test_the_level_of_a_recording_does_not_show():
-    wave = music() + 0.001 * np.random.default_rng(0).normal(size=3 * RATE).astype(np.float32)
+    wave = music() + 0.001 * np.random.default_rng(0).normal(size=3 * RATE).astype(
+        np.float32
+    )
     loud, soft = compute_cqt(wave, SPEC), compute_cqt(np.float32(0.1) * wave, SPEC)
     assert np.abs(loud - soft).max() < 0.01
     assert np.percentile(loud, SPEC.reference_percentile) == pytest.approx(0, abs=0.01)
@@ -83,7 +89,9 @@ def test_tuning_is_removed_or_kept(cents):
     at = [0.25 + n / 2 for n in range(6)]
     assert [loudest_row(compute_cqt(wave, SPEC), SPEC, s) for s in at] == rows
     kept = compute_cqt(wave, TileSpec(tuning="keep"))
-    assert [loudest_row(kept, SPEC, s) for s in at] == [row - np.sign(cents) for row in rows]
+    assert [loudest_row(kept, SPEC, s) for s in at] == [
+        row - np.sign(cents) for row in rows
+    ]
     assert np.array_equal(kept, compute_cqt(wave, SPEC, 0.0))
     assert [loudest_row(compute_cqt(wave, SPEC, cents), SPEC, s) for s in at] == rows
 
@@ -91,11 +99,21 @@ def test_tuning_is_removed_or_kept(cents):
 @pytest.mark.parametrize("name", PRESETS)
 def test_it_is_the_transform_of_librosa(name):
     spec = TileSpec.preset(name)
-    wave = music() + 0.01 * np.random.default_rng(1).normal(size=3 * RATE).astype(np.float32)
+    wave = music() + 0.01 * np.random.default_rng(1).normal(size=3 * RATE).astype(
+        np.float32
+    )
     transform = librosa.vqt(
-        wave.astype(np.float64), sr=RATE, hop_length=spec.hop_length, fmin=spec.f_min, n_bins=spec.n_bins,
-        bins_per_octave=spec.bins_per_octave, gamma=spec.gamma, tuning=0.0, sparsity=0, dtype=np.complex128,
-    )  # fmt: skip
+        wave.astype(np.float64),
+        sr=RATE,
+        hop_length=spec.hop_length,
+        fmin=spec.f_min,
+        n_bins=spec.n_bins,
+        bins_per_octave=spec.bins_per_octave,
+        gamma=spec.gamma,
+        tuning=0.0,
+        sparsity=0,
+        dtype=np.complex128,
+    )
     db = 20 * np.log10(np.abs(transform) + 1e-20)
     db -= np.percentile(db, spec.reference_percentile)
     heard = (db > -60) & (db < spec.max_db)
@@ -121,7 +139,9 @@ def test_compute_cqt_of_two_channels():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_compute_cqt_of_what_is_not_finite(value):
-    message = "compute_cqt: wave must be finite, got NaN or infinity. Repair the recording."
+    message = (
+        "compute_cqt: wave must be finite, got NaN or infinity. Repair the recording."
+    )
     wave = tone(69)
     wave[7] = value
     assert refuse(AudioError, message, compute_cqt, wave, SPEC).reason == "non_finite"
@@ -130,7 +150,10 @@ def test_compute_cqt_of_what_is_not_finite(value):
 @pytest.mark.parametrize("n_samples", [0, RATE])
 def test_compute_cqt_of_silence(n_samples):
     message = "compute_cqt: wave must hold sound, got silence. Leave the recording out."
-    assert refuse(AudioError, message, compute_cqt, np.zeros(n_samples), SPEC).reason == "silent"
+    assert (
+        refuse(AudioError, message, compute_cqt, np.zeros(n_samples), SPEC).reason
+        == "silent"
+    )
 
 
 def test_to_db_takes_every_usual_form():
@@ -139,15 +162,27 @@ def test_to_db_takes_every_usual_form():
     db = 20 * np.log10(magnitude)
     expected = db - np.percentile(db, 99.9)
     complex_ = magnitude * np.exp(2j * np.pi * rng.random((192, 50)))
-    given = [magnitude, 7 * magnitude, complex_, complex_.astype(np.complex64), db, db - 100, db.astype(np.float32)]
+    given = [
+        magnitude,
+        7 * magnitude,
+        complex_,
+        complex_.astype(np.complex64),
+        db,
+        db - 100,
+        db.astype(np.float32),
+    ]
     for cqt in given:
         before = cqt.copy()
         out = to_db(cqt, SPEC)
         assert out.dtype == np.float32
         np.testing.assert_allclose(out, expected, atol=1e-3)
         assert np.array_equal(cqt, before)
-    np.testing.assert_allclose(to_db(magnitude.astype(np.float16), SPEC), expected, atol=0.1)
-    np.testing.assert_allclose(to_db((1000 * magnitude).astype(int), SPEC), expected, atol=1)
+    np.testing.assert_allclose(
+        to_db(magnitude.astype(np.float16), SPEC), expected, atol=0.1
+    )
+    np.testing.assert_allclose(
+        to_db((1000 * magnitude).astype(int), SPEC), expected, atol=1
+    )
 
 
 def test_to_db_of_digital_silence_between_sounds():
@@ -169,7 +204,10 @@ def test_to_db_twice_is_to_db_once():
     assert np.array_equal(to_db(once, SPEC), once)
 
 
-@pytest.mark.parametrize(("cqt", "kind"), [([[1.0]], "list"), (np.array([["a"]]), "ndarray"), (None, "NoneType")])
+@pytest.mark.parametrize(
+    ("cqt", "kind"),
+    [([[1.0]], "list"), (np.array([["a"]]), "ndarray"), (None, "NoneType")],
+)
 def test_to_db_of_no_numbers(cqt, kind):
     message = f"to_db: cqt must be an array of numbers, got {kind}. Use numpy.asarray."
     refuse(InputError, message, to_db, cqt, SPEC)
@@ -182,8 +220,13 @@ def test_to_db_of_another_shape(shape):
 
 
 def test_to_db_of_nothing():
-    message = "to_db: cqt must have one frame or more, got none. Leave the recording out."
-    assert refuse(AudioError, message, to_db, np.ones((192, 0)), SPEC).reason == "too_short"
+    message = (
+        "to_db: cqt must have one frame or more, got none. Leave the recording out."
+    )
+    assert (
+        refuse(AudioError, message, to_db, np.ones((192, 0)), SPEC).reason
+        == "too_short"
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf, 1j * np.inf])
@@ -196,7 +239,16 @@ def test_to_db_of_what_is_not_finite(value):
 
 def test_to_db_of_silence():
     message = "to_db: cqt must hold sound, got silence. Leave the recording out."
-    for cqt in (np.zeros((192, 3)), np.full((192, 3), 1e-12), np.zeros((192, 3), complex)):
+    for cqt in (
+        np.zeros((192, 3)),
+        np.full((192, 3), 1e-12),
+        np.zeros((192, 3), complex),
+    ):
         assert refuse(AudioError, message, to_db, cqt, SPEC).reason == "silent"
-    message = "to_db: cqt must hold sound, got one value throughout. Leave the recording out."
-    assert refuse(AudioError, message, to_db, np.full((192, 3), -80.0), SPEC).reason == "silent"
+    message = (
+        "to_db: cqt must hold sound, got one value throughout. Leave the recording out."
+    )
+    assert (
+        refuse(AudioError, message, to_db, np.full((192, 3), -80.0), SPEC).reason
+        == "silent"
+    )

@@ -11,7 +11,9 @@ from cqt2img.tiles.spec import PRESETS, TileSpec
 RATE = 22_050
 SPECS = {name: TileSpec.preset(name) for name in PRESETS} | {
     "84 bins": TileSpec(n_bins=84, bins_per_octave=12, f_min=32.7, gamma=0.0),
-    "252 bins": TileSpec(n_bins=252, bins_per_octave=36, f_min=32.7, gamma=0.0, height=252),
+    "252 bins": TileSpec(
+        n_bins=252, bins_per_octave=36, f_min=32.7, gamma=0.0, height=252
+    ),
     "half an octave": TileSpec(n_bins=30, bins_per_octave=24, f_min=220.0),
     "one bin of an octave": TileSpec(n_bins=25, bins_per_octave=24, f_min=220.0),
     "short windows": TileSpec(gamma=4.0),
@@ -31,16 +33,25 @@ def music(n_samples, seed=0):
     for midi in rng.integers(24, 100, 40):
         start, strength = rng.uniform(0, max(time[-1], 0.1)), 10 ** rng.uniform(-2, 0)
         tone = np.sin(2 * np.pi * 440 * 2 ** ((midi - 69) / 12) * time)
-        sound += strength * tone * np.exp(-3 * np.maximum(time - start, 0)) * (time > start)
+        sound += (
+            strength * tone * np.exp(-3 * np.maximum(time - start, 0)) * (time > start)
+        )
     return sound.astype(np.float32)
 
 
 def reference(wave, spec, cents=0.0):
     cqt = librosa.vqt(
-        wave.astype(np.float64), sr=spec.sample_rate, hop_length=spec.hop_length, fmin=spec.f_min, n_bins=spec.n_bins,
-        bins_per_octave=spec.bins_per_octave, gamma=spec.gamma, tuning=cents / 100 * spec.bins_per_octave / 12,
-        sparsity=0, dtype=np.complex128,
-    )  # fmt: skip
+        wave.astype(np.float64),
+        sr=spec.sample_rate,
+        hop_length=spec.hop_length,
+        fmin=spec.f_min,
+        n_bins=spec.n_bins,
+        bins_per_octave=spec.bins_per_octave,
+        gamma=spec.gamma,
+        tuning=cents / 100 * spec.bins_per_octave / 12,
+        sparsity=0,
+        dtype=np.complex128,
+    )
     return 20 * np.log10(np.abs(cqt) + 1e-20)
 
 
@@ -50,10 +61,14 @@ def ours(wave, spec, cents=0.0):
 
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize("cents", [0.0, -37.5])
-def test_it_is_librosa_s_within_a_tenth_of_a_decibel_from_the_first_frame_to_the_last(name, cents):
+def test_it_is_librosa_s_within_a_tenth_of_a_decibel_from_the_first_frame_to_the_last(
+    name, cents
+):
     spec, wave = SPECS[name], music(7 * RATE + 123)
     expected, got = reference(wave, spec, cents), ours(wave, spec, cents)
-    assert got.shape == (spec.n_bins, 1 + len(wave) // spec.hop_length) == expected.shape
+    assert (
+        got.shape == (spec.n_bins, 1 + len(wave) // spec.hop_length) == expected.shape
+    )
     heard = expected > np.percentile(expected, 99.9) - 60
     assert heard.mean() > 0.3
     assert np.abs(got - expected)[heard].max() < 0.1
@@ -76,14 +91,18 @@ def test_blocks_leave_no_seam(monkeypatch, name):
     assert len(whole) > 3 * N_ROWS
     for size in (1 << 30, 70_001, 4096):
         monkeypatch.setattr(module, "_BLOCK", size)
-        assert np.array_equal(np.concatenate(list(transform(wave, spec, 12.0))), whole), "to the bit"
+        assert np.array_equal(
+            np.concatenate(list(transform(wave, spec, 12.0))), whole
+        ), "to the bit"
 
 
 def test_a_spool_is_as_good_as_an_array():
     wave, spec = music(3 * RATE), TileSpec()
     with DiskBuffer() as spool:
         spool.append(wave)
-        pairs = zip(transform(spool, spec, 0.0), transform(wave, spec, 0.0), strict=True)
+        pairs = zip(
+            transform(spool, spec, 0.0), transform(wave, spec, 0.0), strict=True
+        )
         assert all(np.array_equal(a, b) for a, b in pairs)
 
 
@@ -92,7 +111,9 @@ def test_a_semitone_is_a_whole_number_of_rows_and_a_hop_one_column():
     time = np.arange(3 * RATE) / RATE
     rows = []
     for midi in (57, 58, 69):
-        tone = np.sin(2 * np.pi * 440 * 2 ** ((midi - 69) / 12) * time).astype(np.float32)
+        tone = np.sin(2 * np.pi * 440 * 2 ** ((midi - 69) / 12) * time).astype(
+            np.float32
+        )
         rows.append(int(compute_cqt(tone, spec, 0.0)[:, 60].argmax()))
     assert rows[1] - rows[0] == 3
     assert rows[2] - rows[0] == 36

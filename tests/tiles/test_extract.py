@@ -10,11 +10,15 @@ from cqt2img.tiles.extract import QUALITY, make_tiles, raise_on_failures, try_ex
 from cqt2img.tiles.png import cut_tiles, write_tile
 from cqt2img.tiles.spec import TileSpec
 
-SPEC = TileSpec(sample_rate=8000, f_min=55, n_bins=48, height=48, bins_per_octave=12, width=16)
+SPEC = TileSpec(
+    sample_rate=8000, f_min=55, n_bins=48, height=48, bins_per_octave=12, width=16
+)
 
 
 def tone(seconds=1.2, hz=440.0):
-    return (0.3 * np.sin(2 * np.pi * hz * np.arange(round(8000 * seconds)) / 8000)).astype(np.float32)
+    return (
+        0.3 * np.sin(2 * np.pi * hz * np.arange(round(8000 * seconds)) / 8000)
+    ).astype(np.float32)
 
 
 def refuse(kind, message, *args):
@@ -24,7 +28,9 @@ def refuse(kind, message, *args):
     _, info = try_extract(*args)
     assert info["status"] == "error"
     assert info["message"] == message
-    assert info["reason"] == (caught.value.reason if kind is AudioError else "wrong_input")
+    assert info["reason"] == (
+        caught.value.reason if kind is AudioError else "wrong_input"
+    )
     return info["reason"]
 
 
@@ -70,14 +76,23 @@ def test_an_array_and_a_npy_file(tmp_path):
     for item in (cqt, tmp_path / "x.NPY"):
         tiles, info = make_tiles(item, SPEC)
         assert np.array_equal(tiles, cut_tiles(cqt, SPEC))
-        assert info == {"seconds": pytest.approx(37 * 0.064), "n_frames": 37, **dict.fromkeys(QUALITY)}
+        assert info == {
+            "seconds": pytest.approx(37 * 0.064),
+            "n_frames": 37,
+            **dict.fromkeys(QUALITY),
+        }
 
 
 def test_tiles_that_were_rendered(tmp_path):
     tiles = np.random.default_rng(0).integers(0, 256, (11, 48, 16), dtype=np.uint8)
     for n, tile in enumerate(tiles):
         width = 16 if n < 10 else 5
-        chunks = {"valid_width": width, "tuning_cents": 3.1, "start_seconds": n * 1.024, "source": "x.wav"}
+        chunks = {
+            "valid_width": width,
+            "tuning_cents": 3.1,
+            "start_seconds": n * 1.024,
+            "source": "x.wav",
+        }
         write_tile(tmp_path / f"{n:05d}.png", tile, SPEC, chunks)
     rows = [{"file": f"{n:05d}.png", "start_seconds": n * 1.024} for n in range(11)]
     (tmp_path / "recording.json").write_text(json.dumps({"tiles": rows}))
@@ -85,7 +100,11 @@ def test_tiles_that_were_rendered(tmp_path):
         again, info = make_tiles(item, SPEC, str(tmp_path))
         assert np.array_equal(again, tiles)
         measured = {**dict.fromkeys(QUALITY), "tuning_cents": 3.1}
-        assert info == {"seconds": pytest.approx(165 * 0.064), "n_frames": 165, **measured}
+        assert info == {
+            "seconds": pytest.approx(165 * 0.064),
+            "n_frames": 165,
+            **measured,
+        }
 
 
 @pytest.mark.parametrize("change", ["delete", "add", "swap", "foreign"])
@@ -94,8 +113,18 @@ def test_tiles_that_somebody_changed(tmp_path, change):
     (tmp_path / "recording.json").write_text(json.dumps({"tiles": rows}))
 
     def write(n, source="x.wav", name=None):
-        chunks = {"valid_width": 16, "tuning_cents": 0, "start_seconds": n * 1.024, "source": source}
-        write_tile(tmp_path / f"{n if name is None else name:05d}.png", np.ones((48, 16), np.uint8), SPEC, chunks)
+        chunks = {
+            "valid_width": 16,
+            "tuning_cents": 0,
+            "start_seconds": n * 1.024,
+            "source": source,
+        }
+        write_tile(
+            tmp_path / f"{n if name is None else name:05d}.png",
+            np.ones((48, 16), np.uint8),
+            SPEC,
+            chunks,
+        )
 
     for n in range(3):
         write(n)
@@ -168,13 +197,22 @@ def test_folders_that_hold_no_such_tiles(tmp_path):
     assert refuse(AudioError, message, Path("x.wav"), SPEC, str(tmp_path)) == "vanished"
     other = TileSpec()
     path = tmp_path / "00000.png"
-    (tmp_path / "recording.json").write_text('{"tiles": [{"file": "00000.png", "start_seconds": 0}]}')
-    write_tile(path, np.zeros(other.size, np.uint8), other, {"valid_width": 256, "tuning_cents": 0})
+    (tmp_path / "recording.json").write_text(
+        '{"tiles": [{"file": "00000.png", "start_seconds": 0}]}'
+    )
+    write_tile(
+        path,
+        np.zeros(other.size, np.uint8),
+        other,
+        {"valid_width": 256, "tuning_cents": 0},
+    )
     message = (
         f"read_tile: path must be a tile of spec {SPEC.key}, got {str(path)!r} of spec {other.key}. "
         "Render the recording again with this spec."
     )
-    assert refuse(InputError, message, Path("x.wav"), SPEC, str(tmp_path)) == "wrong_input"
+    assert (
+        refuse(InputError, message, Path("x.wav"), SPEC, str(tmp_path)) == "wrong_input"
+    )
 
 
 def test_refuse_bad():
@@ -189,4 +227,6 @@ def test_refuse_bad():
     with pytest.raises(AudioError) as caught:
         raise_on_failures("fit", ["a", "b", "c"], [other, good, silent], "Mend them.")
     got = "got 2 of 3 that cannot be read, first 'a' (It is gone.)"
-    assert str(caught.value) == f"fit: X must hold readable recordings, {got} Mend them."
+    assert (
+        str(caught.value) == f"fit: X must hold readable recordings, {got} Mend them."
+    )

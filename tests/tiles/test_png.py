@@ -21,7 +21,12 @@ from cqt2img.tiles.png import (
 from cqt2img.tiles.spec import PRESETS, TileSpec
 
 SPEC = TileSpec(height=100, width=64, n_bins=96, bins_per_octave=12)
-INFO = {"source": "/π/\udcff\n\0.wav", "start_seconds": 2.5, "valid_width": 64, "tuning_cents": None}
+INFO = {
+    "source": "/π/\udcff\n\0.wav",
+    "start_seconds": 2.5,
+    "valid_width": 64,
+    "tuning_cents": None,
+}
 
 
 def decibels(n_frames, seed=0):
@@ -56,7 +61,10 @@ def test_a_tone_is_a_line_in_its_row(name):
     spec = TileSpec.preset(name)
     for midi in (33, 69, 105):
         hz = 440 * 2 ** ((midi - 69) / 12)
-        tiles = cut_tiles(compute_cqt(np.sin(2 * np.pi * hz * np.arange(66150) / 22050), spec, 0.0), spec)
+        tiles = cut_tiles(
+            compute_cqt(np.sin(2 * np.pi * hz * np.arange(66150) / 22050), spec, 0.0),
+            spec,
+        )
         assert tiles.shape == (1, *spec.size)
         assert tiles.dtype == np.uint8
         middle = tiles[0][:, round(1.5 / spec.frame_seconds)]
@@ -99,18 +107,34 @@ def test_levels_span_the_range_and_are_cut_at_both_ends():
 
 @pytest.mark.parametrize(
     ("n_frames", "min_fill", "n_tiles"),
-    [(1, 0.25, 1), (64, 0.25, 1), (65, 0.25, 1), (79, 0.25, 1), (80, 0.25, 2), (80, 0.26, 1), (127, 1.0, 1),
-     (128, 1.0, 2), (65, 0.0, 2), (64, 0.0, 1), (640, 0.0, 10)],
-)  # fmt: skip
+    [
+        (1, 0.25, 1),
+        (64, 0.25, 1),
+        (65, 0.25, 1),
+        (79, 0.25, 1),
+        (80, 0.25, 2),
+        (80, 0.26, 1),
+        (127, 1.0, 1),
+        (128, 1.0, 2),
+        (65, 0.0, 2),
+        (64, 0.0, 1),
+        (640, 0.0, 10),
+    ],
+)
 def test_min_fill(n_frames, min_fill, n_tiles):
-    spec = TileSpec(height=100, width=64, n_bins=96, bins_per_octave=12, min_fill=min_fill)
+    spec = TileSpec(
+        height=100, width=64, n_bins=96, bins_per_octave=12, min_fill=min_fill
+    )
     assert n_tiles_of(n_frames, spec) == n_tiles
     db = decibels(n_frames)
     tiles = cut_tiles(db, spec)
     assert len(tiles) == n_tiles
     strip = np.concatenate(list(tiles), axis=1)[4:][::-1]
     assert np.all(strip[:, n_frames:] == 0)
-    assert np.abs(tiles_to_db(strip[:, :n_frames], spec) - db[:, : strip.shape[1]]).max() <= spec.step_db / 2 + 1e-5
+    assert (
+        np.abs(tiles_to_db(strip[:, :n_frames], spec) - db[:, : strip.shape[1]]).max()
+        <= spec.step_db / 2 + 1e-5
+    )
 
 
 def test_cut_tiles_refuses_what_does_not_fit():
@@ -118,7 +142,10 @@ def test_cut_tiles_refuses_what_does_not_fit():
     refuse(message, cut_tiles, np.ones((60, 431)), SPEC)
     with pytest.raises(AudioError) as caught:
         cut_tiles(np.zeros((96, 5)), SPEC)
-    assert str(caught.value) == "to_db: cqt must hold sound, got silence. Leave the recording out."
+    assert (
+        str(caught.value)
+        == "to_db: cqt must hold sound, got silence. Leave the recording out."
+    )
 
 
 @pytest.mark.parametrize("name", ["magma", "inferno", "plasma", "gray"])
@@ -128,17 +155,26 @@ def test_palette_is_the_colour_map(name):
     assert colours.dtype == np.uint8
     assert len({tuple(colour) for colour in colours.tolist()}) == 256
     for level in (0, 1, 128, 255):
-        assert colours[level].tolist() == [round(255 * part) for part in colormaps[name](level)[:3]]
+        assert colours[level].tolist() == [
+            round(255 * part) for part in colormaps[name](level)[:3]
+        ]
     with pytest.raises(ValueError, match="read-only"):
         colours[0] = 0
 
 
 @pytest.mark.parametrize(
     ("name", "rule"),
-    [("nope", "be a matplotlib colour map"), ("viridis", "have 256 different colours")],  # 254 in 8 bits
+    [
+        ("nope", "be a matplotlib colour map"),
+        ("viridis", "have 256 different colours"),
+    ],  # 254 in 8 bits
 )
 def test_palette_that_cannot_be_read_back(name, rule):
-    refuse(f"palette: colour_map must {rule}, got {name!r}. Try 'magma' or 'inferno'.", palette, name)
+    refuse(
+        f"palette: colour_map must {rule}, got {name!r}. Try 'magma' or 'inferno'.",
+        palette,
+        name,
+    )
 
 
 def test_colour_tiles(tile):
@@ -159,8 +195,12 @@ def test_png_gives_the_levels_back(path, tile):
 def test_any_viewer_shows_the_colours(path, tile):
     with Image.open(path) as image:
         assert (image.format, image.mode, image.size) == ("PNG", "P", (64, 100))
-        assert np.array_equal(np.reshape(image.getpalette("RGB"), (256, 3)), palette("magma"))
-        assert np.array_equal(np.asarray(image.convert("RGB")), colour_tiles(tile, SPEC))
+        assert np.array_equal(
+            np.reshape(image.getpalette("RGB"), (256, 3)), palette("magma")
+        )
+        assert np.array_equal(
+            np.asarray(image.convert("RGB")), colour_tiles(tile, SPEC)
+        )
         assert image.text["Software"] == "cqt2img"
         assert {name: json.loads(image.text[name]) for name in INFO} == INFO
 
@@ -198,8 +238,9 @@ def test_read_tile_of_no_file(tmp_path):
     fault = f"[Errno 2] No such file or directory: {str(path)!r}"
     refuse(
         f"read_tile: path must be a readable tile, got {str(path)!r}: {fault}. Render its recording again.",
-        read_tile, path,
-    )  # fmt: skip
+        read_tile,
+        path,
+    )
 
 
 def test_read_tile_cut_or_damaged_anywhere(path):
@@ -207,8 +248,14 @@ def test_read_tile_cut_or_damaged_anywhere(path):
     start = f"read_tile: path must be a readable tile, got {str(path)!r}: "
     whole, words = read_tile(path, SPEC)
     refused = []
-    hurt = [data[:cut] for cut in [0, 1, 8, 20, 100, *range(200, len(data) - 12, 97), len(data) - 13]]
-    hurt += [data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :] for at in range(0, len(data) - 12, 211)]
+    hurt = [
+        data[:cut]
+        for cut in [0, 1, 8, 20, 100, *range(200, len(data) - 12, 97), len(data) - 13]
+    ]
+    hurt += [
+        data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :]
+        for at in range(0, len(data) - 12, 211)
+    ]
     for bad in hurt:
         path.write_bytes(bad)
         try:
@@ -240,10 +287,15 @@ def test_read_tile_from_elsewhere(tmp_path, tile):
     refuse(message, read_tile, path)
 
 
-@pytest.mark.parametrize("chunks", [{}, {"spec_key": "x", "min_db": "0"}, {"spec_key": '"x"', "date:create": "2024"}])
+@pytest.mark.parametrize(
+    "chunks",
+    [{}, {"spec_key": "x", "min_db": "0"}, {"spec_key": '"x"', "date:create": "2024"}],
+)
 def test_read_tile_that_another_program_saved(path, chunks):
     with Image.open(path) as image:
-        image.save(path, pnginfo=_text(Software="cqt2img", **chunks, Comment="made with GIMP"))
+        image.save(
+            path, pnginfo=_text(Software="cqt2img", **chunks, Comment="made with GIMP")
+        )
     message = (
         f"read_tile: path must be a tile as render wrote it, got {str(path)!r} with other text. "
         "Render the recording again."
@@ -273,7 +325,10 @@ def chord(seed):
     """Three steady tones that fade in and out."""
     rng, time = np.random.default_rng(seed), np.arange(8192) / 22_050
     notes = 440 * 2 ** ((rng.integers(45, 90, 3) - 69) / 12)
-    tones = [np.sin(2 * np.pi * hz * time + phase) for hz, phase in zip(notes, rng.uniform(0, 6, 3), strict=True)]
+    tones = [
+        np.sin(2 * np.pi * hz * time + phase)
+        for hz, phase in zip(notes, rng.uniform(0, 6, 3), strict=True)
+    ]
     return (np.hanning(8192) * sum(tones)).astype(np.float32)
 
 
@@ -293,7 +348,12 @@ def test_golden_pixels(name, seed, expected):
     spec = TileSpec.preset(name)
     rows, reference = measure_cqt(chord(seed), spec, 0.0)
     with rows:
-        levels = (rows[:].astype(np.float64) - float(reference) - spec.min_db) / spec.step_db
+        levels = (
+            rows[:].astype(np.float64) - float(reference) - spec.min_db
+        ) / spec.step_db
         tiles = np.concatenate(list(stream_tiles(rows, reference, spec)))
-    assert np.abs(levels - np.floor(levels) - 0.5)[(levels > 0) & (levels < 255)].min() > 0.004
+    assert (
+        np.abs(levels - np.floor(levels) - 0.5)[(levels > 0) & (levels < 255)].min()
+        > 0.004
+    )
     assert hashlib.sha256(tiles.tobytes()).hexdigest()[:16] == expected

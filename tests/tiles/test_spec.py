@@ -21,7 +21,9 @@ def test_preset_fits_its_tile(name):
     assert spec.size == (spec.height, spec.width)
     assert spec.bins_per_octave % 12 == 0
     assert spec.frame_seconds == spec.hop_length / spec.sample_rate
-    assert spec.tile_seconds == pytest.approx(spec.width * spec.hop_length / spec.sample_rate)
+    assert spec.tile_seconds == pytest.approx(
+        spec.width * spec.hop_length / spec.sample_rate
+    )
     assert spec.min_db + 255 * spec.step_db == pytest.approx(spec.max_db)
 
 
@@ -63,11 +65,27 @@ def test_json_gives_the_same_spec(tmp_path):
 
 
 def test_key_names_every_pixel(monkeypatch):
-    other = {"sample_rate": 44100, "hop_length": 511, "f_min": 28.0, "n_bins": 191, "bins_per_octave": 36, "gamma": 5.0,
-             "height": 193, "width": 257, "min_db": -61.0, "max_db": 5.0, "reference_percentile": 99.0,
-             "tuning": "keep", "min_fill": 0.3, "colour_map": "viridis"}  # fmt: skip
+    other = {
+        "sample_rate": 44100,
+        "hop_length": 511,
+        "f_min": 28.0,
+        "n_bins": 191,
+        "bins_per_octave": 36,
+        "gamma": 5.0,
+        "height": 193,
+        "width": 257,
+        "min_db": -61.0,
+        "max_db": 5.0,
+        "reference_percentile": 99.0,
+        "tuning": "keep",
+        "min_fill": 0.3,
+        "colour_map": "viridis",
+    }
     assert ", ".join(other) == FIELDS
-    keys = {TileSpec().key, *(TileSpec(**{name: value}).key for name, value in other.items())}
+    keys = {
+        TileSpec().key,
+        *(TileSpec(**{name: value}).key for name, value in other.items()),
+    }
     assert len(keys) == 1 + len(other)
     assert all(len(key) == 12 and int(key, 16) >= 0 for key in keys)
     monkeypatch.setattr("cqt2img.tiles.spec.RENDERER", RENDERER + 1)
@@ -97,8 +115,14 @@ def test_preset_unknown(name):
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
-        (b"{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
-        (b"\xff", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        (
+            b"{",
+            "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        ),
+        (
+            b"\xff",
+            "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte",
+        ),
     ],
 )
 def test_preset_of_a_damaged_file(tmp_path, data, fault):
@@ -108,7 +132,9 @@ def test_preset_of_a_damaged_file(tmp_path, data, fault):
     refuse(message, TileSpec.preset, path)
 
 
-@pytest.mark.parametrize(("values", "strange"), [({"hops": 1}, "hops"), ([1], "[1]"), (None, "None")])
+@pytest.mark.parametrize(
+    ("values", "strange"), [({"hops": 1}, "hops"), ([1], "[1]"), (None, "None")]
+)
 def test_from_dict_of_what_is_no_field(tmp_path, values, strange):
     message = f"TileSpec.from_dict: values must be fields of a spec, got {strange}. Use {FIELDS}."
     refuse(message, TileSpec.from_dict, values)

@@ -15,7 +15,9 @@ from cqt2img.training.accelerator import (
 )
 from tests.conftest import raises_exactly
 
-LEVELS = torch.randint(0, 256, (2, 96, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+LEVELS = torch.randint(
+    0, 256, (2, 96, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
 
 
 def engine(precision, device="cpu"):
@@ -25,7 +27,11 @@ def engine(precision, device="cpu"):
 def slow_parts(network):
     """Depthwise convolutions with a stride, and attention."""
     modules = list(network.modules())
-    strided = [m for m in modules if isinstance(m, torch.nn.Conv2d) and m.groups > 1 and max(m.stride) > 1]
+    strided = [
+        m
+        for m in modules
+        if isinstance(m, torch.nn.Conv2d) and m.groups > 1 and max(m.stride) > 1
+    ]
     return strided, [m for m in modules if hasattr(m, "fused_attn")]
 
 
@@ -59,12 +65,17 @@ def test_others_are_left_alone(where):
 
 def test_parts_are_given_back_after_an_error():
     network = build_network("mobilenetv2_050", 3, TileSpec.preset("fast"))
-    with pytest.raises(ValueError, match="astray"), bf16_on_cpu(network, engine("bf16")):
+    with (
+        pytest.raises(ValueError, match="astray"),
+        bf16_on_cpu(network, engine("bf16")),
+    ):
         raise ValueError("astray")
     assert not any("forward" in vars(module) for module in network.modules())
 
 
-@pytest.mark.parametrize(("precision", "expected"), [("fp32", "no"), ("bf16", "bf16"), ("auto", "no")])
+@pytest.mark.parametrize(
+    ("precision", "expected"), [("fp32", "no"), ("bf16", "bf16"), ("auto", "no")]
+)
 def test_precision_on_a_cpu(precision, expected):
     accelerator = make_accelerator(precision, "cpu")
     assert (accelerator.mixed_precision, accelerator.device.type) == (expected, "cpu")
@@ -93,7 +104,12 @@ def test_one_process_is_the_first():
     ("err", "expected"),
     [
         (torch.OutOfMemoryError("CUDA out of memory"), True),
-        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes."), True),
+        (
+            RuntimeError(
+                "DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes."
+            ),
+            True,
+        ),
         (RuntimeError("shapes do not match"), False),
         (MemoryError(), False),
     ],
@@ -114,7 +130,9 @@ def test_out_of_memory(err, expected):
         (5, "cpu", 1, 2, 5),
     ],
 )
-def test_workers_where_they_pay(monkeypatch, asked, device, n_processes, n_cores, expected):
+def test_workers_where_they_pay(
+    monkeypatch, asked, device, n_processes, n_cores, expected
+):
     monkeypatch.setattr("os.cpu_count", lambda: n_cores)
     where = SimpleNamespace(device=torch.device(device), num_processes=n_processes)
     assert choose_workers(asked, where) == expected

@@ -27,7 +27,9 @@ def corpus(small):
         cqts.append(cqt)
     strips = load_tile_arrays(list_recordings(cqts), small)[0]
     targets = one_hot(np.arange(18) % 3, 3)
-    return TrainingData(strips, targets, np.arange(18) // 3, np.arange(12), np.arange(12, 18))
+    return TrainingData(
+        strips, targets, np.arange(18) // 3, np.arange(12), np.arange(12, 18)
+    )
 
 
 def make_network(corpus, name="test_resnet", n_classes=3):
@@ -48,27 +50,49 @@ def test_features_are_what_the_head_gets(corpus):
 
 
 def heard(network, corpus, places):
-    return np.stack([pool(tile_log_proba(network, corpus.strips.tiles(int(n)), CPU)) for n in places])
+    return np.stack(
+        [
+            pool(tile_log_proba(network, corpus.strips.tiles(int(n)), CPU))
+            for n in places
+        ]
+    )
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "ast_tiny"])
+@pytest.mark.parametrize(
+    "name",
+    ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "ast_tiny"],
+)
 def test_a_head_tells_players_apart_that_the_body_hears(corpus, name):
     network = make_network(corpus, name)
     body = {k: v.clone() for k, v in network.state_dict().items()}
     fitted = fit_linear_probe(network, corpus, CPU)
     rows = heard(network, corpus, corpus.validation)
     codes = corpus.targets[corpus.validation].argmax(axis=1)
-    assert (rows.argmax(axis=1) == codes).mean() > 0.6  # chance is 1/3, and the body knows nothing
+    assert (
+        rows.argmax(axis=1) == codes
+    ).mean() > 0.6  # chance is 1/3, and the body knows nothing
     np.testing.assert_allclose(fitted.validation, rows, atol=2e-3)
     assert fitted.loss < np.log(3)
     heads = network.backbone.get_classifier()
-    mine = {id(p) for head in (heads if isinstance(heads, tuple) else (heads,)) for p in head.parameters()}
+    mine = {
+        id(p)
+        for head in (heads if isinstance(heads, tuple) else (heads,))
+        for p in head.parameters()
+    }
     moved = {k for k, v in network.state_dict().items() if not torch.equal(v, body[k])}
-    assert moved == {k for k, v in network.named_parameters() if id(v) in mine}  # no norm has moved, either
+    assert moved == {
+        k for k, v in network.named_parameters() if id(v) in mine
+    }  # no norm has moved, either
 
 
 def test_two_players(corpus):
-    two = TrainingData(corpus.strips, one_hot(np.arange(18) % 3 // 2, 2), corpus.groups, corpus.training, np.arange(0))
+    two = TrainingData(
+        corpus.strips,
+        one_hot(np.arange(18) % 3 // 2, 2),
+        corpus.groups,
+        corpus.training,
+        np.arange(0),
+    )
     network = make_network(corpus, n_classes=2)
     assert fit_linear_probe(network, two, CPU).validation.shape == (0, 0)
     rows = heard(network, corpus, range(18))
@@ -77,7 +101,9 @@ def test_two_players(corpus):
 
 def test_a_head_that_is_not_linear(corpus):
     network = make_network(corpus)
-    network.backbone.get_classifier = torch.nn.Conv2d(1, 1, 1).requires_grad_  # what some of timm have
+    network.backbone.get_classifier = torch.nn.Conv2d(
+        1, 1, 1
+    ).requires_grad_  # what some of timm have
     message = (
         "fit: the head must be linear to be fitted on its own, got Conv2d. "
         "Pass finetune='all' and head_first=False, or choose another backbone."
@@ -91,7 +117,8 @@ def count(monkeypatch):
     """How often tiles are embedded."""
     calls = []
     monkeypatch.setattr(
-        "cqt2img.training.linear_probe.embed_tiles", lambda *args: calls.append(1) or embed_tiles(*args)
+        "cqt2img.training.linear_probe.embed_tiles",
+        lambda *args: calls.append(1) or embed_tiles(*args),
     )
     return calls
 
@@ -107,10 +134,21 @@ def test_a_memory_knows_network_and_tiles(corpus, tmp_path, count):
     fit_linear_probe(again, corpus, CPU, memory=tmp_path)
     assert len(count) == 18
     for one in (first, again):
-        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), plain.parameters(), strict=True))
-    fit_linear_probe(again, corpus, CPU, memory=tmp_path)  # another head on the same body
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(one.parameters(), plain.parameters(), strict=True)
+        )
+    fit_linear_probe(
+        again, corpus, CPU, memory=tmp_path
+    )  # another head on the same body
     assert len(count) == 18
-    fewer = TrainingData(corpus.strips, corpus.targets, corpus.groups, np.arange(3, 12), corpus.validation)
+    fewer = TrainingData(
+        corpus.strips,
+        corpus.targets,
+        corpus.groups,
+        np.arange(3, 12),
+        corpus.validation,
+    )
     fit_linear_probe(make_network(corpus), fewer, CPU, memory=tmp_path)  # other sides
     assert len(count) == 18
     other = make_network(corpus)
@@ -134,7 +172,9 @@ def test_most_tiles(corpus, monkeypatch):
     assert sum(len(corpus.strips.tiles(n)) for n in range(12)) > 12
     fit_linear_probe(network, corpus, CPU)  # one tile of every recording at least
     codes = corpus.targets[corpus.validation].argmax(axis=1)
-    assert (heard(network, corpus, corpus.validation).argmax(axis=1) == codes).mean() > 0.6
+    assert (
+        heard(network, corpus, corpus.validation).argmax(axis=1) == codes
+    ).mean() > 0.6
 
 
 def test_progress_counts_recordings(corpus):
@@ -150,7 +190,11 @@ def test_progress_counts_recordings(corpus):
 
 def test_norms_measure_tiles(corpus):
     network = make_network(corpus)
-    norm = next(m for m in network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm))
+    norm = next(
+        m
+        for m in network.modules()
+        if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)
+    )
     before, momentum = norm.running_mean.clone(), norm.momentum
     weights = {k: v.clone() for k, v in network.named_parameters()}
     settle_norms(network, corpus, CPU, seed=0)

@@ -20,8 +20,15 @@ from cqt2img.training.config import TrainingConfig, resolve_config
 from cqt2img.training.trainer import TrainingError, _mix, _settle_norms, train
 from tests.conftest import make_cqt, raises_exactly
 
-GOOD = {"epochs": 8, "batch_size": 8, "learning_rate": 3e-2, "weight_decay": 0.05, "augment": "none",
-        "precision": "fp32", "seed": 0}  # fmt: skip
+GOOD = {
+    "epochs": 8,
+    "batch_size": 8,
+    "learning_rate": 3e-2,
+    "weight_decay": 0.05,
+    "augment": "none",
+    "precision": "fp32",
+    "seed": 0,
+}
 CODES = np.array([0, 1] * 6)
 SIDES = np.arange(8), np.arange(8, 12)
 
@@ -74,14 +81,28 @@ def make_corpus(strips, sides=SIDES, codes=CODES):
     return TrainingData(strips, one_hot(codes, 2), np.arange(12) // 4, *sides)
 
 
-def run(strips, sides=SIDES, watch=None, codes=CODES, name="test_resnet", checkpoint=None, resume=False, **changes):
+def run(
+    strips,
+    sides=SIDES,
+    watch=None,
+    codes=CODES,
+    name="test_resnet",
+    checkpoint=None,
+    resume=False,
+    **changes,
+):
     network = make_network(strips, name)
     corpus = make_corpus(strips, sides, codes)
-    return network, train(network, corpus, recipe(**changes), "cpu", watch, checkpoint, resume)
+    return network, train(
+        network, corpus, recipe(**changes), "cpu", watch, checkpoint, resume
+    )
 
 
 def same(one, other):
-    history = [[{k: v for k, v in entry.items() if k != "seconds"} for entry in t.history] for t in (one, other)]
+    history = [
+        [{k: v for k, v in entry.items() if k != "seconds"} for entry in t.history]
+        for t in (one, other)
+    ]
     return (
         history[0] == history[1]
         and all(torch.equal(v, other.state[k]) for k, v in one.state.items())
@@ -89,16 +110,22 @@ def same(one, other):
     )
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet", "test_convnext"])
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_vit", "test_efficientnet", "test_convnext"]
+)
 def test_learns_low_from_high(strips, name):
-    rate = 3e-4 if name == "test_vit" else 3e-3  # at 3e-3 the transformer does not learn
+    rate = (
+        3e-4 if name == "test_vit" else 3e-3
+    )  # at 3e-3 the transformer does not learn
     _, trained = run(strips, name=name, epochs=12, batch_size=4, learning_rate=rate)
     assert max(entry["valid_accuracy"] for entry in trained.history) == 1.0
     assert trained.history[-1]["loss"] < 0.5 * trained.history[0]["loss"]
 
 
 def test_learns_through_augmentation(strips):
-    _, trained = run(strips, augment="album", epochs=12, batch_size=4, learning_rate=1e-2)
+    _, trained = run(
+        strips, augment="album", epochs=12, batch_size=4, learning_rate=1e-2
+    )
     assert max(entry["valid_accuracy"] for entry in trained.history) == 1.0
 
 
@@ -107,7 +134,14 @@ def test_history_has_one_entry_per_epoch(strips):
     _, trained = run(strips, watch=seen, epochs=3)
     assert seen.entries == trained.history
     assert [entry["epoch"] for entry in seen.entries] == [1, 2, 3]
-    names = ["epoch", "loss", "valid_accuracy", "valid_loss", "learning_rate", "seconds"]
+    names = [
+        "epoch",
+        "loss",
+        "valid_accuracy",
+        "valid_loss",
+        "learning_rate",
+        "seconds",
+    ]
     assert all(list(entry) == names for entry in seen.entries)
     n_epochs, n_steps, done, _ = seen.begun
     assert (n_epochs, done) == (3, 0)
@@ -122,9 +156,13 @@ def test_first_loss_is_that_of_one_who_does_not_know(strips):
 
 def test_without_validation_the_last_epoch_is_kept(strips):
     network, trained = run(strips, (np.arange(12), np.arange(0)), epochs=2)
-    assert [(e["valid_accuracy"], e["valid_loss"]) for e in trained.history] == [(None, None)] * 2
+    assert [(e["valid_accuracy"], e["valid_loss"]) for e in trained.history] == [
+        (None, None)
+    ] * 2
     assert trained.validation.shape == (0, 0)
-    assert all(torch.equal(v, trained.state[k]) for k, v in network.state_dict().items())
+    assert all(
+        torch.equal(v, trained.state[k]) for k, v in network.state_dict().items()
+    )
 
 
 def rank(entry):
@@ -140,17 +178,26 @@ def test_best_epoch_is_kept(strips):
     assert rank(trained.history[-1]) < rank(best)
     proba = np.exp(trained.validation)
     assert (proba.argmax(axis=1) == codes[8:]).mean() == best["valid_accuracy"]
-    assert -np.log(proba[range(4), codes[8:]]).mean() == pytest.approx(best["valid_loss"], abs=1e-5)
-    assert not all(torch.equal(v, trained.state[k]) for k, v in network.state_dict().items())
+    assert -np.log(proba[range(4), codes[8:]]).mean() == pytest.approx(
+        best["valid_loss"], abs=1e-5
+    )
+    assert not all(
+        torch.equal(v, trained.state[k]) for k, v in network.state_dict().items()
+    )
     network.load_state_dict(trained.state)
-    kept = [pool(tile_log_proba(network, strips.tiles(n), torch.device("cpu"))) for n in SIDES[1]]
+    kept = [
+        pool(tile_log_proba(network, strips.tiles(n), torch.device("cpu")))
+        for n in SIDES[1]
+    ]
     np.testing.assert_allclose(kept, trained.validation, atol=1e-5)
 
 
 def test_same_seed_same_history(strips):
     first, second = (run(strips, epochs=3, augment="album")[1] for _ in range(2))
     other = run(strips, epochs=3, augment="album", seed=1)[1]
-    losses = [[entry["loss"] for entry in one.history] for one in (first, second, other)]
+    losses = [
+        [entry["loss"] for entry in one.history] for one in (first, second, other)
+    ]
     assert losses[0] == losses[1] != losses[2]
     assert all(torch.equal(v, second.state[k]) for k, v in first.state.items())
 
@@ -181,8 +228,9 @@ def test_loss_that_is_no_number(strips):
         train(network, make_corpus(strips), recipe(epochs=1), "cpu")
     assert re.fullmatch(
         r"fit: loss must stay a number, got nan at step 1 of epoch 1, with tiles of recording \d, recording \d, "
-        r"recording \d and others\. Lower learning_rate, or set precision='fp32'\.", str(caught.value)
-    )  # fmt: skip
+        r"recording \d and others\. Lower learning_rate, or set precision='fp32'\.",
+        str(caught.value),
+    )
     assert issubclass(TrainingError, (Cqt2imgError, RuntimeError))
 
 
@@ -194,15 +242,22 @@ def test_any_batch_size(strips, batch_size):
 
 
 def test_lower_precision_after_full_precision(strips):
-    full, half, again = (run(strips, epochs=1, precision=p)[1] for p in ("fp32", "bf16", "fp32"))
-    assert full.history[0]["loss"] == again.history[0]["loss"] != half.history[0]["loss"]
+    full, half, again = (
+        run(strips, epochs=1, precision=p)[1] for p in ("fp32", "bf16", "fp32")
+    )
+    assert (
+        full.history[0]["loss"] == again.history[0]["loss"] != half.history[0]["loss"]
+    )
     assert half.history[0]["loss"] == pytest.approx(full.history[0]["loss"], abs=0.05)
 
 
 @pytest.mark.parametrize("name", ["epochs", "batch_size"])
 @pytest.mark.parametrize("bad", [0, -1, 1.5, "3", True, None])
 def test_counts_are_whole_numbers(name, bad):
-    with raises_exactly(InputError, f"fit: {name} must be a whole number from 1, got {bad!r}. Choose another."):
+    with raises_exactly(
+        InputError,
+        f"fit: {name} must be a whole number from 1, got {bad!r}. Choose another.",
+    ):
         recipe(**{name: bad})
 
 
@@ -219,7 +274,9 @@ def test_counts_are_whole_numbers(name, bad):
     ],
 )
 def test_recipe_refuses(name, bad, rule):
-    with raises_exactly(InputError, f"fit: {name} must {rule}, got {bad!r}. Choose another."):
+    with raises_exactly(
+        InputError, f"fit: {name} must {rule}, got {bad!r}. Choose another."
+    ):
         recipe(**{name: bad})
 
 
@@ -227,7 +284,9 @@ def test_recipe_refuses(name, bad, rule):
 @pytest.mark.parametrize("bad", ["fast", [], float("inf")])
 def test_rates_are_numbers(name, bad):
     rule = {"learning_rate": "be above 0", "weight_decay": "be 0 or more"}[name]
-    with raises_exactly(InputError, f"fit: {name} must {rule}, got {bad!r}. Choose another."):
+    with raises_exactly(
+        InputError, f"fit: {name} must {rule}, got {bad!r}. Choose another."
+    ):
         recipe(**{name: bad})
 
 
@@ -254,7 +313,9 @@ def test_rates_suit_the_backbone(name, pretrained, rates):
 
 def test_weights_from_a_file_are_known_to_be_pretrained(tmp_path):
     spec = TileSpec.preset("fast")
-    torch.save(build_network("test_resnet", 3, spec).backbone.state_dict(), tmp_path / "w.pth")
+    torch.save(
+        build_network("test_resnet", 3, spec).backbone.state_dict(), tmp_path / "w.pth"
+    )
     assert build_network("test_resnet", 2, spec, tmp_path / "w.pth").is_pretrained
     assert not build_network("test_resnet", 2, spec, "none").is_pretrained
 
@@ -269,13 +330,23 @@ def test_the_bar_is_silent_where_nobody_looks(visible, capsys):
         watch.begin(2, 1, 0)
         for n, score in enumerate((0.5, None)):
             watch.step(0.5)
-            watch.epoch({"epoch": n + 1, "loss": 0.5, "valid_accuracy": score, "valid_loss": score})
+            watch.epoch(
+                {
+                    "epoch": n + 1,
+                    "loss": 0.5,
+                    "valid_accuracy": score,
+                    "valid_loss": score,
+                }
+            )
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("seed", [-1, "now", None, 1.5, 2**32])
 def test_a_seed_that_is_none(seed):
-    with raises_exactly(InputError, f"fit: random_state must be a whole number from 0, got {seed!r}. Choose another."):
+    with raises_exactly(
+        InputError,
+        f"fit: random_state must be a whole number from 0, got {seed!r}. Choose another.",
+    ):
         recipe(seed=seed)
 
 
@@ -300,7 +371,9 @@ WAYS = [
 
 @pytest.mark.parametrize("changes", WAYS, ids=str)
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
-def test_killed_anywhere_and_resumed_it_is_the_same_to_the_bit(strips, tmp_path, monkeypatch, changes, name):
+def test_killed_anywhere_and_resumed_it_is_the_same_to_the_bit(
+    strips, tmp_path, monkeypatch, changes, name
+):
     monkeypatch.setattr(checkpoint_module, "_EVERY_SECONDS", 0.0)  # after every step
     undisturbed = run(strips, name=name, epochs=3, batch_size=4, **changes)[1]
 
@@ -310,12 +383,24 @@ def test_killed_anywhere_and_resumed_it_is_the_same_to_the_bit(strips, tmp_path,
             if len(self.losses) == self.last:
                 raise KeyboardInterrupt
 
-    for last in (1, 3, 2, 100):  # the first, one later in the first or second epoch, and so on to the end
+    for last in (
+        1,
+        3,
+        2,
+        100,
+    ):  # the first, one later in the first or second epoch, and so on to the end
         killer = Killer()
         killer.last = last
         try:
             resumed = run(
-                strips, name=name, watch=killer, checkpoint=tmp_path, resume=True, epochs=3, batch_size=4, **changes
+                strips,
+                name=name,
+                watch=killer,
+                checkpoint=tmp_path,
+                resume=True,
+                epochs=3,
+                batch_size=4,
+                **changes,
             )
         except KeyboardInterrupt:
             continue
@@ -326,7 +411,9 @@ def test_killed_anywhere_and_resumed_it_is_the_same_to_the_bit(strips, tmp_path,
 def test_resume_of_nothing_begins_and_of_the_end_ends(strips, tmp_path):
     first = run(strips, checkpoint=tmp_path / "new", resume=True, epochs=2)[1]
     seen = Seen()
-    again = run(strips, watch=seen, checkpoint=tmp_path / "new", resume=True, epochs=2)[1]
+    again = run(strips, watch=seen, checkpoint=tmp_path / "new", resume=True, epochs=2)[
+        1
+    ]
     assert same(first, again)
     assert seen.losses == []
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [BEST, LAST]
@@ -380,17 +467,30 @@ def test_parts_of_a_batch_may_be_smaller_after_a_stop(strips, tmp_path, monkeypa
     stopped(strips, tmp_path)
     sizes = []
     real = TileNet.forward
-    monkeypatch.setattr(TileNet, "forward", lambda net, x: sizes.append((net.training, len(x))) or real(net, x))
+    monkeypatch.setattr(
+        TileNet,
+        "forward",
+        lambda net, x: sizes.append((net.training, len(x))) or real(net, x),
+    )
     run(strips, checkpoint=tmp_path, resume=True, epochs=3, batch_size=4, accumulate=2)
     assert {n for training, n in sizes if training} == {2}
 
 
-@pytest.mark.parametrize("text", ["", "epoch;loss\n1;2\n", "\ufeffepoch,note\n1.0,mine\n"])
+@pytest.mark.parametrize(
+    "text", ["", "epoch;loss\n1;2\n", "\ufeffepoch,note\n1.0,mine\n"]
+)
 def test_the_table_of_the_history_is_not_read(strips, tmp_path, text):
     stopped(strips, tmp_path)
     (tmp_path / "history.csv").write_text(text, encoding="utf-8")
     with default_callbacks(False, tmp_path) as watch:
-        run(strips, checkpoint=tmp_path, resume=True, epochs=3, batch_size=4, watch=watch)
+        run(
+            strips,
+            checkpoint=tmp_path,
+            resume=True,
+            epochs=3,
+            batch_size=4,
+            watch=watch,
+        )
     lines = (tmp_path / "history.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[0] for line in lines] == ["epoch", "1", "2", "3"]
 
@@ -398,20 +498,33 @@ def test_the_table_of_the_history_is_not_read(strips, tmp_path, text):
 def test_a_damaged_checkpoint(strips, tmp_path):
     run(strips, checkpoint=tmp_path, epochs=1)
     data = (tmp_path / LAST).read_bytes()
-    for damaged in (data[:1000], b"", b"hello" * 100, data[:5000] + bytes(5000) + data[10_000:]):
+    for damaged in (
+        data[:1000],
+        b"",
+        b"hello" * 100,
+        data[:5000] + bytes(5000) + data[10_000:],
+    ):
         (tmp_path / LAST).write_bytes(damaged)
-        with pytest.raises(InputError, match=r"fit: checkpoint must be undamaged, got .* Remove it to start anew\."):
+        with pytest.raises(
+            InputError,
+            match=r"fit: checkpoint must be undamaged, got .* Remove it to start anew\.",
+        ):
             run(strips, checkpoint=tmp_path, resume=True, epochs=1)
 
 
 def test_resume_needs_a_folder(strips):
-    with raises_exactly(InputError, "fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=."):
+    with raises_exactly(
+        InputError,
+        "fit: checkpoint must name a folder to resume from, got None. Pass checkpoint=.",
+    ):
         run(strips, resume=True)
 
 
 def test_parts_of_a_batch_add_up_to_it(strips):
     # without batch norm, which looks at a part alone
-    whole, parts = (run(strips, name="test_convnext", epochs=1, accumulate=n)[1] for n in (1, 4))
+    whole, parts = (
+        run(strips, name="test_convnext", epochs=1, accumulate=n)[1] for n in (1, 4)
+    )
     assert parts.history[0]["loss"] == pytest.approx(whole.history[0]["loss"], abs=1e-4)
 
 
@@ -467,19 +580,28 @@ def test_patience_ends_what_gets_worse(strips):
 
 def test_the_average_of_the_weights_is_what_is_kept(strips):
     network, trained = run(strips, epochs=3, ema=0.99)
-    assert not all(torch.equal(v, trained.state[k]) for k, v in network.state_dict().items())
+    assert not all(
+        torch.equal(v, trained.state[k]) for k, v in network.state_dict().items()
+    )
     network.load_state_dict(trained.state)
     best = min(trained.history, key=lambda entry: entry["valid_loss"])
-    kept = [pool(tile_log_proba(network, strips.tiles(n), torch.device("cpu"))) for n in SIDES[1]]
+    kept = [
+        pool(tile_log_proba(network, strips.tiles(n), torch.device("cpu")))
+        for n in SIDES[1]
+    ]
     np.testing.assert_allclose(kept, trained.validation, atol=1e-5)
-    assert best["valid_loss"] == pytest.approx(-trained.validation[range(4), CODES[8:]].mean(), abs=1e-4)
+    assert best["valid_loss"] == pytest.approx(
+        -trained.validation[range(4), CODES[8:]].mean(), abs=1e-4
+    )
 
 
 def test_lower_layers_learn_more_slowly(strips):
     before = {k: v.clone() for k, v in make_network(strips).state_dict().items()}
 
     def moved(decay):
-        after = run(strips, epochs=1, layer_decay=decay, learning_rate=1e-3, weight_decay=0.0)[0].state_dict()
+        after = run(
+            strips, epochs=1, layer_decay=decay, learning_rate=1e-3, weight_decay=0.0
+        )[0].state_dict()
         first = next(k for k, v in before.items() if v.ndim == 4)
         return (after[first] - before[first]).abs().mean().item()
 
