@@ -66,27 +66,10 @@ from cqt2img.models.factory import build_network
 from cqt2img.models.notes import NOTES, reads
 from cqt2img.models.weights import training_provenance
 from cqt2img.training.callbacks import default_callbacks
-from cqt2img.training.config import TrainingConfig, check_fractions
+from cqt2img.training.config import TrainingConfig, TrainingSettings
 from cqt2img.training.trainer import TrainingResult, train, train_linear_probe
 
 log = logging.getLogger(__name__)
-_RECIPE = (
-    "finetune",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "weight_decay",
-    "augment",
-    "precision",
-    "layer_decay",
-    "head_first",
-    "mixup",
-    "ema",
-    "patience",
-    "accumulate",
-    "balance",
-    "workers",
-)
 
 
 class Listener(ClassifierMixin, BaseEstimator):
@@ -728,18 +711,34 @@ class Classifier(Listener):
         TrainingError
             If the loss is no longer a number.
         """
-        recipe = TrainingConfig(
-            seed=_plain(self.random_state),
-            **{name: _plain(getattr(self, name)) for name in _RECIPE},
+        recipe = TrainingSettings(
+            finetune=self.finetune,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            augment=self.augment,
+            seed=self.random_state,
+            config=TrainingConfig(
+                in_chans=self.in_chans,
+                weight_decay=self.weight_decay,
+                label_smoothing=self.label_smoothing,
+                layer_decay=self.layer_decay,
+                head_first=self.head_first,
+                mixup=self.mixup,
+                ema_decay=self.ema,
+                patience=self.patience,
+                accumulation_steps=self.accumulate,
+                balance=self.balance,
+                num_workers=self.workers,
+                validation_fraction=self.validation_fraction,
+                precision=self.precision,
+                cache_dir=self.memory,
+            ),
         )
         if self.on_error not in ("raise", "skip"):
             raise InputError(
                 f"fit: on_error must be 'raise' or 'skip', got {self.on_error!r}. Choose one."
             )
-        check_fractions(
-            label_smoothing=self.label_smoothing,
-            validation_fraction=self.validation_fraction,
-        )
         self._check_folders(checkpoint, resume)
         table, wanted = list_train_validation(X, y, groups, group_by, validation)
         device = resolve_device(self.device)
@@ -817,7 +816,7 @@ class Classifier(Listener):
         self,
         network: TileNet,
         corpus: TrainingData,
-        recipe: TrainingConfig,
+        recipe: TrainingSettings,
         checkpoint: Path | None,
         resume: bool,
     ) -> TrainingResult:
@@ -827,7 +826,13 @@ class Classifier(Listener):
         ) as watch:
             if recipe.finetune == "all":
                 return train(
-                    network, corpus, recipe, self.device, watch, checkpoint, resume
+                    network,
+                    corpus,
+                    recipe,
+                    device=self.device,
+                    callback=watch,
+                    checkpoint=checkpoint,
+                    resume=resume,
                 )
             memory = (
                 self.memory
@@ -836,7 +841,12 @@ class Classifier(Listener):
             )
             network.to(resolve_device(self.device))
             return train_linear_probe(
-                network, corpus, recipe, watch, memory, self._bar()
+                network,
+                corpus,
+                recipe,
+                callback=watch,
+                cache_dir=memory,
+                progress=self._bar(),
             )
 
     def _remember(
