@@ -33,7 +33,7 @@ def note(frame, event, argument):
 
 sys.path.insert(0, str(package.parent))
 sys.argv = ["cqt2img", *sys.argv[2:]]
-from cqt2img.cli import main
+from cqt2img.cli.main import main
 
 sys.setprofile(note)
 try:
