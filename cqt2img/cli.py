@@ -393,7 +393,6 @@ def enroll_command(
     from cqt2img._utils.files import check_folder
     from cqt2img.classifier import load
     from cqt2img.data.recordings import list_recordings
-    from cqt2img.inference.enrollment import describe_enrollment
     from cqt2img.inference.model_io import check_model_path
 
     check_model_path(out)
@@ -402,7 +401,7 @@ def enroll_command(
     classifier.enroll(
         name, list_recordings(one_or_all(sources), group_by=group_by)
     ).save(out)
-    typer.echo(f"{describe_enrollment(classifier.enrolled_[-1])[1]}.")
+    typer.echo(f"{classifier.enrolled_[-1].summary()}.")
     typer.echo(f"model of {len(classifier.classes_)} classes in {out}")
 
 
