@@ -333,7 +333,10 @@ def describe_settings(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def _describe_augment(augment: str | Callable[..., Any]) -> str:
-    """Return a text that is the same for the same augmentation in another process."""
+    """Return a text that is the same for the same augmentation in another process.
+
+    A callable is described by its name, so that its parameters are not compared.
+    """
     if isinstance(augment, str):
         return augment
     if hasattr(augment, "to_dict"):  # a transform of albumentations

@@ -337,8 +337,9 @@ class Trainer:
         size = self.settings.batch_size
         first = self.accelerator.process_index
         n_processes = self.accelerator.num_processes
+        items = range(len(self.tiles))
         batches = [
-            list(range(step * size, (step + 1) * size))[first::n_processes]
+            items[step * size : (step + 1) * size][first::n_processes]
             for step in range(self.progress.step, self.n_steps)
         ]
         loader = torch.utils.data.DataLoader(
