@@ -42,7 +42,8 @@ from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_pr
 from cqt2img.models.factory import TileNet, build_network
 from cqt2img.models.notes import describe_phrases, read_phrases
 from cqt2img.tiles.spec import TileSpec
-from cqt2img.training.linear_probe import _embedder, fit_linear_probe
+from cqt2img.training.embedding_cache import make_embedder
+from cqt2img.training.linear_probe import fit_linear_probe
 
 CPU = torch.device("cpu")
 SETS = {  # name: corpus, options of make_audio.py
@@ -331,10 +332,10 @@ def by_network(name: str) -> Callable:
             valid,
         )
         fitted = fit_linear_probe(
-            network, corpus, CPU, 0, a.work / "features", refit=True
+            network, corpus, CPU, cache_dir=a.work / "features", refit=True
         )
         head: Any = network.backbone.get_classifier()
-        embed = _embedder(network, CPU, a.work / "features")
+        embed = make_embedder(network, CPU, a.work / "features")
         rows = []
         with torch.inference_mode():
             for n in test:

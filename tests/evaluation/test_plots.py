@@ -296,7 +296,7 @@ def test_plot_history_of_a_model(model):
 def test_plot_history_of_a_table(tmp_path, kind, history):
     with default_callbacks(False, tmp_path) as watch:
         for one in history:
-            watch.epoch(one)
+            watch.on_epoch_end(one)
     of_table, of_list = (
         plot_history(kind(tmp_path / "history.csv")),
         plot_history(history),
