@@ -40,7 +40,7 @@ class TrainingConfig:
         mixed, in dB. 0 or more; 0 does not mix.
     ema_decay : float
         Decay of the moving average of the weights, 0 to below 1. The average is
-        validated and kept in place of the weights; 0 is without average.
+        validated and kept instead of the weights. 0 disables it.
     patience : int, optional
         Number of epochs without a lower validation log-loss after which training
         stops, 1 or more. By default all epochs are trained.
@@ -123,7 +123,7 @@ class TrainingConfig:
         check.choice("precision", ("auto", "fp32", "bf16"))
         check.path("cache_dir")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the settings as values that JSON can hold.
 
         Returns
@@ -196,7 +196,7 @@ class TrainingSettings:
     epochs: int = 12
     batch_size: int = 32
     learning_rate: float | None = None
-    augment: str | Callable[..., Any] = "album"
+    augment: str | Callable[..., object] = "album"
     seed: int = 0
     config: TrainingConfig = field(default_factory=TrainingConfig)
 

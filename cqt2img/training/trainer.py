@@ -151,7 +151,7 @@ def train_linear_probe(
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> TrainingResult:
-    """Fit the head alone: first to choose its regularisation, then to all recordings.
+    """Fit only the head: choose its regularisation, then refit to all recordings.
 
     Parameters
     ----------
@@ -339,7 +339,7 @@ class Trainer:
         n_processes = self.accelerator.num_processes
         items = range(len(self.tiles))
         batches = [
-            items[step * size : (step + 1) * size][first::n_processes]
+            list(items[step * size : (step + 1) * size][first::n_processes])
             for step in range(self.progress.step, self.n_steps)
         ]
         loader = torch.utils.data.DataLoader(
