@@ -1,7 +1,7 @@
 """`Classifier`: fit on recordings of players, then say who plays."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from cqt2img._utils.parallel import Progress, progress_bar, run_parallel
+from cqt2img._utils.parallel import Progress, progress_bar
+from cqt2img.data.extraction import extract_recordings
 from cqt2img.data.labels import check_labelled, encode
-from cqt2img.data.recordings import list_recordings
-from cqt2img.data.tile_folder import resolve_spec
+from cqt2img.data.recordings import Recordings, list_recordings
+from cqt2img.data.specs import resolve_spec
 from cqt2img.errors import InputError
 from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
 from cqt2img.inference.calibration import to_proba
@@ -31,7 +32,7 @@ from cqt2img.inference.predict import (
 from cqt2img.inference.tables import recording_table, tile_table
 from cqt2img.models.device import resolve_device
 from cqt2img.models.factory import TileNet
-from cqt2img.tiles.extract import raise_on_failures, try_extract
+from cqt2img.tiles.extract import raise_on_failures
 from cqt2img.tiles.spec import TileSpec
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 import logging
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -230,7 +230,7 @@ class Listener(ClassifierMixin, BaseEstimator):
             If a recording cannot be read and `on_error` is "raise".
         """
         check_is_fitted(self)
-        table = list_recordings(X)
+        table = list_recordings(X, caller="embed")
         device = resolve_device(self.device)
         rows, infos = zip(
             *embed(
@@ -244,7 +244,7 @@ class Listener(ClassifierMixin, BaseEstimator):
         if self.on_error == "raise":
             raise_on_failures(
                 "embed",
-                table["path"],
+                table.paths,
                 infos,
                 "Mend or remove it, or pass on_error='skip'.",
             )
@@ -312,9 +312,9 @@ class Listener(ClassifierMixin, BaseEstimator):
                 f"identify: top_k must be 1 or more, got {top_k!r}. Choose a larger number."
             )
         head = self._head_for(unknown)
-        table = list_recordings(X)
+        table = list_recordings(X, caller="identify")
         heard = list(self._listen(table, X, head is not None))
-        paths, names, warmth = table["path"].tolist(), self.classes_, self.temperature_
+        paths, names, warmth = table.paths, self.classes_, self.temperature_
         recordings = recording_table(paths, heard, names, warmth, top_k)
         if head is not None:
             known = self._judge(heard, head)
@@ -354,7 +354,7 @@ class Listener(ClassifierMixin, BaseEstimator):
             If a recording cannot be read and `on_error` is "raise".
         """
         check_is_fitted(self)
-        labels = list_recordings(X, y)["label"].tolist()
+        labels = list_recordings(X, y, caller="score").labels
         check_labelled("score", labels)
         right = [
             a == b
@@ -396,28 +396,28 @@ class Listener(ClassifierMixin, BaseEstimator):
             If a label is missing or unknown to the model, or no recording can be read.
         """
         check_is_fitted(self)
-        table = list_recordings(X, y, groups, group_by)
-        check_labelled("evaluate", table["label"].tolist(), table["path"].tolist())
-        codes = encode(table["label"].tolist(), self.classes_)
+        table = list_recordings(X, y, groups, group_by, caller="evaluate")
+        check_labelled("evaluate", table.labels, table.paths)
+        codes = encode(table.labels, self.classes_)
         heard = list(self._listen(table, X))
         good = [n for n, one in enumerate(heard) if one.recording is not None]
         proba = to_proba(
             np.reshape([heard[n].recording for n in good], (-1, len(self.classes_))),
             self.temperature_,
         )
-        names = np.array([str(group) for group in table["group"]])[good]
-        paths = [table["path"].iloc[n] for n in good]
+        names = np.array(table.groups)[good]
+        paths = [table.paths[n] for n in good]
         scores = evaluate_proba(
             proba, codes[good], self.classes_, names, len(heard) - len(good), paths
         )
         # arrays have no name: only what they show can tell that training met them
         met = set(self.groups_.tolist()) - {
-            path for path in table["path"] if path.startswith("array ")
+            path for path in table.paths if path.startswith("array ")
         }
         same = {
             name
             for n, name in zip(good, names, strict=True)
-            if heard[n].info["fingerprint"] in self.fingerprints_
+            if heard[n].info.fingerprint in self.fingerprints_
         }
         known = sorted(str(name) for name in same | (met & set(names.tolist())))
         tiles = tuple(one.tiles for one in heard if one.tiles is not None)
@@ -429,7 +429,7 @@ class Listener(ClassifierMixin, BaseEstimator):
         )
 
     def _listen(
-        self, table: "pd.DataFrame", X: Any, with_features: bool = False
+        self, table: Recordings, X: Any, with_features: bool = False
     ) -> Iterator[RecordingOutput]:
         """Hear every recording of a table in turn."""
         device = resolve_device(self.device)
@@ -447,13 +447,13 @@ class Listener(ClassifierMixin, BaseEstimator):
         """Give the probabilities of every recording, and how familiar it is; NaN where it cannot be read."""
         check_is_fitted(self)
         head = self._head_for(unknown)
-        table = list_recordings(X)
+        table = list_recordings(X, caller=caller)
         heard = list(self._listen(table, X, head is not None))
         if self.on_error == "raise":
             infos = [one.info for one in heard]
             raise_on_failures(
                 caller,
-                table["path"],
+                table.paths,
                 infos,
                 "Use identify for one row each, or on_error='skip'.",
             )
@@ -488,14 +488,11 @@ class Listener(ClassifierMixin, BaseEstimator):
             )
         return known
 
-    def _pictures(self, table: "pd.DataFrame", X: Any) -> Iterator[Any]:
+    def _pictures(self, table: Recordings, X: Any) -> Iterator[Any]:
         """Draw every recording of a table in turn."""
         resolve_spec(self.spec_, X, "predict")
-        jobs = zip(
-            table["item"], [self.spec_] * len(table), table["tiles"], strict=True
-        )
-        return run_parallel(
-            try_extract, jobs, len(table), self.n_jobs, self._bar(), "listening"
+        return extract_recordings(
+            table, self.spec_, self.n_jobs, self._bar(), "listening"
         )
 
     def _bar(self) -> Progress | None:
@@ -741,7 +738,7 @@ class Classifier(Listener):
             validation_fraction=self.validation_fraction,
         )
         self._check_folders(checkpoint, resume)
-        table, wanted = list_train_validation(X, y, groups, group_by, validation)
+        listed = list_train_validation(X, y, groups, group_by, validation)
         device = resolve_device(self.device)
         spec = resolve_spec(
             self.spec, X, "fit", NOTES if self.backbone in (None, NOTES) else "piano"
@@ -758,15 +755,15 @@ class Classifier(Listener):
         ):  # the network comes first: weights that are missing should not cost an hour
             torch.manual_seed(self.random_state)
             network = build_network(
-                backbone, len(wanted), spec, self.weights, self.in_chans
+                backbone, len(listed.classes), spec, self.weights, self.in_chans
             )
         groups_before, fingerprints_before = training_provenance(self.weights)
-        strips, table, skipped = load_train_validation(
-            table, spec, self.on_error, self.n_jobs, self._bar()
+        loaded = load_train_validation(
+            listed, spec, self.on_error, self.n_jobs, self._bar()
         )
         part = self.validation_fraction if validation is None else None
         corpus, classes = split_training_data(
-            strips, table, wanted, part, self.label_smoothing, self.random_state
+            loaded, part, self.label_smoothing, self.random_state
         )
         trained = self._train(
             network,
@@ -781,20 +778,21 @@ class Classifier(Listener):
         self.network_ = (
             network  # from here on nothing can fail: a stop leaves the model of before
         )
-        self.classes_, self.skipped_ = classes, skipped
+        self.classes_ = classes
+        self.skipped_ = [asdict(one) for one in loaded.skipped]
         self.architecture_ = {"backbone": backbone, "in_chans": int(self.in_chans)}
         self.spec_ = spec
         self.references_, self.open_set_ = gallery, familiarity
         self.enrolled_: list[dict[str, Any]] = []
         self.history_ = trained.history
-        held_codes = corpus.targets[corpus.validation].argmax(axis=1)
+        held_codes = corpus.targets[corpus.validation_index].argmax(axis=1)
         self.temperature_ = (
             fit_temperature(trained.validation, held_codes)
             if len(held_codes) >= 2
             else 1.0
         )
-        self.groups_ = np.unique([*map(str, table["group"]), *groups_before])
-        self.fingerprints_ = sorted({*table["fingerprint"], *fingerprints_before})
+        self.groups_ = np.unique([*loaded.recordings.groups, *groups_before])
+        self.fingerprints_ = sorted({*loaded.fingerprints, *fingerprints_before})
         return self
 
     def _check_folders(self, checkpoint: Any, resume: bool) -> None:
@@ -844,7 +842,7 @@ class Classifier(Listener):
     ) -> ReferenceSet:
         """Keep what the body has to say of every recording, which goes through it once more if it moved."""
         places, bar = (
-            [*corpus.training.tolist(), *corpus.validation.tolist()],
+            [*corpus.train_index.tolist(), *corpus.validation_index.tolist()],
             self._bar(),
         )
         features = trained.features
@@ -857,12 +855,12 @@ class Classifier(Listener):
                 )
                 device = network.table.device
                 features = [
-                    embed_tiles(network, corpus.strips.tiles(place), device).mean(
+                    embed_tiles(network, corpus.arrays.tiles(place), device).mean(
                         axis=0
                     )
                     for place in shown
                 ]
-        held = np.arange(len(places)) >= len(corpus.training)
+        held = np.arange(len(places)) >= len(corpus.train_index)
         return ReferenceSet(
             np.stack(features), corpus.targets[places].argmax(axis=1), held
         ).thin()
@@ -919,17 +917,17 @@ class Classifier(Listener):
                 "enroll: the model must remember its recordings and have a linear head, got an older or "
                 "another one. Fit and save it again."
             )
-        table = list_recordings(X, groups=groups)
+        table = list_recordings(X, groups=groups, caller="enroll")
         heard = list(self._listen(table, X, True))
         if self.on_error == "raise":
             raise_on_failures(
                 "enroll",
-                table["path"],
+                table.paths,
                 [one.info for one in heard],
                 "Leave it out, or pass on_error='skip'.",
             )
         good = [n for n, one in enumerate(heard) if one.features is not None]
-        prints = [heard[n].info["fingerprint"] for n in good]
+        prints = [heard[n].info.fingerprint for n in good]
         met = [
             n
             for n, mark in zip(good, prints, strict=True)
@@ -937,7 +935,7 @@ class Classifier(Listener):
         ]
         if met or not good:
             got = (
-                f"{table['path'][met[0]]!r}, which training met"
+                f"{table.paths[met[0]]!r}, which training met"
                 if met
                 else "none that can be read"
             )
@@ -945,7 +943,7 @@ class Classifier(Listener):
                 f"enroll: X must hold new clips, got {got}. Give other clips."
             )
         table, features = (
-            table.iloc[good],
+            table.select(good),
             np.stack([one.features for one in heard if one.features is not None]),
         )
         place = sum(known < name for known in self.classes_.tolist())
@@ -956,7 +954,7 @@ class Classifier(Listener):
             [*self.classes_[:place].tolist(), name, *self.classes_[place:].tolist()]
         )
         self.references_ = gallery.enroll(place, features)
-        self.groups_ = np.unique([*self.groups_, *map(str, table["group"])])
+        self.groups_ = np.unique([*self.groups_, *table.groups])
         self.fingerprints_ = sorted({*self.fingerprints_, *prints})
         report = {
             "name": name,

@@ -94,10 +94,10 @@ def parse_params(pairs: list[str]) -> dict[str, Any]:
 
 def one_or_all(sources: list[Path]) -> Any:
     """Give one source itself, so that a tile folder or a csv is known as such."""
-    from cqt2img.data.recordings import tile_folder
+    from cqt2img.data.manifest import resolve_tile_folder
 
     return (
-        tile_folder(sources[0])
+        resolve_tile_folder(sources[0])
         if len(sources) == 1
         else [str(source) for source in sources]
     )
@@ -105,7 +105,7 @@ def one_or_all(sources: list[Path]) -> Any:
 
 def spare_sources(target: Path, sources: list[Path]) -> None:
     """Refuse to write a table over what it is made from, before any work is done."""
-    from cqt2img.data.recordings import RECORDINGS_FILE, SPEC_FILE
+    from cqt2img.data.manifest import RECORDINGS_FILE, SPEC_FILE
 
     folder = target.resolve().parent
     is_tiles = (folder / SPEC_FILE).is_file() and (
@@ -124,7 +124,7 @@ def labelled(source: Path, labels: Path | None, group_by: str | None) -> Any:
         return one_or_all([source])
     from cqt2img.data.recordings import join_labels
 
-    return join_labels(source, labels, group_by)
+    return join_labels(source, labels, group_by, caller="fit")
 
 
 def end_with(table: Any) -> None:
@@ -400,7 +400,7 @@ def enroll_command(
     check_folder(out.parent)
     classifier = load(model).set_params(n_jobs=jobs, verbose=not quiet)
     classifier.enroll(
-        name, list_recordings(one_or_all(sources), group_by=group_by)
+        name, list_recordings(one_or_all(sources), group_by=group_by, caller="enroll")
     ).save(out)
     typer.echo(f"{describe_enrollment(classifier.enrolled_[-1])[1]}.")
     typer.echo(f"model of {len(classifier.classes_)} classes in {out}")

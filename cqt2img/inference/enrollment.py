@@ -3,18 +3,18 @@
 import logging
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cqt2img.data.recordings import Recordings
 from cqt2img.errors import InputError
 from cqt2img.models.factory import TileNet
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 _MOST = 10_000  # recordings that are remembered; of longer corpora every second, third and so on
 _RIDGE = 1e-3  # per feature; of .0003 to .03 chosen on validation albums of jazz and on singers, benchmarks/unknown.py
@@ -317,13 +317,13 @@ def fit_new_row(
     return row, float(bias), alone > head(clips).max(axis=1)
 
 
-def infer_albums(table: "pd.DataFrame") -> NDArray[Any]:
+def infer_albums(table: Recordings) -> NDArray[Any]:
     """Say what was recorded together, as far as a list of clips tells.
 
     Parameters
     ----------
-    table : DataFrame
-        What `list_recordings` gives.
+    table : Recordings
+        The clips.
 
     Returns
     -------
@@ -331,19 +331,9 @@ def infer_albums(table: "pd.DataFrame") -> NDArray[Any]:
         The group; for a clip that is its own group the folder it lies in.
     """
     albums = []
-    for group, item, tiles in zip(
-        table["group"], table["item"], table["tiles"], strict=True
-    ):
-        own = (
-            tiles
-            if isinstance(tiles, str)
-            else os.path.abspath(item)
-            if isinstance(item, Path)
-            else None
-        )
-        albums.append(
-            str(group) if own is None or group != own else os.path.dirname(own)
-        )
+    for recording in table:
+        group, own = recording.group, recording.location
+        albums.append(group if own is None or group != own else os.path.dirname(own))
     return np.array(albums)
 
 

@@ -1,7 +1,7 @@
 """From tile logits to an answer for the recording, with how sure it is."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from cqt2img.inference.calibration import pool
 from cqt2img.models.device import retain_freed_memory
 from cqt2img.models.factory import TileNet
-
-if TYPE_CHECKING:
-    pass
+from cqt2img.tiles.extract import RecordingInfo
 
 
 class RecordingOutput(NamedTuple):
@@ -20,7 +18,7 @@ class RecordingOutput(NamedTuple):
 
     Parameters
     ----------
-    info : dict
+    info : RecordingInfo
         `status`, `reason`, `message` and `seconds`.
     tiles : ndarray of float32, shape (n_tiles, n_classes), or None
         Log-probabilities of its tiles.
@@ -30,7 +28,7 @@ class RecordingOutput(NamedTuple):
         Mean of what the body had to say of its tiles; None where nobody asked.
     """
 
-    info: dict[str, Any]
+    info: RecordingInfo
     tiles: NDArray[np.float32] | None
     recording: NDArray[np.float32] | None
     features: NDArray[np.float32] | None = None
@@ -108,7 +106,7 @@ def _read(
 
 def predict_recordings(
     network: torch.nn.Module,
-    pictures: Iterable[tuple[NDArray[np.uint8] | None, dict[str, Any]]],
+    pictures: Iterable[tuple[NDArray[np.uint8] | None, RecordingInfo]],
     device: torch.device,
     batch_size: int = 32,
     with_features: bool = False,
@@ -165,10 +163,10 @@ def _hear(
 
 def embed(
     network: TileNet,
-    pictures: Iterable[tuple[NDArray[np.uint8] | None, dict[str, Any]]],
+    pictures: Iterable[tuple[NDArray[np.uint8] | None, RecordingInfo]],
     device: torch.device,
     batch_size: int = 32,
-) -> Iterator[tuple[NDArray[np.float32] | None, dict[str, Any]]]:
+) -> Iterator[tuple[NDArray[np.float32] | None, RecordingInfo]]:
     """Give what the body of a network has to say of recordings, one after the other.
 
     Parameters
@@ -186,7 +184,7 @@ def embed(
     ------
     features : ndarray of float32, shape (n_features,), or None
         The mean over the tiles; None for a recording that could not be read.
-    info : dict
+    info : RecordingInfo
         Its `status`, `reason` and `message`.
     """
     with retain_freed_memory():

@@ -89,7 +89,7 @@ def tile_table(
             end = (
                 None
                 if proba is None
-                else round(min(start + spec.tile_seconds, one.info["seconds"]), 3)
+                else round(min(start + spec.tile_seconds, one.info.seconds or 0), 3)
             )
             times = {
                 "start_seconds": None if proba is None else round(start, 3),
@@ -102,7 +102,7 @@ def tile_table(
 
 
 def _state(heard: RecordingOutput) -> dict[str, Any]:
-    return {k: heard.info[k] for k in ("status", "reason", "message")}
+    return {k: getattr(heard.info, k) for k in ("status", "reason", "message")}
 
 
 def answer(
