@@ -1,14 +1,15 @@
 """Pool tiles to recordings, and calibrate probabilities by a temperature."""
 
 import numpy as np
-from numpy.typing import NDArray
+
+from cqt2img.inference.arrays import Float32Array, IntArray
 
 _PRIOR_SD = 0.5  # of the logarithm of the temperature
 _MIN_TEMPERATURE = 0.1
 _MAX_TEMPERATURE = 10.0
 
 
-def pool(log_proba: NDArray[np.float32]) -> NDArray[np.float32]:
+def pool(log_proba: Float32Array) -> Float32Array:
     """Compute the log-probabilities of a recording from those of its tiles.
 
     Parameters
@@ -39,9 +40,7 @@ def pool(log_proba: NDArray[np.float32]) -> NDArray[np.float32]:
     return normalised.astype(np.float32)
 
 
-def to_proba(
-    log_proba: NDArray[np.float32], temperature: float = 1.0
-) -> NDArray[np.float32]:
+def to_proba(log_proba: Float32Array, temperature: float = 1.0) -> Float32Array:
     """Compute probabilities from log-probabilities at a temperature.
 
     Parameters
@@ -66,9 +65,7 @@ def to_proba(
     return np.exp(scaled - log_sum).astype(np.float32)
 
 
-def fit_temperature(
-    log_proba: NDArray[np.float32], class_indices: NDArray[np.int64]
-) -> float:
+def fit_temperature(log_proba: Float32Array, class_indices: IntArray) -> float:
     """Compute the temperature with the lowest log-loss on validation recordings.
 
     Parameters
@@ -114,7 +111,7 @@ def fit_temperature(
     return float(np.exp(found.x))
 
 
-def log_loss(proba: NDArray[np.float32], class_indices: NDArray[np.int64]) -> float:
+def log_loss(proba: Float32Array, class_indices: IntArray) -> float:
     """Compute the mean log-loss, in nats.
 
     Parameters
