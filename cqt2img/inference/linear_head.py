@@ -114,8 +114,9 @@ def read_head(network: TileNet) -> LinearHead | None:
     Returns
     -------
     LinearHead or None
-        None if the head is not linear or has no bias. A distilled network, whose
-        embeddings and logits are averaged over two heads, has the mean of both.
+        None if the head is not linear or has no bias. A distilled network averages
+        the embeddings and the logits of two heads; the mean of both heads then
+        approximates the logits.
     """
     weights = []
     biases = []
