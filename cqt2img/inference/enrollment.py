@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cqt2img.errors import InputError
 from cqt2img.inference.arrays import BoolArray, Float32Array, Float64Array, IntArray
 from cqt2img.inference.linear_head import LinearHead, read_head, widen_head
-from cqt2img.inference.model import EnrollmentReport, FittedModel, TrainingProvenance
+from cqt2img.inference.model import EnrollmentReport, FittedModel
 from cqt2img.inference.predict import RecordingOutput, stack_embeddings
 from cqt2img.inference.references import ReferenceSet
 
@@ -79,8 +79,7 @@ def enroll(
     accuracy = None if is_correct is None else float(is_correct.mean())
     n_albums = len(np.unique(albums))
     report = EnrollmentReport(name, len(readable), n_albums, accuracy)
-    provenance = _extend_provenance(
-        model.provenance,
+    provenance = model.provenance.with_enrollment(
         report,
         groups=[str(groups[n]) for n in readable],
         fingerprints=fingerprints,
@@ -95,23 +94,6 @@ def enroll(
     level = logging.INFO if report.is_reliable else logging.WARNING
     log.log(level, report.summary())
     return enrolled
-
-
-def _extend_provenance(
-    provenance: TrainingProvenance,
-    report: EnrollmentReport,
-    *,
-    groups: Sequence[str],
-    fingerprints: Sequence[str],
-) -> TrainingProvenance:
-    all_groups = {*provenance.groups, *groups}
-    all_fingerprints = {*provenance.fingerprints, *fingerprints}
-    return replace(
-        provenance,
-        groups=tuple(sorted(all_groups)),
-        fingerprints=tuple(sorted(all_fingerprints)),
-        enrolled=(*provenance.enrolled, report),
-    )
 
 
 def check_enrollable(

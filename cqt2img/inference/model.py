@@ -1,7 +1,7 @@
 """A fitted model: the network and all that its predictions depend on."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -118,6 +118,55 @@ class TrainingProvenance:
     history: tuple[Mapping[str, object], ...] = ()
     skipped: tuple[SkippedRecording, ...] = ()
     enrolled: tuple[EnrollmentReport, ...] = ()
+
+    def with_history(
+        self, history: Iterable[Mapping[str, object]]
+    ) -> "TrainingProvenance":
+        """Return the same provenance with the metrics of each epoch.
+
+        Parameters
+        ----------
+        history : iterable of mapping
+            Metrics of each epoch.
+
+        Returns
+        -------
+        TrainingProvenance
+            A new provenance.
+        """
+        return replace(self, history=tuple(history))
+
+    def with_enrollment(
+        self,
+        report: EnrollmentReport,
+        *,
+        groups: Iterable[str],
+        fingerprints: Iterable[str],
+    ) -> "TrainingProvenance":
+        """Return the provenance of a model after an enrollment.
+
+        Parameters
+        ----------
+        report : EnrollmentReport
+            Result of the enrollment.
+        groups : iterable of str
+            Groups of the clips.
+        fingerprints : iterable of str
+            Hashes of their tiles.
+
+        Returns
+        -------
+        TrainingProvenance
+            A new provenance.
+        """
+        all_groups = {*self.groups, *groups}
+        all_fingerprints = {*self.fingerprints, *fingerprints}
+        return replace(
+            self,
+            groups=tuple(sorted(all_groups)),
+            fingerprints=tuple(sorted(all_fingerprints)),
+            enrolled=(*self.enrolled, report),
+        )
 
 
 @dataclass(frozen=True)

@@ -235,14 +235,7 @@ def _load_network(folder: Path, about: ModelJson, spec: TileSpec) -> TileNet:
     from safetensors.numpy import load_file
     from safetensors.torch import load_file as load_tensors
 
-    architecture = about["architecture"]
-    network = build_network(
-        architecture["backbone"],
-        len(about["classes"]),
-        spec,
-        weights=None,
-        in_chans=architecture["in_chans"],
-    )
+    network = _build_network(folder, about, spec)
     try:
         network.load_state_dict(load_tensors(folder / _WEIGHTS), strict=True)
         test = load_file(folder / _SELFTEST)
@@ -258,6 +251,19 @@ def _load_network(folder: Path, about: ModelJson, spec: TileSpec) -> TileNet:
             f"{largest:.2g}. {_versions_hint(about)}"
         )
     return network
+
+
+def _build_network(folder: Path, about: ModelJson, spec: TileSpec) -> TileNet:
+    backbone = about["architecture"]["backbone"]
+    in_chans = about["architecture"]["in_chans"]
+    n_classes = len(about["classes"])
+    try:
+        return build_network(backbone, n_classes, spec, None, in_chans)
+    except InputError as err:
+        raise InputError(
+            f"load: {str(folder)!r} needs the backbone {backbone!r}, which cannot be "
+            f"built here ({err}) {_versions_hint(about)}"
+        ) from err
 
 
 def _load_references(folder: Path, about: ModelJson) -> ReferenceSet | None:
