@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from cqt2img.inference.arrays import Float32Array, IntArray, Tiles
+from cqt2img.inference.array_types import Float32Array, IntArray, Tiles
 from cqt2img.inference.calibration import pool
 from cqt2img.inference.linear_head import head_layers
 from cqt2img.models.device import retain_freed_memory
