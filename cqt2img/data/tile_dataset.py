@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cqt2img.data.augment import make_augment
+from cqt2img.data.augment import Augment, make_augment
 from cqt2img.data.dataset import TrainingData
 
 
@@ -16,7 +16,7 @@ class TrainingTiles(torch.utils.data.Dataset):
     ----------
     corpus : TrainingData
         The recordings.
-    augment : str
+    augment : str, callable or albumentations transform
         See `make_augment`.
     balance : {"group", "class"}
         What is drawn equally often: every class, or every group within it, too.
@@ -25,7 +25,7 @@ class TrainingTiles(torch.utils.data.Dataset):
     """
 
     def __init__(
-        self, corpus: TrainingData, augment: str, balance: str, seed: int
+        self, corpus: TrainingData, augment: Augment, balance: str, seed: int
     ) -> None:
         self.corpus, self.seed, self.strength = corpus, seed, augment
         self.augment = make_augment(augment, corpus.strips.spec)
@@ -92,8 +92,7 @@ class TrainingTiles(torch.utils.data.Dataset):
         )
         tile = np.ascontiguousarray(self.corpus.strips.crop(recording, start))
         if self.augment is not None:
-            self.augment.set_random_seed(int(rng.integers(2**31)))
-            tile = np.ascontiguousarray(self.augment(image=tile)["image"])
+            tile = self.augment(tile, seed=int(rng.integers(2**31)))
         return torch.from_numpy(tile.copy()), torch.from_numpy(
             self.corpus.targets[recording]
         )
