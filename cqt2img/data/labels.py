@@ -73,7 +73,7 @@ def check_labelled(
     InputError
         If a label is missing.
     """
-    missing = [index for index, label in enumerate(y) if _is_missing(label)]
+    missing = [index for index, label in enumerate(y) if is_missing(label)]
     if not missing:
         return
     first = missing[0]
@@ -85,9 +85,20 @@ def check_labelled(
     )
 
 
-def _is_missing(label: object) -> bool:
-    """Whether a label is None, an empty string or NaN."""
-    return label is None or label == "" or label != label
+def is_missing(value: object) -> bool:
+    """Return whether a label or group is missing.
+
+    Parameters
+    ----------
+    value : object
+        Label or group.
+
+    Returns
+    -------
+    bool
+        True for None, NaN and an empty string.
+    """
+    return value is None or value == "" or value != value
 
 
 def encode(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cqt2img.data.labels import is_missing
 from cqt2img.errors import InputError
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def join_groups(groups: "Groups | pd.DataFrame") -> NDArray[np.str_]:
     names = []
     for row in first_rows:
         value = table[row, 0]
-        names.append(f"recording {row}" if _is_missing(value) else str(value))
+        names.append(f"recording {row}" if is_missing(value) else str(value))
     has_duplicates = len(set(names)) < len(names)
     if has_duplicates:  # only if the first level has missing values
         pairs = zip(names, first_rows, strict=True)
@@ -193,7 +194,7 @@ def _find_components(table: NDArray[np.object_]) -> NDArray[np.int32]:
     rows = []
     nodes = []
     for (row, level), value in np.ndenumerate(table):
-        if _is_missing(value):
+        if is_missing(value):
             continue
         key = (level, str(value))
         node = node_of_value.setdefault(key, n_rows + len(node_of_value))
@@ -204,11 +205,6 @@ def _find_components(table: NDArray[np.object_]) -> NDArray[np.int32]:
     graph = coo_array((edges, (rows, nodes)), shape=(n_nodes, n_nodes))
     _, component = connected_components(graph, directed=False)
     return component[:n_rows]
-
-
-def _is_missing(value: object) -> bool:
-    """Whether a value is None, an empty string or NaN."""
-    return value is None or value == "" or value != value
 
 
 class GroupFolds:
