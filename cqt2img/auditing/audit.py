@@ -1,6 +1,5 @@
 """Is a score honest? What a corpus and a model give away, found before the disappointment."""
 
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,8 +28,8 @@ from cqt2img.data.tile_folder import resolve_spec
 from cqt2img.errors import InputError
 from cqt2img.evaluation.comparison import compare
 from cqt2img.evaluation.evaluation import Evaluation
+from cqt2img.evaluation.page import Notice, Section, render_page
 from cqt2img.evaluation.plots import plot_shares
-from cqt2img.evaluation.report import to_png, write_page
 from cqt2img.tiles.extract import QUALITY
 
 if TYPE_CHECKING:
@@ -361,51 +360,45 @@ def _count(n: int, word: str) -> str:
 
 def _write_page(report: Audit, path: Path) -> None:
     """Write the audit as one page."""
-    colours = dict(zip(SEVERITIES, ("#b3261e", "#b26a00", "#4a6572"), strict=True))
-    blocks: list[str | bytes] = [f"<p><b>{html.escape(report.verdict)}</b></p>"]
-    blocks.append(
-        f"{report.n_recordings} recordings in {report.n_groups} groups, {len(report.classes)} classes"
-        + (f"; {report.n_failed} could not be read" if report.n_failed else "")
-        + "."
-    )
-    for one in report.findings:
-        files = "".join(f"<li>{html.escape(name)}</li>" for name in one.files)
-        more = (
-            f"<details><summary>{_count(len(one.files), 'file')}</summary><ul>{files}</ul></details>"
-            if files
-            else ""
+    counts = f"{report.n_recordings} recordings in {report.n_groups} groups, {len(report.classes)} classes"
+    if report.n_failed:
+        counts += f"; {report.n_failed} could not be read"
+    notices = [
+        Notice(
+            severity=finding.severity,
+            title=finding.title,
+            advice=finding.advice,
+            files=finding.files,
         )
-        blocks.append(
-            f'<div style="border-left: 4px solid {colours[one.severity]}; padding: 0 1rem; margin: 1rem">'
-            f'<b style="color: {colours[one.severity]}">{one.severity}</b> {html.escape(one.title)}<br>'
-            f"<i>{html.escape(one.advice)}</i>{more}</div>"
-        )
-    blocks += [
-        "<h2>What can be told, and from what</h2>",
-        to_png(report.show()),
-        "The first bars are one small model, scored with ever more kept apart between training and test; what it loses "
-        "from bar to bar it had from the recording, the piece or the album, and not from the player. The bars below "
-        "are what one clue alone tells, with whole groups held out. Lines are 95 % intervals over groups.",
+        for finding in report.findings
+    ]
+    sections = [
+        Section(text=f"{counts}.", notices=notices),
+        Section(
+            title="What can be told, and from what",
+            figure=report.show(),
+            caption="The first bars are one small model, scored with ever more kept apart between training and test; "
+            "what it loses from bar to bar it had from the recording, the piece or the album, and not from the player. "
+            "The bars below are what one clue alone tells, with whole groups held out. Lines are 95 % intervals over "
+            "groups.",
+        ),
     ]
     if report.stability is not None and len(report.stability):
-        blocks += [
-            "<h2>What must not matter, and does it?</h2>",
-            "Part of the recordings that get another name after each change. The first row changes nothing "
-            "but where the tiles begin, and is what to hold the others against.",
-            _table(report.stability),
-        ]
-    write_page(path, "Can this score be believed?", blocks)
+        sections.append(
+            Section(
+                title="What must not matter, and does it?",
+                text="Part of the recordings that get another name after each change. The first row changes nothing "
+                "but where the tiles begin, and is what to hold the others against.",
+                table=_format_table(report.stability),
+            )
+        )
+    render_page(path, "Can this score be believed?", sections, summary=report.verdict)
 
 
-def _table(frame: "pd.DataFrame") -> str:
-    """Give a table as HTML, parts as percent."""
-    shown = frame.assign(
-        **{
-            name: frame[name].map("{:.0%}".format)
-            for name in frame.columns
-            if frame[name].dtype == float
-        }
-    )
-    return shown.rename(columns=lambda name: name.replace("_", " ")).to_html(
-        index=False, border=0
+def _format_table(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Format shares as percentages and column names as words."""
+    shares = frame.select_dtypes(float)
+    percentages = {name: shares[name].map("{:.0%}".format) for name in shares}
+    return frame.assign(**percentages).rename(
+        columns=lambda name: name.replace("_", " ")
     )

@@ -1,10 +1,6 @@
 """What people keep: tables, label tracks, one page that holds everything."""
 
-import base64
-import html
-import io
 import json
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +11,7 @@ from cqt2img._utils.files import check_folder, write_atomic
 from cqt2img.errors import InputError
 from cqt2img.evaluation.comparison import compare
 from cqt2img.evaluation.evaluation import Evaluation
+from cqt2img.evaluation.page import to_png
 from cqt2img.evaluation.plots import (
     plot_classes,
     plot_confusion,
@@ -25,10 +22,8 @@ from cqt2img.evaluation.plots import (
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
-_INK = "#222222"
 
 
 def check_table_name(path: Path) -> None:
@@ -141,26 +136,6 @@ def write_audacity(frame: "pd.DataFrame", folder: Path) -> list[Path]:
     return written
 
 
-def to_png(figure: "Figure", dpi: int = 110) -> bytes:
-    """Draw a figure as a PNG.
-
-    Parameters
-    ----------
-    figure : matplotlib Figure
-        The figure.
-    dpi : int
-        Pixels per inch.
-
-    Returns
-    -------
-    bytes
-        The file.
-    """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return buffer.getvalue()
-
-
 def write_scores(
     folder: Path, scores: Evaluation, other: Evaluation | None = None
 ) -> None:
@@ -190,39 +165,3 @@ def write_scores(
         write_atomic(
             folder / f"{name}.png", partial(Path.write_bytes, data=to_png(plot(scores)))
         )
-
-
-def write_page(path: Path, title: str, blocks: Sequence[str | bytes]) -> None:
-    """Write one HTML page that holds everything it shows and asks the network for nothing.
-
-    Parameters
-    ----------
-    path : Path
-        Where to.
-    title : str
-        Its heading, plain text.
-    blocks : sequence of str or bytes
-        Paragraphs as HTML, and pictures as PNG, from top to bottom.
-    """
-    parts = []
-    for block in blocks:
-        if isinstance(block, bytes):
-            parts.append(
-                f'<img alt="" src="data:image/png;base64,{base64.b64encode(block).decode()}">'
-            )
-        else:
-            parts.append(block if block.startswith("<") else f"<p>{block}</p>")
-    body = "\n".join(parts)
-    text = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{html.escape(title)}</title><style>
-body {{ font: 17px/1.55 Georgia, serif; color: {_INK}; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }}
-h1, h2 {{ font-weight: normal; line-height: 1.2; }} img {{ max-width: 100%; }}
-table {{ border-collapse: collapse; }}
-td, th {{ padding: .25rem .8rem; text-align: left; border-bottom: 1px solid #ddd; }}
-audio {{ width: 100%; }}
-</style></head><body><h1>{html.escape(title)}</h1>
-{body}
-</body></html>
-"""
-    write_atomic(path, lambda part: part.write_text(text, encoding="utf-8"))

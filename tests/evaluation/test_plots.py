@@ -8,6 +8,7 @@ import pytest
 
 from cqt2img.errors import InputError
 from cqt2img.evaluation.evaluation import evaluate_proba
+from cqt2img.evaluation.page import to_png
 from cqt2img.evaluation.plots import (
     plot_classes,
     plot_confusion,
@@ -17,7 +18,6 @@ from cqt2img.evaluation.plots import (
     plot_scores,
     plot_seconds,
 )
-from cqt2img.evaluation.report import to_png
 from cqt2img.training.callbacks import default_callbacks
 from tests.conftest import raises_exactly
 

@@ -1,4 +1,3 @@
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +9,10 @@ from cqt2img.errors import InputError
 from cqt2img.evaluation.evaluation import evaluate_proba
 from cqt2img.evaluation.report import (
     check_table_name,
-    to_png,
     write_audacity,
-    write_page,
     write_scores,
     write_table,
 )
-from cqt2img.tiles.display import plot_tiles
 from tests.conftest import raises_exactly
 
 FRAME = pd.DataFrame(
@@ -32,11 +28,6 @@ READ = {
     ".jsonl": lambda path: pd.read_json(path, lines=True, dtype={"label": object}),
     ".parquet": pd.read_parquet,
 }
-
-
-@pytest.fixture
-def tiles(small):
-    return np.random.default_rng(0).integers(0, 256, (4, *small.size), dtype=np.uint8)
 
 
 def refusal(path):
@@ -200,21 +191,6 @@ def test_label_track_of_names_that_are_not_unicode(tmp_path):
     assert b"\tAndr\xe9 " in file.read_bytes()
 
 
-# pictures
-
-
-def test_to_png_is_a_picture(tiles, small):
-    import io
-
-    from PIL import Image
-
-    with Image.open(
-        io.BytesIO(to_png(plot_tiles(tiles[:1], small, ["a"]), dpi=50))
-    ) as image:
-        assert image.format == "PNG"
-        assert image.size == (615, 135)
-
-
 def test_scores_as_tables_and_pictures(tmp_path):
     proba = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], np.float32)
     scores = evaluate_proba(proba, np.array([0, 1, 1]), ["Evans", "Monk"])
@@ -239,25 +215,3 @@ def test_scores_as_tables_and_pictures(tmp_path):
     frame = pd.read_csv(tmp_path / "new" / "comparison.csv")
     assert frame["first"].tolist() == ["Evans", "Monk", "Evans"]
     assert frame["second"].tolist() == ["Monk", "Evans", "Monk"]
-
-
-# the page
-
-
-def test_page_holds_all_it_shows(tmp_path, tiles, small):
-    import base64
-
-    picture = to_png(plot_tiles(tiles[:1], small, ["a"]), dpi=40)
-    path = tmp_path / "page.html"
-    write_page(path, "Who <is> it & why?", ["A paragraph.", "<h2>More</h2>", picture])
-    text = path.read_text(encoding="utf-8")
-    assert text.startswith("<!doctype html>")
-    assert text.count("Who &lt;is&gt; it &amp; why?") == 2
-    assert "<p>A paragraph.</p>" in text
-    assert "\n<h2>More</h2>\n" in text
-    found = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
-    assert [base64.b64decode(one) for one in found] == [picture]
-    assert not re.search(
-        r"https?:|//[a-z]|<script|<link|@import|url\(", text.replace(found[0], "")
-    )
-    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]

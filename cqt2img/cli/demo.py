@@ -1,6 +1,5 @@
 """The story of the album effect, told on synthetic players in three minutes."""
 
-import base64
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +18,9 @@ from cqt2img.data.tile_arrays import TileArrays, load_tile_arrays
 from cqt2img.data.tile_folder import TileSet
 from cqt2img.errors import InputError
 from cqt2img.evaluation.evaluation import Evaluation
+from cqt2img.evaluation.page import Section, render_page
 from cqt2img.evaluation.plots import plot_confusion, plot_scores
-from cqt2img.evaluation.report import to_png, write_page, write_table
+from cqt2img.evaluation.report import write_table
 from cqt2img.models.factory import build_network
 from cqt2img.models.notes import NOTES
 from cqt2img.tiles.display import plot_tiles
@@ -159,29 +159,36 @@ def _write(
         "albums never met,\ncqt2img",
     ]
     players = list(dict.fromkeys(table["label"]))
-    blocks: list[str | bytes] = [
-        "<b>The sound on this page is synthetic.</b> Five invented players perform melodies in the public domain. "
-        "Each has a touch, a timing and a left hand of their own, and each records six albums; every album has its own "
-        "piano, room, tuning and equaliser. The question is always: <i>who plays?</i>",
-        to_png(plot_scores(names, list(scores.values()))),
-        "The grey bar is what a first network reports when tiles of one recording stand on both sides of the split. "
-        "It has learned the sound of each album, and albums that it never met sound otherwise. The last bar is "
-        "<code>Classifier</code> on the same albums: it reads the notes, and learns from intervals, chords, phrases, "
-        "touch and pace alone; every recording gives one answer. Lines are 95 % intervals over albums.",
-        "<h2>What is seen</h2>",
-        "Time runs to the right, pitch upwards; bright is loud. Each row is one player on two albums. What the two "
-        "have in common is the player. What differs from left to right is piano, room and equaliser; "
-        "a network takes that if it can, for it is easier.",
-        to_png(plot_tiles(*_pairs(tiles, table, players[:3]), n_columns=2)),
-        "<h2>What is heard</h2>",
-        *(_listen(table, player) for player in players),
-        "<h2>Who is taken for whom</h2>",
-        "On albums that training never met, one answer per recording:",
-        to_png(plot_confusion(scores["library"])),
-        "<h2>In numbers</h2>",
-        _score_table(names, scores),
+    sections = [
+        Section(
+            text="The sound on this page is synthetic. Five invented players perform melodies in the public domain. "
+            "Each has a touch, a timing and a left hand of their own, and each records six albums; every album has its "
+            "own piano, room, tuning and equaliser. The question is always: who plays?",
+            figure=plot_scores(names, list(scores.values())),
+            caption="The grey bar is what a first network reports when tiles of one recording stand on both sides of "
+            "the split. It has learned the sound of each album, and albums that it never met sound otherwise. The last "
+            "bar is Classifier on the same albums: it reads the notes, and learns from intervals, chords, phrases, "
+            "touch and pace alone; every recording gives one answer. Lines are 95 % intervals over albums.",
+        ),
+        Section(
+            title="What is seen",
+            text="Time runs to the right, pitch upwards; bright is loud. Each row is one player on two albums. What "
+            "the two have in common is the player. What differs from left to right is piano, room and equaliser; "
+            "a network takes that if it can, for it is easier.",
+            figure=plot_tiles(*_pairs(tiles, table, players[:3]), n_columns=2),
+        ),
+        Section(
+            title="What is heard",
+            audio={_said(player): _first_take(table, player) for player in players},
+        ),
+        Section(
+            title="Who is taken for whom",
+            text="On albums that training never met, one answer per recording:",
+            figure=plot_confusion(scores["library"]),
+        ),
+        Section(title="In numbers", table=_score_table(names, scores)),
     ]
-    write_page(out / _PAGE, "Who is playing?", blocks)
+    render_page(out / _PAGE, "Who is playing?", sections)
 
 
 def _pairs(
@@ -198,22 +205,27 @@ def _pairs(
     return np.stack(chosen), tiles.spec, titles
 
 
-def _listen(table: "pd.DataFrame", player: str) -> str:
-    """Give the first take of a player as a part of the page."""
-    path = Path(table.loc[table["label"] == player, "path"].iloc[0])
-    sound = base64.b64encode(path.read_bytes()).decode()
-    return f'<div>{_said(player)}<br><audio controls src="data:audio/flac;base64,{sound}"></audio></div>'
+def _first_take(table: "pd.DataFrame", player: str) -> Path:
+    return Path(table.loc[table["label"] == player, "path"].iloc[0])
 
 
 def _said(label: str) -> str:
     return label.replace("-", " ").title()
 
 
-def _score_table(names: list[str], scores: dict[str, Evaluation]) -> str:
-    rows = ""
+def _score_table(names: list[str], scores: dict[str, Evaluation]) -> "pd.DataFrame":
+    import pandas as pd
+
+    rows = []
     for name, one in zip(names, scores.values(), strict=True):
         low, high = one.accuracy_interval
-        rows += f"<tr><td>{name}</td><td>{one.accuracy:.3f}</td><td>{low:.3f} to {high:.3f}</td>"
-        rows += f"<td>{one.macro_f1:.3f}</td><td>{one.chance:.2f}</td><td>{one.n_recordings}</td></tr>"
-    head = "<tr><th></th><th>accuracy</th><th>95 % interval</th><th>macro F1</th><th>chance</th><th>samples</th></tr>"
-    return f"<table>{head}{rows}</table>"
+        row = {
+            "": name,
+            "accuracy": f"{one.accuracy:.3f}",
+            "95 % interval": f"{low:.3f} to {high:.3f}",
+            "macro F1": f"{one.macro_f1:.3f}",
+            "chance": f"{one.chance:.2f}",
+            "samples": one.n_recordings,
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
