@@ -335,7 +335,10 @@ class GroupFolds:
                 f"{len(groups)} groups for {len(labels)} labels."
             )
         classes, counts = np.unique(labels, return_counts=True)
-        n_groups = {str(label): len(set(groups[labels == label])) for label in classes}
+        n_groups = {}
+        for label in classes.tolist():
+            groups_of_class = np.unique(groups[labels == label])
+            n_groups[label] = len(groups_of_class)
         too_few = [repr(label) for label, n in n_groups.items() if n < 2]
         if too_few:
             raise InputError(

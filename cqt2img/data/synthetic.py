@@ -20,6 +20,7 @@ from cqt2img.errors import InputError
 FloatArray = NDArray[np.float32]
 
 SAMPLE_RATE = 22050  # Hz
+_KNOCK_LENGTH = 512  # samples
 
 
 class Album(NamedTuple):
@@ -127,23 +128,27 @@ def _make_tone(
     """
     n_samples = round((duration + 0.25) * SAMPLE_RATE)
     partials = np.arange(1, 13)
-    stiffness = piano.inharmonicity * 2 ** ((pitch - 60) / 8)
+    semitones = pitch - 60  # from C4
+    stiffness = piano.inharmonicity * 2 ** (semitones / 8)
     stretch = np.sqrt((1 + stiffness * partials**2) / (1 + stiffness))
-    fundamental = 440 * 2 ** ((pitch - 69 + piano.cents / 100) / 12)
+    semitones_from_a4 = pitch - 69 + piano.cents / 100
+    fundamental = 440 * 2 ** (semitones_from_a4 / 12)
     hz = fundamental * partials * stretch
     is_audible = hz < 0.45 * SAMPLE_RATE
     partials = partials[is_audible]
     hz = hz[is_audible]
     tilt = piano.tilt_db / 6 + velocity - 1
-    comb = 0.05 + np.abs(np.sin(np.pi * partials / 8))
+    mode_shape = np.sin(np.pi * partials / 8)
+    comb = 0.05 + np.abs(mode_shape)
     amplitude = velocity**1.3 * partials**tilt * comb
     damping = 0.85 + 0.15 * partials
-    decay = damping * 2 ** ((pitch - 60) / 18) / piano.decay_seconds
+    decay = damping * 2 ** (semitones / 18) / piano.decay_seconds
     exponents = (2j * np.pi * hz - decay) / SAMPLE_RATE
     wave = _sum_partials(amplitude, exponents, n_samples)
     wave[:64] *= np.linspace(0, 1, 64, dtype=np.float32)
     damped = wave[round(duration * SAMPLE_RATE) :]
-    damped *= np.exp(-np.linspace(0, 6, len(damped), dtype=np.float32))
+    damping_time = np.linspace(0, 6, len(damped), dtype=np.float32)
+    damped *= np.exp(-damping_time)
     return wave
 
 
@@ -180,8 +185,10 @@ def play(notes: NDArray[np.float64], piano: Album, seconds: float = 12) -> Float
     """
     n_samples = round(seconds * SAMPLE_RATE)
     wave = np.zeros(n_samples, np.float32)
-    noise = _make_rng("knock", piano).normal(0, piano.hammer, 512)
-    knock = (noise * 0.98 ** np.arange(512)).astype(np.float32)
+    rng = _make_rng("knock", piano)
+    noise = rng.normal(0, piano.hammer, _KNOCK_LENGTH)
+    decay = 0.98 ** np.arange(_KNOCK_LENGTH)
+    knock = (noise * decay).astype(np.float32)
     for onset, duration, pitch, velocity in notes:
         tone = _make_tone(duration, pitch, velocity, piano)
         tone[: len(knock)] += knock * velocity**2
@@ -211,28 +218,35 @@ def record(wave: FloatArray, album: Album, rng: Generator) -> FloatArray:
     from scipy.fft import irfft, next_fast_len, rfft
 
     room = _make_room(album)
-    n_fft = next_fast_len(len(wave) + len(room) - 1, real=True)
-    gain = 10 ** (_equaliser_db(album, n_fft) / 20)
-    spectrum = rfft(wave, n_fft) * rfft(room, n_fft) * gain
+    n_samples = len(wave) + len(room) - 1
+    n_fft = next_fast_len(n_samples, real=True)
+    equaliser_db = _equaliser_db(album, n_fft)
+    spectrum = rfft(wave, n_fft) * rfft(room, n_fft)
+    spectrum = spectrum * 10 ** (equaliser_db / 20)
     recorded = irfft(spectrum, n_fft)[: len(wave)]
     peak = float(np.abs(recorded).max(initial=0))
-    recorded *= 10 ** (album.level_db / 20) / max(peak, 1e-9)
-    hiss = rng.standard_normal(len(wave)) * 10 ** (album.hiss_db / 20)
-    return np.asarray(recorded + hiss, np.float32)
+    level = 10 ** (album.level_db / 20)
+    recorded *= level / max(peak, 1e-9)
+    noise = rng.standard_normal(len(wave))
+    noise *= 10 ** (album.hiss_db / 20)
+    return np.asarray(recorded + noise, np.float32)
 
 
 def _make_room(album: Album) -> FloatArray:
     """Return the impulse response of the room: direct sound and decaying noise."""
     n_samples = round(album.rt60_seconds * SAMPLE_RATE)
     decay = 10 ** (-3 * np.arange(n_samples) / n_samples)
-    tail = _make_rng("room", album).normal(0, 1, n_samples) * decay
-    gain = np.sqrt(album.wet / np.sum(tail**2))
-    return np.r_[1, tail * gain].astype(np.float32)
+    rng = _make_rng("room", album)
+    tail = rng.normal(0, 1, n_samples) * decay
+    energy = np.sum(tail**2)
+    tail *= np.sqrt(album.wet / energy)
+    return np.r_[1, tail].astype(np.float32)
 
 
 def _equaliser_db(album: Album, n_fft: int) -> NDArray[np.float64]:
     """Return the frequency response of the album in dB."""
-    hz = np.maximum(np.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE), 20)
+    hz = np.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE)
+    hz = np.maximum(hz, 20)
     tilt_db = album.eq_tilt_db * np.log2(hz / 700)
     lowpass_db = -10 * np.log10(1 + (hz / album.lowpass_hz) ** 8)
     gain_db = tilt_db + lowpass_db

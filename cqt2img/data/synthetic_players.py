@@ -307,7 +307,7 @@ def _play_melody(melody: Melody, player: Player, rng: Generator) -> Iterator[_No
     """Yield the melody with the mordents and octaves of a player."""
     beat = 0.0
     for token in melody.notes.split():
-        beats = 0.5 ** token.count("/") + token.count("-") + 0.5 * token.count(".")
+        beats = _count_beats(token)
         if not token.startswith("r"):
             pitch = _note_to_midi(token.rstrip("/-."))
             delay = -player.lead_ms
@@ -320,6 +320,13 @@ def _play_melody(melody: Melody, player: Player, rng: Generator) -> Iterator[_No
                 delay = -player.lead_ms + player.roll_ms
                 yield _Note(beat, beats, pitch + 12, -3, delay, True)
         beat += beats
+
+
+def _count_beats(token: str) -> float:
+    """Return the duration of a note in `Melody.notes`."""
+    n_halvings = token.count("/")
+    n_added = token.count("-") + 0.5 * token.count(".")
+    return 0.5**n_halvings + n_added
 
 
 def _accompany(melody: Melody, player: Player, rng: Generator) -> Iterator[_Note]:
@@ -386,18 +393,23 @@ def perform(
     notes = _repeat(score, melody, n_beats, rng)
     beat, beats, pitch, level_db, delay_ms, is_articulated = notes.T
     n_notes = len(notes)
-    phrase_db = swell * np.sin(np.pi / 2 * beat / melody.chord_beats + phase)
-    level_db = level_db + (phrase_db + rng.normal(0, 1, n_notes))
-    start_and_end = _apply_swing(np.stack([beat, beat + beats]), player.swing)
-    start_and_end = _apply_rubato(start_and_end, rubato, phase)
-    start, end = start_and_end / beats_per_second
-    onset = start + 0.2 + delay_ms / 1000 + rng.normal(0, 0.006, n_notes)
+    swell_angle = np.pi / 2 * beat / melody.chord_beats + phase
+    level_db += swell * np.sin(swell_angle) + rng.normal(0, 1, n_notes)
+    times = np.stack([beat, beat + beats])
+    times = _apply_swing(times, player.swing)
+    times = _apply_rubato(times, rubato, phase)
+    start, end = times / beats_per_second
+    deviation = rng.normal(0, 0.006, n_notes)
+    onset = start + 0.2 + delay_ms / 1000 + deviation
     variation = np.exp(rng.normal(0, 0.12, n_notes))
     ratio = np.where(is_articulated, touch, 1) * variation
     duration = np.maximum((end - start) * ratio, 0.05)
-    velocity = np.clip(0.5 * 10 ** (level_db / 20), 0.05, 1)
-    played = np.stack([onset, duration, pitch + transposition, velocity], axis=1)
-    played = played[(onset >= 0) & (onset < seconds)]
+    amplitude = 0.5 * 10 ** (level_db / 20)
+    velocity = np.clip(amplitude, 0.05, 1)
+    pitch += transposition
+    played = np.stack([onset, duration, pitch, velocity], axis=1)
+    is_inside = (onset >= 0) & (onset < seconds)
+    played = played[is_inside]
     order = np.argsort(played[:, 0], kind="stable")
     return played[order]
 
@@ -425,5 +437,6 @@ def _apply_swing(beats: _Float64Array, swing: float) -> _Float64Array:
 
 def _apply_rubato(beats: _Float64Array, rubato: float, phase: float) -> _Float64Array:
     """Bend time by a tempo wave of 8 beats."""
-    wave = np.sin(np.pi / 4 * beats + phase) - np.sin(phase)
+    angle = np.pi / 4 * beats + phase
+    wave = np.sin(angle) - np.sin(phase)
     return beats + rubato * 4 / np.pi * wave

@@ -88,10 +88,11 @@ def measure_spectrum(wave: Samples, spec: TileSpec) -> tuple[float, float]:
     peak_bins, magnitudes = _find_peaks(power, first_bin, last_bin)
     if not len(peak_bins):
         return 0.0, bandwidth_hz
-    # One turn of the circle is one semitone.
-    angles = 2 * np.pi * 12 * np.log2(peak_bins * hz_per_bin / 440)
-    resultant = (magnitudes * np.exp(1j * angles)).sum()
-    tuning_cents = 100 * np.angle(resultant) / (2 * np.pi)
+    octaves = np.log2(peak_bins * hz_per_bin / 440)
+    angles = 2 * np.pi * 12 * octaves  # one turn of the circle is one semitone
+    resultants = magnitudes * np.exp(1j * angles)
+    mean_angle = np.angle(resultants.sum())
+    tuning_cents = 100 * mean_angle / (2 * np.pi)
     return float(tuning_cents), bandwidth_hz
 
 
@@ -106,7 +107,8 @@ def _compute_power(wave: Samples) -> FloatArray:
     for index, start in enumerate(starts):
         samples = wave[start : start + _WINDOW_LENGTH]
         windows[index, : len(samples)] = samples
-    windows *= np.hanning(_WINDOW_LENGTH).astype(np.float32)
+    hann = np.hanning(_WINDOW_LENGTH)
+    windows *= hann.astype(np.float32)
     spectrum = rfft(windows, overwrite_x=True)  # stays in single precision
     return spectrum.real**2 + spectrum.imag**2
 
@@ -115,8 +117,8 @@ def _find_peaks(
     power: FloatArray, first_bin: int, last_bin: int
 ) -> tuple[NDArray[np.float64], FloatArray]:
     """Return fractional frequency bins and magnitudes of the peaks of all windows."""
-    end = min(last_bin + 2, power.shape[1])
-    log_power = np.log(power[:, first_bin - 1 : end] + _LEAST_POWER)
+    band = power[:, first_bin - 1 : last_bin + 2]
+    log_power = np.log(band + _LEAST_POWER)
     left = log_power[:, :-2]
     middle = log_power[:, 1:-1]
     right = log_power[:, 2:]
@@ -130,8 +132,12 @@ def _find_peaks(
     at = middle[peaks]
     above = right[peaks]
     # The vertex of the parabola through the three values.
-    offset = 0.5 * (below - above) / (below - 2 * at + above)
-    return peaks[1] + first_bin + offset, np.exp(at / 2)
+    slope = 0.5 * (below - above)
+    curvature = below - 2 * at + above
+    _, columns = peaks
+    peak_bins = columns + first_bin + slope / curvature
+    magnitudes = np.exp(at / 2)
+    return peak_bins, magnitudes
 
 
 def compute_cqt(
@@ -203,10 +209,12 @@ def compute_cqt(
             "Remove the recording.",
         )
     if tuning_cents is None:
-        tuning_cents = estimate_tuning(wave, spec) if spec.tuning == "remove" else 0.0
+        keeps_tuning = spec.tuning == "keep"
+        tuning_cents = 0.0 if keeps_tuning else estimate_tuning(wave, spec)
     rows, reference = measure_cqt(wave, spec, tuning_cents)
     with rows:
-        return np.clip(rows[:].T - reference, spec.min_db, spec.max_db)
+        levels = rows[:].T - reference
+    return np.clip(levels, spec.min_db, spec.max_db)
 
 
 def measure_cqt(
@@ -248,7 +256,8 @@ def measure_cqt(
 
 def _to_decibels(values: NDArray, least: np.float32, factor: float) -> FloatArray:
     """Return `factor` times the logarithm of values that are limited from below."""
-    result = np.log10(np.maximum(values, least), dtype=np.float32)
+    limited = np.maximum(values, least)
+    result = np.log10(limited, dtype=np.float32)
     result *= np.float32(factor)
     return result
 
@@ -275,7 +284,8 @@ class _StreamingPercentile:
 
     def add(self, block: FloatArray) -> None:
         """Add a block of values."""
-        self.minimum = min(self.minimum, float(block.min()))
+        minimum = float(block.min())
+        self.minimum = min(self.minimum, minimum)
         candidates = block[block > self.threshold]
         self.blocks.append(candidates)
         self.n_stored += len(candidates)
@@ -356,9 +366,12 @@ def to_db(cqt: NDArray, spec: TileSpec) -> FloatArray:
 
 def _check_cqt(cqt: object, spec: TileSpec) -> None:
     """Raise an error if a CQT has the wrong type, shape or values."""
-    if not isinstance(cqt, np.ndarray) or cqt.dtype.kind not in "fciu":
-        kind = cqt.dtype if isinstance(cqt, np.ndarray) else type(cqt).__name__
-        raise InputError(f"cqt must be a numeric array, got {kind}. Use numpy.asarray.")
+    if not isinstance(cqt, np.ndarray):
+        raise InputError(
+            f"cqt must be an array, got {type(cqt).__name__}. Use numpy.asarray."
+        )
+    if cqt.dtype.kind not in "fciu":
+        raise InputError(f"cqt must be numeric, got dtype {cqt.dtype}.")
     if cqt.ndim != 2 or cqt.shape[0] != spec.n_bins:
         raise InputError(
             f"cqt must have {spec.n_bins} rows (n_bins), got shape {cqt.shape}. "

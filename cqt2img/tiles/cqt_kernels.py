@@ -209,13 +209,14 @@ def _compute_power(
 ) -> None:
     """Write the power of some bins into their columns of `out`."""
     centre = windows.shape[1] // 2
-    inner = windows[:, centre - kernels.reach : centre + kernels.reach + 1]
-    product = inner @ kernels.matrix
+    inner = slice(centre - kernels.reach, centre + kernels.reach + 1)
+    product = windows[:, inner] @ kernels.matrix
     np.multiply(product, product, out=product)
     n_bins = kernels.end_bin - kernels.first_bin
     real = product[:, :n_bins]
     imaginary = product[:, n_bins:]
-    np.add(real, imaginary, out=out[:, kernels.first_bin : kernels.end_bin])
+    bins = slice(kernels.first_bin, kernels.end_bin)
+    np.add(real, imaginary, out=out[:, bins])
 
 
 def _make_octaves(spec: TileSpec, tuning_cents: float) -> list[_Octave]:
@@ -267,7 +268,8 @@ def _count_early_halvings(spec: TileSpec, highest: float) -> int:
     bandwidth = _HANN_BANDWIDTH * _relative_bandwidth(spec)
     cutoff = highest * (1 + bandwidth / 2) + spec.gamma / 2
     nyquist = spec.sample_rate / 2
-    n_by_cutoff = int(np.ceil(np.log2(nyquist / cutoff))) - 2
+    n_octaves_above = np.ceil(np.log2(nyquist / cutoff))
+    n_by_cutoff = int(n_octaves_above) - 2
     n_octaves = -(-spec.n_bins // spec.bins_per_octave)
     power_of_two = spec.hop_length & -spec.hop_length  # the largest in hop_length
     n_by_hop = power_of_two.bit_length() - n_octaves
@@ -280,8 +282,8 @@ def _make_kernels(
     """Return the kernels of an octave in time, of odd length and centred."""
     frequencies = frequencies[:, np.newaxis]
     lengths = rate / (bandwidth * frequencies + gamma)
-    exponent = int(np.ceil(np.log2(lengths.max())))
-    half = 1 << exponent >> 1
+    exponent = np.ceil(np.log2(lengths.max()))
+    half = 1 << int(exponent) >> 1
     time = np.arange(-half, half)
     window = _make_windows(lengths, time)
     window *= np.sqrt(lengths) / window.sum(axis=1, keepdims=True)
@@ -318,14 +320,16 @@ def _cut_kernels(kernels: _ComplexArray, first_bin: int) -> list[_KernelMatrix]:
     left = magnitude[:, : centre + 1]
     right = magnitude[:, : centre - 1 : -1]
     total = magnitude.sum(axis=1, keepdims=True)
-    tails = np.maximum(left, right).cumsum(axis=1) / total
+    larger = np.maximum(left, right)
+    tails = larger.cumsum(axis=1) / total
     n_faded = (tails < _TAIL).sum(axis=1)
     reaches = centre - n_faded
     matrices = []
     for start in range(0, len(kernels), _KERNELS_PER_PRODUCT):
         end = start + _KERNELS_PER_PRODUCT
         reach = int(reaches[start:end].max())
-        part = kernels[start:end, centre - reach : centre + reach + 1]
+        inner = slice(centre - reach, centre + reach + 1)
+        part = kernels[start:end, inner]
         columns = np.concatenate([part.real, part.imag])
         matrix = columns.T.astype(np.float32, order="C")
         end_bin = first_bin + start + len(part)
