@@ -408,7 +408,12 @@ class Listener(ClassifierMixin, BaseEstimator):
         names = np.array([str(group) for group in table["group"]])[good]
         paths = [table["path"].iloc[n] for n in good]
         scores = evaluate_proba(
-            proba, codes[good], self.classes_, names, len(heard) - len(good), paths
+            proba,
+            codes[good],
+            self.classes_,
+            names,
+            paths=paths,
+            n_failed=len(heard) - len(good),
         )
         # arrays have no name: only what they show can tell that training met them
         met = set(self.groups_.tolist()) - {
@@ -424,7 +429,7 @@ class Listener(ClassifierMixin, BaseEstimator):
         return replace(
             scores,
             known_groups=tuple(known),
-            tiles=tiles,
+            tile_log_proba=tiles,
             tile_seconds=self.spec_.tile_seconds,
         )
 

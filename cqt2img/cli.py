@@ -344,9 +344,9 @@ def predict_command(
     from cqt2img.classifier import load
     from cqt2img.evaluation.report import check_table_name, write_audacity, write_table
 
-    for table in (out, tiles):
+    for option, table in (("--out", out), ("--tiles", tiles)):
         if table is not None:
-            check_table_name(table)
+            check_table_name(table, f"predict: {option}")
             spare_sources(table, sources)
     if out is not None and tiles is not None and out.resolve() == tiles.resolve():
         raise InputError(
