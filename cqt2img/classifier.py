@@ -16,18 +16,20 @@ from cqt2img.data.tile_folder import resolve_spec
 from cqt2img.errors import InputError
 from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
 from cqt2img.inference.calibration import to_proba
-from cqt2img.inference.enrollment import Head, ReferenceSet, read_head
-from cqt2img.inference.open_set import (
-    OpenSetDetector,
-    check_open_set_ready,
-    unknown_label,
+from cqt2img.inference.model import (
+    EnrollmentReport,
+    FittedModel,
+    SkippedRecording,
+    TrainingProvenance,
 )
+from cqt2img.inference.open_set import OpenSetDetector, resolve_unknown_label
 from cqt2img.inference.predict import (
     RecordingOutput,
-    embed,
+    embed_recordings,
     embed_tiles,
     predict_recordings,
 )
+from cqt2img.inference.references import ReferenceSet
 from cqt2img.inference.tables import recording_table, tile_table
 from cqt2img.models.device import resolve_device
 from cqt2img.models.factory import TileNet
@@ -52,13 +54,7 @@ from cqt2img.data.dataset import (
     split_training_data,
 )
 from cqt2img.inference.calibration import fit_temperature
-from cqt2img.inference.enrollment import (
-    check_new_name,
-    describe_enrollment,
-    fit_new_row,
-    infer_albums,
-    widen_head,
-)
+from cqt2img.inference.enrollment import check_enrollable, enroll, infer_albums
 from cqt2img.inference.model_io import load_model, save_model
 from cqt2img.inference.open_set import select_score
 from cqt2img.models.device import retain_freed_memory
@@ -70,6 +66,12 @@ from cqt2img.training.config import TrainingConfig, check_fractions
 from cqt2img.training.trainer import TrainingResult, train, train_linear_probe
 
 log = logging.getLogger(__name__)
+_OLD_NAMES = {
+    "ema_decay": "ema",
+    "accumulation_steps": "accumulate",
+    "num_workers": "workers",
+    "cache_dir": "memory",
+}
 _RECIPE = (
     "finetune",
     "epochs",
@@ -106,6 +108,10 @@ class Listener(ClassifierMixin, BaseEstimator):
     fingerprints_: list[str]
     references_: ReferenceSet | None
     open_set_: OpenSetDetector
+    architecture_: dict[str, Any]
+    history_: list[dict[str, Any]]
+    skipped_: list[dict[str, Any]]
+    enrolled_: list[EnrollmentReport]
 
     def identify(self, X: Any, top_k: int = 3, unknown: bool = False) -> "pd.DataFrame":
         """Name the player of every recording, with one row for each, whatever its state.
@@ -135,7 +141,7 @@ class Listener(ClassifierMixin, BaseEstimator):
         -----
         `label` and `probability` always say who it is if it is one of the players that the model knows.
         `known`, 0 to 1, is the part of recordings by these players, heard in `fit` but not trained on, that
-        sounded no more familiar than this one. `is_unknown` is true where that is below `open_set_.lost`;
+        sounded no more familiar than this one. `is_unknown` is true where that is below `open_set_.rejection_rate`;
         see `predict` for what to expect of it.
         """
         return self.answers(X, top_k, unknown)[0]
@@ -176,13 +182,17 @@ class Listener(ClassifierMixin, BaseEstimator):
         (`benchmarks/unknown.py`).
         """
         check_is_fitted(self)
-        word = None if unknown is False else unknown_label(unknown, self.classes_)
+        word = (
+            None if unknown is False else resolve_unknown_label(unknown, self.classes_)
+        )
         proba, known = self._hear("predict", X, unknown is not False)
         bad = np.isnan(proba).any(axis=1)
         labels = self.classes_[np.where(bad, 0, proba.argmax(axis=1))]
         if word is not None:
             kind = labels.dtype if labels.dtype.kind == "U" else object
-            labels = np.where(known < self.open_set_.lost, word, labels.astype(kind))
+            labels = np.where(
+                known < self.open_set_.rejection_rate, word, labels.astype(kind)
+            )
         if bad.any():
             labels = labels.astype(object)
             labels[bad] = None
@@ -233,7 +243,7 @@ class Listener(ClassifierMixin, BaseEstimator):
         table = list_recordings(X)
         device = resolve_device(self.device)
         rows, infos = zip(
-            *embed(
+            *embed_recordings(
                 self.network_.to(device),
                 self._pictures(table, X),
                 device,
@@ -311,21 +321,16 @@ class Listener(ClassifierMixin, BaseEstimator):
             raise InputError(
                 f"identify: top_k must be 1 or more, got {top_k!r}. Choose a larger number."
             )
-        head = self._head_for(unknown)
+        model = self.model_
+        if unknown:
+            model.check_open_set_ready()
         table = list_recordings(X)
-        heard = list(self._listen(table, X, head is not None))
-        paths, names, warmth = table["path"].tolist(), self.classes_, self.temperature_
-        recordings = recording_table(paths, heard, names, warmth, top_k)
-        if head is not None:
-            known = self._judge(heard, head)
-            place = recordings.columns.get_loc("status")
-            recordings.insert(place, "known", known.round(4))
-            strange = [
-                None if np.isnan(part) else bool(part < self.open_set_.lost)
-                for part in known
-            ]
-            recordings.insert(place + 1, "is_unknown", strange)
-        return recordings, tile_table(paths, heard, names, warmth, self.spec_, top_k)
+        outputs = list(self._listen(table, X, unknown))
+        paths = table["path"].tolist()
+        recordings = recording_table(
+            paths, outputs, model, top_k=top_k, with_open_set=unknown
+        )
+        return recordings, tile_table(paths, outputs, model, top_k=top_k)
 
     def score(
         self, X: Any, y: Sequence[Any] | None = None, sample_weight: Any = None
@@ -400,9 +405,9 @@ class Listener(ClassifierMixin, BaseEstimator):
         check_labelled("evaluate", table["label"].tolist(), table["path"].tolist())
         codes = encode(table["label"].tolist(), self.classes_)
         heard = list(self._listen(table, X))
-        good = [n for n, one in enumerate(heard) if one.recording is not None]
+        good = [n for n, one in enumerate(heard) if one.log_proba is not None]
         proba = to_proba(
-            np.reshape([heard[n].recording for n in good], (-1, len(self.classes_))),
+            np.reshape([heard[n].log_proba for n in good], (-1, len(self.classes_))),
             self.temperature_,
         )
         names = np.array([str(group) for group in table["group"]])[good]
@@ -425,7 +430,9 @@ class Listener(ClassifierMixin, BaseEstimator):
             if heard[n].info["fingerprint"] in self.fingerprints_
         }
         known = sorted(str(name) for name in same | (met & set(names.tolist())))
-        tiles = tuple(one.tiles for one in heard if one.tiles is not None)
+        tiles = tuple(
+            one.tile_log_proba for one in heard if one.tile_log_proba is not None
+        )
         return replace(
             scores,
             known_groups=tuple(known),
@@ -451,47 +458,59 @@ class Listener(ClassifierMixin, BaseEstimator):
     ) -> tuple[NDArray[np.float32], NDArray]:
         """Give the probabilities of every recording, and how familiar it is; NaN where it cannot be read."""
         check_is_fitted(self)
-        head = self._head_for(unknown)
+        model = self.model_
+        if unknown:
+            model.check_open_set_ready()
         table = list_recordings(X)
-        heard = list(self._listen(table, X, head is not None))
+        outputs = list(self._listen(table, X, unknown))
         if self.on_error == "raise":
-            infos = [one.info for one in heard]
+            infos = [one.info for one in outputs]
             raise_on_failures(
                 caller,
                 table["path"],
                 infos,
                 "Use identify for one row each, or on_error='skip'.",
             )
-        proba = np.full((len(table), len(self.classes_)), np.nan, dtype=np.float32)
-        for row, one in enumerate(heard):
-            if one.recording is not None:
-                proba[row] = to_proba(one.recording, self.temperature_)
-        return proba, np.full(len(heard), np.nan) if head is None else self._judge(
-            heard, head
+        p_values = np.full(len(outputs), np.nan)
+        if unknown:
+            p_values = model.open_set_p_values(outputs)
+        return model.predict_proba(outputs), p_values
+
+    @property
+    def model_(self) -> FittedModel:
+        """The network and all that its predictions depend on."""
+        provenance = TrainingProvenance(
+            tuple(self.groups_.tolist()),
+            tuple(self.fingerprints_),
+            tuple(self.history_),
+            tuple(SkippedRecording(**row) for row in self.skipped_),
+            tuple(self.enrolled_),
+        )
+        return FittedModel(
+            self.network_,
+            self.architecture_["backbone"],
+            self.architecture_["in_chans"],
+            self.spec_,
+            self.classes_,
+            self.temperature_,
+            self.references_,
+            self.open_set_,
+            provenance,
         )
 
-    def _head_for(self, unknown: bool) -> Head | None:
-        """Give the head if the unknown is to be told, which must be possible; else None."""
-        if not unknown:
-            return None
-        head = read_head(self.network_)
-        check_open_set_ready(self.references_, head)
-        return head
-
-    def _judge(
-        self, heard: Sequence[RecordingOutput], head: Head
-    ) -> NDArray[np.float64]:
-        """Say how familiar every recording is."""
-        assert self.references_ is not None
-        known = np.full(len(heard), np.nan)
-        good = [n for n, one in enumerate(heard) if one.features is not None]
-        if good:
-            known[good] = self.open_set_.judge(
-                np.stack([one.features for one in heard if one.features is not None]),
-                head,
-                self.references_,
-            )
-        return known
+    def _adopt(self, model: FittedModel) -> None:
+        self.network_ = model.network
+        self.architecture_ = {"backbone": model.backbone, "in_chans": model.in_chans}
+        self.spec_ = model.spec
+        self.classes_ = model.classes
+        self.temperature_ = model.temperature
+        self.references_ = model.references
+        self.open_set_ = model.open_set
+        self.groups_ = np.asarray(model.provenance.groups, dtype=str)
+        self.fingerprints_ = list(model.provenance.fingerprints)
+        self.history_ = [dict(row) for row in model.provenance.history]
+        self.skipped_ = [asdict(row) for row in model.provenance.skipped]
+        self.enrolled_ = list(model.provenance.enrolled)
 
     def _pictures(self, table: "pd.DataFrame", X: Any) -> Iterator[Any]:
         """Draw every recording of a table in turn."""
@@ -790,7 +809,7 @@ class Classifier(Listener):
         self.architecture_ = {"backbone": backbone, "in_chans": int(self.in_chans)}
         self.spec_ = spec
         self.references_, self.open_set_ = gallery, familiarity
-        self.enrolled_: list[dict[str, Any]] = []
+        self.enrolled_ = []
         self.history_ = trained.history
         held_codes = corpus.targets[corpus.validation].argmax(axis=1)
         self.temperature_ = (
@@ -870,7 +889,7 @@ class Classifier(Listener):
         held = np.arange(len(places)) >= len(corpus.training)
         return ReferenceSet(
             np.stack(features), corpus.targets[places].argmax(axis=1), held
-        ).thin()
+        ).limit_size()
 
     def enroll(
         self, name: Any, X: Any, groups: Sequence[Any] | None = None
@@ -917,60 +936,25 @@ class Classifier(Listener):
         """
         check_is_fitted(self)
         name = _plain(name)
-        check_new_name(name, self.classes_)
-        head, gallery = read_head(self.network_), self.references_
-        if head is None or gallery is None:
-            raise InputError(
-                "enroll: the model must remember its recordings and have a linear head, got an older or "
-                "another one. Fit and save it again."
-            )
+        check_enrollable(self.model_, name)
         table = list_recordings(X, groups=groups)
-        heard = list(self._listen(table, X, True))
+        outputs = list(self._listen(table, X, True))
         if self.on_error == "raise":
             raise_on_failures(
                 "enroll",
                 table["path"],
-                [one.info for one in heard],
+                [one.info for one in outputs],
                 "Leave it out, or pass on_error='skip'.",
             )
-        good = [n for n, one in enumerate(heard) if one.features is not None]
-        prints = [heard[n].info["fingerprint"] for n in good]
-        met = [
-            n
-            for n, mark in zip(good, prints, strict=True)
-            if mark in self.fingerprints_
-        ]
-        if met or not good:
-            got = (
-                f"{table['path'][met[0]]!r}, which training met"
-                if met
-                else "none that can be read"
-            )
-            raise InputError(
-                f"enroll: X must hold new clips, got {got}. Give other clips."
-            )
-        table, features = (
-            table.iloc[good],
-            np.stack([one.features for one in heard if one.features is not None]),
+        enrolled = enroll(
+            self.model_,
+            name,
+            outputs,
+            infer_albums(table),
+            groups=table["group"].tolist(),
+            paths=table["path"].tolist(),
         )
-        place = sum(known < name for known in self.classes_.tolist())
-        albums = infer_albums(table)
-        row, bias, right = fit_new_row(head, gallery, features, albums)
-        widen_head(self.network_, place, row, bias)
-        self.classes_ = np.asarray(
-            [*self.classes_[:place].tolist(), name, *self.classes_[place:].tolist()]
-        )
-        self.references_ = gallery.enroll(place, features)
-        self.groups_ = np.unique([*self.groups_, *map(str, table["group"])])
-        self.fingerprints_ = sorted({*self.fingerprints_, *prints})
-        report = {
-            "name": name,
-            "n_clips": len(good),
-            "n_albums": len(set(albums)),
-            "right": None if right is None else float(right.mean()),
-        }
-        self.enrolled_ = [*self.enrolled_, report]
-        log.log(*describe_enrollment(report))
+        self._adopt(enrolled)
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -1001,26 +985,7 @@ class Classifier(Listener):
             bool(self.verbose),
         )
         params["memory"] = None if self.memory is None else str(self.memory)
-        facts = {
-            "temperature": self.temperature_,
-            "training_groups": self.groups_.tolist(),
-            "fingerprints": self.fingerprints_,
-            "history": self.history_,
-            "skipped": self.skipped_,
-            "params": params,
-            "familiarity": asdict(self.open_set_),
-            "enrolled": self.enrolled_,
-        }
-        save_model(
-            Path(path),
-            self.network_,
-            self.architecture_,
-            self.spec_,
-            self.classes_,
-            facts,
-            self.references_,
-        )
-        self.network_.to(resolve_device(self.device))
+        save_model(Path(path), self.model_, params)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -1053,8 +1018,9 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     InputError
         If it is no model, is damaged, or does not pass its self-test.
     """
-    saved = load_model(Path(path))
-    params = dict(saved.facts["params"])
+    fitted, params = load_model(Path(path))
+    for name, value in params.pop("config", {}).items():
+        params[_OLD_NAMES.get(name, name)] = value
     if params.get("device") != "cpu":  # this machine may have another
         params["device"] = None
     if isinstance(params["spec"], dict):
@@ -1065,14 +1031,5 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         raise InputError(
             f"load: path must be an unchanged model, got {str(path)!r} ({err}). Copy it again."
         ) from err
-    model.network_, model.classes_, model.spec_ = (
-        saved.network,
-        saved.classes,
-        saved.spec,
-    )
-    for name in ("architecture", "temperature", "history", "fingerprints", "skipped"):
-        setattr(model, f"{name}_", saved.facts[name])
-    model.references_, model.enrolled_ = saved.gallery, saved.facts.get("enrolled", [])
-    model.open_set_ = OpenSetDetector(**saved.facts.get("familiarity", {}))
-    model.groups_ = np.asarray(saved.facts["training_groups"], dtype=str)
+    model._adopt(fitted)
     return model

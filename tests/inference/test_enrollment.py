@@ -13,15 +13,9 @@ from sklearn.exceptions import NotFittedError
 from cqt2img.classifier import Classifier, load
 from cqt2img.data.recordings import list_recordings
 from cqt2img.errors import AudioError, InputError
-from cqt2img.inference.enrollment import (
-    Head,
-    ReferenceSet,
-    fit_new_row,
-    fit_row,
-    infer_albums,
-    read_head,
-    widen_head,
-)
+from cqt2img.inference.enrollment import fit_new_row, fit_row, infer_albums
+from cqt2img.inference.linear_head import LinearHead, read_head, widen_head
+from cqt2img.inference.references import ReferenceSet
 from cqt2img.models.factory import build_network
 from tests.conftest import make_cqt, make_wave, raises_exactly
 from tests.inference.test_open_set import ALBUMS, Y, lines
@@ -47,7 +41,7 @@ def two_players(seed=0, n=40, n_features=6):
     features = (
         centres[np.repeat([0, 1, 2], n)] + rng.standard_normal((3 * n, n_features))
     ).astype(np.float32)
-    head = Head(np.eye(n_features)[:2] * 2, np.zeros(2))
+    head = LinearHead(np.eye(n_features)[:2] * 2, np.zeros(2))
     return (
         head,
         ReferenceSet(features[: 2 * n], np.repeat([0, 1], n), np.zeros(2 * n, bool)),
@@ -60,7 +54,7 @@ def two_players(seed=0, n=40, n_features=6):
 
 def test_the_row_takes_the_new_and_leaves_the_others():
     head, gallery, clips = two_players()
-    wide = head.insert(1, *fit_row(head, gallery, clips[:5]))
+    wide = head.insert_class(1, *fit_row(head, gallery, clips[:5]))
     np.testing.assert_array_equal(wide.weight[[0, 2]], head.weight)
     assert (wide(clips[5:]).argmax(axis=1) == 1).mean() > 0.9
     before, after = (
@@ -77,7 +71,7 @@ def test_the_row_is_where_no_small_step_lowers_the_loss():
     scale, mean = gallery.features.std(axis=0), gallery.features.mean(axis=0)
 
     def loss(w, b):
-        groups = [gallery.features[gallery.codes == c] for c in (0, 1)]
+        groups = [gallery.features[gallery.class_indices == c] for c in (0, 1)]
         total = 0.0
         for x, sign in ((groups[0], 1), (groups[1], 1), (clips[:5], -1)):
             margin = (x @ w + b - logsumexp(head(x), axis=1)) * sign
@@ -94,10 +88,10 @@ def test_the_row_is_where_no_small_step_lowers_the_loss():
 
 def test_features_of_another_scale_give_the_same_answers():
     head, gallery, clips = two_players()
-    stretched = ReferenceSet(gallery.features * 1000, gallery.codes, gallery.held)
+    stretched = ReferenceSet(gallery.features * 1000, gallery.class_indices, gallery.is_validation)
     row, bias = fit_row(head, gallery, clips[:5])
     scaled, bias_too = fit_row(
-        Head(head.weight / 1000, head.bias), stretched, clips[:5] * 1000
+        LinearHead(head.weight / 1000, head.bias), stretched, clips[:5] * 1000
     )
     np.testing.assert_allclose(scaled * 1000, row, atol=1e-2)
     assert bias_too == pytest.approx(bias, abs=1e-2)
@@ -116,7 +110,7 @@ def test_clips_left_out_tell_chance_from_skill():
 def test_the_bias_makes_up_for_knowing_the_clips_too_well():
     """Few clips in many dimensions: without the held-out recordings the new player is named too seldom."""
     head, gallery, clips = two_players(n_features=300)
-    held = ReferenceSet(gallery.features, gallery.codes, np.arange(80) % 4 == 0)
+    held = ReferenceSet(gallery.features, gallery.class_indices, np.arange(80) % 4 == 0)
     recall = {}
     for name, one in (("fitted", gallery), ("shifted", held)):
         row, bias, _ = fit_new_row(head, one, clips[:3], np.arange(3))
@@ -156,7 +150,7 @@ def test_a_wider_head_keeps_the_other_logits(small, backbone, place):
         before, features = network(tiles).numpy(), network.embed(tiles).numpy()
     row = np.random.default_rng(1).standard_normal(features.shape[1])
     draws = torch.get_rng_state()
-    widen_head(network, place, row, 0.5)
+    network = widen_head(network, place, row, 0.5)
     assert torch.equal(draws, torch.get_rng_state())
     with torch.inference_mode():
         after = network.eval()(tiles).numpy()
@@ -227,7 +221,7 @@ def test_two_players_one_after_the_other(base):
     assert base.classes_.tolist() == [*"abcd", "x", "y"]
     assert base.predict([*LATER, *other[4:]]).tolist() == ["y"] * 4 + ["x"] * 2
     assert [one["name"] for one in base.enrolled_] == ["y", "x"]
-    assert base.references_.codes.tolist()[-9:] == [5] * 5 + [4] * 4
+    assert base.references_.class_indices.tolist()[-9:] == [5] * 5 + [4] * 4
 
 
 def test_evaluate_knows_what_was_enrolled(base):
@@ -371,13 +365,13 @@ def test_a_model_that_remembers_nothing(base):
 def test_damaged_gallery(base, tmp_path):
     base.save(tmp_path / "model")
     shutil.copytree(tmp_path / "model", tmp_path / "copy")
-    data = bytearray((tmp_path / "copy" / "gallery.safetensors").read_bytes())
+    data = bytearray((tmp_path / "copy" / "references.safetensors").read_bytes())
     data[-1] ^= 1
-    (tmp_path / "copy" / "gallery.safetensors").write_bytes(data)
+    (tmp_path / "copy" / "references.safetensors").write_bytes(data)
     message = f"load: path must be an undamaged model, got {str(tmp_path / 'copy')!r} with another gallery. Copy it again."
     with raises_exactly(InputError, message):
         load(tmp_path / "copy")
-    (tmp_path / "copy" / "gallery.safetensors").unlink()
+    (tmp_path / "copy" / "references.safetensors").unlink()
     with raises_exactly(InputError, message):
         load(tmp_path / "copy")
     assert json.loads((tmp_path / "model" / "model.json").read_text())["enrolled"] == []

@@ -15,7 +15,7 @@ from cqt2img.tiles.spec import TileSpec
 from tests.conftest import make_cqt, raises_exactly
 
 FILES = ["model.json", "model.safetensors", "selftest.safetensors"]
-ALL = ["gallery.safetensors", *FILES]
+ALL = ["references.safetensors", *FILES]
 
 
 @pytest.fixture

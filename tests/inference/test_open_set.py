@@ -6,8 +6,8 @@ from scipy.special import log_softmax, logsumexp
 
 from cqt2img.classifier import Classifier, load
 from cqt2img.errors import InputError
-from cqt2img.inference.enrollment import Head, ReferenceSet
-from cqt2img.inference.open_set import SCORES, OpenSetDetector, measure, select_score
+from cqt2img.inference.enrollment import LinearHead, ReferenceSet
+from cqt2img.inference.open_set import SCORE_NAMES, OpenSetDetector, compute_score, select_score
 from tests.conftest import make_cqt, raises_exactly
 
 ROWS = {"a": 5, "b": 20, "c": 35, "d": 50}
@@ -43,7 +43,7 @@ def clouds(n_players, spread, n_each=30, n_features=20, seed=0):
     )
 
 
-HEAD = Head(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0.0, 0.5]))
+HEAD = LinearHead(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0.0, 0.5]))
 PAIR = ReferenceSet(
     np.array([[1, 0], [0, 2], [1, 1]], np.float32),
     np.array([0, 1, 1]),
@@ -58,14 +58,14 @@ def test_scores_are_what_their_papers_say():
     x = np.array([[3.0, 0.0], [2.0, 2.0], [0.0, -1.0]], np.float32)
     logits = x + np.array([0, 0.5])
     np.testing.assert_allclose(
-        measure("softmax", x, HEAD, PAIR), log_softmax(logits, axis=1).max(axis=1)
+        compute_score("softmax", x, HEAD, PAIR), log_softmax(logits, axis=1).max(axis=1)
     )
     np.testing.assert_allclose(
-        measure("energy", x, HEAD, PAIR), logsumexp(logits, axis=1)
+        compute_score("energy", x, HEAD, PAIR), logsumexp(logits, axis=1)
     )
     # the third row of the gallery is held out: (2, 2) is 45 degrees from both others, and (0, -1) upright to one
     np.testing.assert_allclose(
-        measure("neighbours", x, HEAD, PAIR), [1, np.sqrt(0.5), 0], atol=1e-6
+        compute_score("neighbours", x, HEAD, PAIR), [1, np.sqrt(0.5), 0], atol=1e-6
     )
 
 
@@ -75,7 +75,7 @@ def test_known_is_the_part_of_the_held_out_that_is_no_more_familiar():
     features = np.concatenate([[[1, 0]], held]).astype(np.float32)
     gallery = ReferenceSet(features, np.zeros(11, int), np.arange(11) > 0)
     turns = np.array([-0.01, 0.45, 0.85, 0.95])
-    found = OpenSetDetector().judge(
+    found = OpenSetDetector().score(
         np.stack([np.cos(turns), np.sin(turns)], axis=1).astype(np.float32),
         HEAD,
         gallery,
@@ -86,22 +86,22 @@ def test_known_is_the_part_of_the_held_out_that_is_no_more_familiar():
 def test_a_held_out_recording_is_no_more_familiar_than_itself():
     """Else the most familiar of all, as the sure answers of a small network are, would be called unknown."""
     gallery = clouds(3, 1.0)
-    head = Head(np.ones((3, 20)), np.arange(3.0))
-    found = OpenSetDetector("energy").judge(
-        gallery.features[gallery.held], head, gallery
+    head = LinearHead(np.ones((3, 20)), np.arange(3.0))
+    found = OpenSetDetector("energy").score(
+        gallery.features[gallery.is_validation], head, gallery
     )
     np.testing.assert_allclose(np.sort(found), np.arange(1, 31) / 30)
 
 
-@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("score", SCORE_NAMES)
 def test_one_in_ten_of_the_known_is_lost(score):
     gallery = clouds(6, 1.0, n_each=600)
     rng = np.random.default_rng(1)
-    head = Head(rng.standard_normal((6, 20)), np.zeros(6))
+    head = LinearHead(rng.standard_normal((6, 20)), np.zeros(6))
     fresh = (
         clouds(6, 1.0, n_each=600).features[::3] + 0
     )  # the held-out ones themselves, and so the exact part
-    known = OpenSetDetector(score).judge(fresh, head, gallery)
+    known = OpenSetDetector(score).score(fresh, head, gallery)
     assert (known < 0.1).mean() == pytest.approx(0.1, abs=0.002)
 
 
@@ -110,15 +110,15 @@ def test_one_in_ten_of_the_known_is_lost(score):
 
 def test_players_apart_are_told_and_hardly_any_known_is_lost():
     found = select_score(clouds(8, 0.5))
-    assert found.auroc[found.score] > 0.98
-    assert max(found.auroc.values()) == found.auroc[found.score]
-    assert found.lost <= 0.05
+    assert found.auroc[found.score_name] > 0.98
+    assert max(found.auroc.values()) == found.auroc[found.score_name]
+    assert found.rejection_rate <= 0.05
 
 
 def test_players_that_are_one_cloud_cannot_be_told():
     found = select_score(clouds(8, 100.0, n_each=90))
     assert found.auroc["neighbours"] == pytest.approx(0.5, abs=0.07)
-    assert 0.01 <= found.lost <= 0.1
+    assert 0.01 <= found.rejection_rate <= 0.1
 
 
 @pytest.mark.parametrize("n_players", [2, 3])
@@ -129,13 +129,13 @@ def test_too_few_players_to_leave_some_out(n_players):
 
 
 def test_four_players_are_enough():
-    assert set(select_score(clouds(4, 0.5)).auroc) == set(SCORES)
+    assert set(select_score(clouds(4, 0.5)).auroc) == set(SCORE_NAMES)
 
 
 def test_nothing_held_out():
     gallery = clouds(6, 0.5)
     assert (
-        select_score(ReferenceSet(gallery.features, gallery.codes, np.zeros(180, bool)))
+        select_score(ReferenceSet(gallery.features, gallery.class_indices, np.zeros(180, bool)))
         == OpenSetDetector()
     )
 
@@ -179,7 +179,7 @@ def test_identify_says_how_known_and_changes_nothing_else(fitted):
     ]
     assert found.drop(columns=["known", "is_unknown"]).equals(plain)
     assert found["is_unknown"].tolist() == [False] * 4 + [True] * 3
-    assert (found["known"] < fitted.open_set_.lost).tolist() == found[
+    assert (found["known"] < fitted.open_set_.rejection_rate).tolist() == found[
         "is_unknown"
     ].tolist()
 
@@ -268,9 +268,9 @@ def test_a_model_of_an_older_version(fitted, tmp_path):
 
     fitted.save(tmp_path / "new")
     shutil.copytree(tmp_path / "new", tmp_path / "old")
-    (tmp_path / "old" / "gallery.safetensors").unlink()
+    (tmp_path / "old" / "references.safetensors").unlink()
     about = json.loads((tmp_path / "old" / "model.json").read_text())
-    for name in ("gallery_sha256", "familiarity", "enrolled"):
+    for name in ("references_sha256", "open_set", "enrolled"):
         del about[name]
     (tmp_path / "old" / "model.json").write_text(json.dumps(about))
     old = load(tmp_path / "old")

@@ -179,16 +179,16 @@ def test_listen_goes_on_after_a_bad_recording(small, network, place):
     heard = list(
         predict_recordings(network, (try_extract(cqt, small) for cqt in cqts), CPU)
     )
-    assert [one.tiles is None for one in heard] == [n == place for n in range(3)]
-    assert [one.recording is None for one in heard] == [n == place for n in range(3)]
+    assert [one.tile_log_proba is None for one in heard] == [n == place for n in range(3)]
+    assert [one.log_proba is None for one in heard] == [n == place for n in range(3)]
     assert heard[place].info["reason"] == "silent"
     for cqt, one in zip(cqts, heard, strict=True):
-        if one.tiles is not None:
+        if one.tile_log_proba is not None:
             tiles, _ = try_extract(cqt, small)
             np.testing.assert_array_equal(
-                one.tiles, tile_log_proba(network, tiles, CPU)
+                one.tile_log_proba, tile_log_proba(network, tiles, CPU)
             )
-            np.testing.assert_array_equal(one.recording, pool(one.tiles))
+            np.testing.assert_array_equal(one.log_proba, pool(one.tile_log_proba))
 
 
 def heard(small, n_tiles=3):

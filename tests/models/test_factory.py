@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from cqt2img.errors import InputError
+from cqt2img.inference.model import FittedModel
 from cqt2img.inference.model_io import load_model, save_model
 from cqt2img.models.device import resolve_device, retain_freed_memory
 from cqt2img.models.factory import TileNet, build_network
@@ -44,14 +45,6 @@ HEAVY = [
 ]
 SOUND = ["yamnet", "efficientat_mn04", "audiomae"]
 NAMES = LIGHT + [pytest.param(name, marks=pytest.mark.slow) for name in HEAVY]
-FACTS = {
-    "training_groups": [],
-    "fingerprints": [],
-    "history": [],
-    "skipped": [],
-    "temperature": 1.0,
-    "params": {},
-}
 FAMILIES = ["test_resnet", "test_vit", "test_efficientnet", "test_convnext"]
 WAYS = (
     "Connect to the network once so that timm can fetch them, give a local file of weights, "
@@ -117,11 +110,9 @@ def test_backbone_by_name_learns_from_odd_tiles(odd, name, in_chans):
 @pytest.mark.parametrize("name", NAMES)
 def test_backbone_by_name_is_saved_and_opened(odd, name, tmp_path):
     network = build_network(name, 3, odd, in_chans=1).eval()
-    about = {"backbone": name, "in_chans": 1}
-    save_model(
-        tmp_path / "model", network, about, odd, np.array(["a", "b", "c"]), FACTS, None
-    )
-    again = load_model(tmp_path / "model")
+    fitted = FittedModel(network, name, 1, odd, np.array(["a", "b", "c"]))
+    save_model(tmp_path / "model", fitted, {})
+    again, _ = load_model(tmp_path / "model")
     with torch.no_grad():
         assert torch.equal(again.network.eval()(levels(odd)), network(levels(odd)))
 

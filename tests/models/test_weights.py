@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cqt2img.errors import InputError
+from cqt2img.inference.model import FittedModel
 from cqt2img.inference.model_io import save_model
 from cqt2img.models.factory import build_network
 from cqt2img.models.weights import training_provenance
@@ -21,14 +22,6 @@ WAYS = (
     "Connect to the network once so that timm can fetch them, give a local file of weights, "
     "or start at random with weights=None (--weights none)."
 )
-FACTS = {
-    "training_groups": [],
-    "fingerprints": [],
-    "history": [],
-    "skipped": [],
-    "temperature": 1.0,
-    "params": {},
-}
 NAMES = np.array(["a", "b", "c", "d"])
 
 
@@ -42,15 +35,8 @@ def saved(tmp_path, name, spec, in_chans=3, change=None):
     network = build_network(name, len(NAMES), spec, in_chans=in_chans)
     if change is not None:
         change(network.backbone)
-    save_model(
-        tmp_path / "model",
-        network.eval(),
-        {"backbone": name, "in_chans": in_chans},
-        spec,
-        NAMES,
-        FACTS,
-        None,
-    )
+    fitted = FittedModel(network.eval(), name, in_chans, spec, NAMES)
+    save_model(tmp_path / "model", fitted, {})
     return tmp_path / "model", network.backbone.state_dict()
 
 

@@ -12,8 +12,8 @@ import soundfile
 from typer.testing import CliRunner
 
 import cqt2img
-from cqt2img import cli
 from cqt2img.classifier import load
+from cqt2img.cli import main as cli
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.tile_folder import open_tiles
 from cqt2img.errors import InputError
@@ -105,7 +105,7 @@ def test_help_from_outside():
 def test_help_loads_nothing_heavy():
     code = (
         "import sys; sys.argv = ['cqt2img', 'fit', '--help']\n"
-        "from cqt2img.cli import main\n"
+        "from cqt2img.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "print([m for m in ('torch', 'timm', 'sklearn', 'librosa', 'pandas', 'matplotlib') if m in sys.modules])"
@@ -143,7 +143,7 @@ def test_error_from_outside_is_one_line(tmp_path):
         ),
         (
             ["predict", "{}", "-m", "{}", "-o", "{}/answers.doc"],
-            "cqt2img: predict: --out must be a file that ends "
+            "cqt2img: --out must be a file that ends "
             "in .csv, .jsonl, .parquet, got '{}/answers.doc'. Rename it.\n",
         ),
     ],

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from cqt2img.demo import run_demo
+from cqt2img.cli.demo import run_demo
 from cqt2img.errors import InputError
 
 
