@@ -83,9 +83,9 @@ def test_monotonic_bins_are_less_biased_than_ten_bins():
     confidence = rng.uniform(0.3, 0.9, (200, 60))
     is_correct = rng.random(confidence.shape) < confidence
     with_ten, with_monotonic = [], []
-    for trust, correct in zip(confidence, is_correct, strict=True):
-        bins = np.array_split(np.argsort(trust), 10)
-        gaps = [abs((trust - correct)[subset].sum()) for subset in bins]
+    for row, correct in zip(confidence, is_correct, strict=True):
+        bins = np.array_split(np.argsort(row), 10)
+        gaps = [abs((row - correct)[subset].sum()) for subset in bins]
         with_ten.append(sum(gaps) / 60)
-        with_monotonic.append(calibration_error(trust, correct))
+        with_monotonic.append(calibration_error(row, correct))
     assert np.mean(with_monotonic) < 0.75 * np.mean(with_ten)
