@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("what", choices=["strangers", "enroll", "calibration"])
     parser.add_argument("--finetune", default="all", choices=["all", "head"])
     a = parser.parse_args()
-    table = list_recordings(open_tiles(a.tiles))
+    table = list_recordings(open_tiles(a.tiles)).to_frame()
     for row in {"strangers": strangers, "enroll": enroll, "calibration": calibration}[
         a.what
     ](table, a):

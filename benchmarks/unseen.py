@@ -79,8 +79,9 @@ class Set:
             audio / "recordings.csv", a.work / f"tiles-{name}", "notes", n_jobs=a.jobs
         )
         self.name, self.corpus, self.a = name, corpus, a
-        self.table = list_recordings(tiles)
-        self.long, _ = load_tile_arrays(self.table, tiles.spec)
+        recordings = list_recordings(tiles)
+        self.table = recordings.to_frame()
+        self.long, _ = load_tile_arrays(recordings, tiles.spec)
         self.table["group"] = (
             self.table["label"] + "/" + self.table["album"].astype(str)
         )
@@ -105,7 +106,7 @@ def sessions(a: argparse.Namespace) -> Path:
 def shorter(strips: TileArrays, spec: TileSpec) -> TileArrays:
     """Cut the same pictures into shorter tiles."""
     cut = []
-    for strip, n in zip(strips.strips, strips.n_frames.tolist(), strict=True):
+    for strip, n in zip(strips.arrays, strips.n_frames.tolist(), strict=True):
         whole, rest = divmod(min(n, strip.shape[1]), spec.width)
         n_tiles = max(1, whole + (rest >= spec.min_fill * spec.width))
         missing = max(0, n_tiles * spec.width - strip.shape[1])
@@ -355,7 +356,7 @@ def by_statistics(
         return np.concatenate(
             [
                 sketch_tiles(s[None], strips.spec, int(min(n, s.shape[1])))
-                for s, n in zip(strips.strips, strips.n_frames, strict=True)
+                for s, n in zip(strips.arrays, strips.n_frames, strict=True)
             ]
         )
 
@@ -410,7 +411,7 @@ def written(one: Set) -> np.ndarray:
         / "midi"
     )
     spec, rows = one.long.spec, []
-    for path, strip in zip(one.table["path"], one.long.strips, strict=True):
+    for path, strip in zip(one.table["path"], one.long.arrays, strict=True):
         midi = pretty_midi.PrettyMIDI(str(folder / f"{Path(path).stem}.mid"))
         notes = np.array(
             sorted(

@@ -85,9 +85,10 @@ def run_demo(
     make_corpus(out / "recordings", _N_PLAYERS, _N_ALBUMS, _N_TAKES, _SECONDS, seed)
     bar = progress_bar if progress else None
     tiles = render(out / "recordings", out / "tiles", "fast", progress=bar)
-    table = list_recordings(tiles)
+    recordings = list_recordings(tiles)
+    table = recordings.to_frame()
     is_test = _held_out(table)
-    strips, _ = load_tile_arrays(table, tiles.spec)
+    strips, _ = load_tile_arrays(recordings, tiles.spec)
     say(
         "2. The illusion: a network learns from some tiles and is tested on other tiles of the same recordings."
     )
@@ -104,7 +105,7 @@ def run_demo(
     say("   these alone; every recording gets one answer.")
     finer = list_recordings(
         render(out / "recordings", out / "notes", NOTES, progress=bar)
-    )
+    ).to_frame()
     model = Classifier(random_state=seed, verbose=progress).fit(finer[~is_test])
     library = model.evaluate(finer[is_test])
     answers = model.identify(finer[is_test], top_k=2)
@@ -199,7 +200,9 @@ def _pairs(
     for player in players:
         albums = table[table["label"] == player].drop_duplicates("group")
         for row in albums.iloc[:2].itertuples():
-            strips, _ = load_tile_arrays(table.loc[[row.Index]], tiles.spec)
+            strips, _ = load_tile_arrays(
+                list_recordings(table.loc[[row.Index]]), tiles.spec
+            )
             chosen.append(strips.tiles(0)[0])
             titles.append(f"{_said(player)}, album {str(row.group).rsplit('-', 1)[1]}")
     return np.stack(chosen), tiles.spec, titles

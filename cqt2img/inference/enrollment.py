@@ -4,12 +4,12 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cqt2img.data.recordings import Recordings
 from cqt2img.errors import InputError
 from cqt2img.inference.linear_head import LinearHead, read_head, widen_head
 from cqt2img.inference.model import EnrollmentReport, FittedModel
@@ -17,7 +17,7 @@ from cqt2img.inference.predict import RecordingOutput
 from cqt2img.inference.references import ReferenceSet
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 log = logging.getLogger(__name__)
 # Per feature; of 0.0003 to 0.03, chosen on validation albums of jazz and on singers,
@@ -68,7 +68,7 @@ def enroll(
     head, references = check_enrollable(model, name)
     embeddings = [output.embedding for output in outputs]
     readable = [n for n, row in enumerate(embeddings) if row is not None]
-    fingerprints = [outputs[n].info["fingerprint"] for n in readable]
+    fingerprints = [outputs[n].info.fingerprint for n in readable]
     _check_new_clips(model, [paths[n] for n in readable], fingerprints)
     features = np.stack([row for row in embeddings if row is not None])
     albums = albums[readable]
@@ -341,13 +341,13 @@ def _fit_bias_shift(
     return float(minimize_scalar(loss, bounds=(-30, 30), method="bounded").x)
 
 
-def infer_albums(table: "pd.DataFrame") -> NDArray[np.str_]:
+def infer_albums(recordings: Recordings) -> NDArray[np.str_]:
     """Return what was recorded together, as far as a list of clips shows.
 
     Parameters
     ----------
-    table : DataFrame
-        What `list_recordings` returns.
+    recordings : Recordings
+        The clips.
 
     Returns
     -------
@@ -355,14 +355,10 @@ def infer_albums(table: "pd.DataFrame") -> NDArray[np.str_]:
         The group; for a clip that is its own group, the folder that holds it.
     """
     albums = []
-    for group, item, tiles in zip(
-        table["group"], table["item"], table["tiles"], strict=True
-    ):
-        path = tiles if isinstance(tiles, str) else None
-        if path is None and isinstance(item, Path):
-            path = os.path.abspath(item)
-        if path is not None and group == path:
+    for recording in recordings:
+        path = recording.location
+        if path is not None and recording.group == path:
             albums.append(os.path.dirname(path))
         else:
-            albums.append(str(group))
+            albums.append(recording.group)
     return np.array(albums)

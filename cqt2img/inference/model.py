@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cqt2img.data.dataset import SkippedRecording
 from cqt2img.inference.calibration import to_proba
 from cqt2img.inference.linear_head import LinearHead, read_head
 from cqt2img.inference.open_set import OpenSetDetector, check_open_set_ready
@@ -14,25 +15,6 @@ from cqt2img.inference.predict import RecordingOutput
 from cqt2img.inference.references import ReferenceSet
 from cqt2img.models.factory import TileNet
 from cqt2img.tiles.spec import TileSpec
-
-
-@dataclass(frozen=True)
-class SkippedRecording:
-    """A training recording that was left out because it could not be read.
-
-    Parameters
-    ----------
-    path : str
-        The recording.
-    reason : str
-        Kind of failure, such as "silent".
-    message : str
-        Description of the failure.
-    """
-
-    path: str
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True)

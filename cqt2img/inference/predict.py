@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from cqt2img.inference.calibration import pool
 from cqt2img.inference.linear_head import head_layers
 from cqt2img.models.device import retain_freed_memory
 from cqt2img.models.factory import TileNet
+from cqt2img.tiles.extract import RecordingInfo
 
-Extracted: TypeAlias = tuple[NDArray[np.uint8] | None, dict[str, Any]]
+Extracted: TypeAlias = tuple[NDArray[np.uint8] | None, RecordingInfo]
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class RecordingOutput:
 
     Parameters
     ----------
-    info : dict
-        What `try_extract` returns: `status`, `reason`, `message`, `seconds` and so on.
+    info : RecordingInfo
+        Status and measurements, as returned by `try_extract`.
     tile_log_proba : ndarray of float32, shape (n_tiles, n_classes), or None
         Log-probabilities of the tiles; None for an unreadable recording.
     log_proba : ndarray of float32, shape (n_classes,), or None
@@ -34,7 +35,7 @@ class RecordingOutput:
         embeddings were requested.
     """
 
-    info: dict[str, Any]
+    info: RecordingInfo
     tile_log_proba: NDArray[np.float32] | None = None
     log_proba: NDArray[np.float32] | None = None
     embedding: NDArray[np.float32] | None = None
@@ -168,7 +169,7 @@ def embed_recordings(
     extracted: Iterable[Extracted],
     device: torch.device,
     batch_size: int = 32,
-) -> Iterator[tuple[NDArray[np.float32] | None, dict[str, Any]]]:
+) -> Iterator[tuple[NDArray[np.float32] | None, RecordingInfo]]:
     """Compute backbone embeddings of recordings, one at a time.
 
     Parameters
@@ -187,7 +188,7 @@ def embed_recordings(
     ------
     embedding : ndarray of float32, shape (n_features,), or None
         Mean over the tiles; None for an unreadable recording.
-    info : dict
+    info : RecordingInfo
         What `try_extract` returned.
     """
     with retain_freed_memory():

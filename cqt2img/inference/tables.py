@@ -118,7 +118,7 @@ def _tile_rows(
     if output.tile_log_proba is not None:
         probabilities = list(to_proba(output.tile_log_proba, model.temperature))
         times = _tile_times(
-            len(probabilities), model.spec.tile_seconds, output.info["seconds"]
+            len(probabilities), model.spec.tile_seconds, output.info.seconds or 0.0
         )
     rows = []
     for time, proba in zip(times, probabilities, strict=True):
@@ -149,7 +149,11 @@ def _open_set_columns(p_value: float, rejection_rate: float) -> Row:
 
 
 def _status_columns(output: RecordingOutput) -> Row:
-    return {name: output.info[name] for name in ("status", "reason", "message")}
+    return {
+        "status": output.info.status,
+        "reason": output.info.reason,
+        "message": output.info.message,
+    }
 
 
 def rank_labels(

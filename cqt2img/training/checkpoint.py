@@ -52,7 +52,7 @@ class Checkpoint:
         self.folder = folder
         self.recipe = {k: v for k, v in recipe.items() if k not in _FREE}
         if folder is not None:
-            self.recipe |= {"spec": corpus.strips.spec.key, "network": _digest(network)}
+            self.recipe |= {"spec": corpus.arrays.spec.key, "network": _digest(network)}
         self.key = "" if folder is None else _key(self.recipe, corpus)
         self.written = time.monotonic()
 
@@ -188,9 +188,9 @@ def _key(recipe: dict[str, Any], corpus: TrainingData) -> str:
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
     arrays: list[NDArray[Any]] = [
         corpus.targets,
-        corpus.training,
-        corpus.validation,
-        *corpus.strips.strips,
+        corpus.train_index,
+        corpus.validation_index,
+        *corpus.arrays.arrays,
     ]
     for array in arrays:
         digest.update(array.tobytes())

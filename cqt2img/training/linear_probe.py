@@ -99,7 +99,7 @@ def fit_linear_probe(
     Out-of-Distribution", 2022.
     """
     layers = _layers(network)
-    places = [*corpus.training.tolist(), *corpus.validation.tolist()]
+    places = [*corpus.train_index.tolist(), *corpus.validation_index.tolist()]
     embed = _embedder(network, device, memory)
     with retain_freed_memory():
         shown = (
@@ -108,9 +108,9 @@ def fit_linear_probe(
             else progress(iter(places), len(places), "embedding")
         )
         features = [
-            embed(np.ascontiguousarray(corpus.strips.tiles(place))) for place in shown
+            embed(np.ascontiguousarray(corpus.arrays.tiles(place))) for place in shown
         ]
-    n_mine, codes = len(corpus.training), corpus.targets.argmax(axis=1)
+    n_mine, codes = len(corpus.train_index), corpus.targets.argmax(axis=1)
     step = -(-sum(map(len, features[:n_mine])) // _MOST_TILES)
     x = np.concatenate([f[::step] for f in features[:n_mine]])
     reads_notes = isinstance(network.backbone, NoteClassifier)
@@ -133,7 +133,7 @@ def fit_linear_probe(
     scaled = [(f - mean) / scale for f in features]
     learnt = _Learnt(places, scaled, step, corpus)
     model, validation = _choose(
-        learnt.part(n_mine), scaled[n_mine:], codes[corpus.validation], seed
+        learnt.part(n_mine), scaled[n_mine:], codes[corpus.validation_index], seed
     )
     x, y, weight = learnt.part(len(places) if refit else n_mine)
     if refit and n_mine < len(places):

@@ -176,7 +176,7 @@ def train_linear_probe(
     entry = {
         "epoch": 1,
         "loss": fitted.loss,
-        **_scores(fitted.validation, corpus.targets[corpus.validation]),
+        **_scores(fitted.validation, corpus.targets[corpus.validation_index]),
         "learning_rate": 0.0,
         "seconds": round(time.perf_counter() - start, 3),
     }
@@ -377,12 +377,12 @@ class Trainer:
     def _close_epoch(self, start: float) -> None:
         """Validate, write the history, and remember the best epoch."""
         network = self.plain if self.average is None else self.average.module
-        validation, device = self.corpus.validation, self.accelerator.device
+        validation, device = self.corpus.validation_index, self.accelerator.device
         log_proba = _validate(network, self.corpus, validation, device)
         heard = (
             log_proba
             if len(log_proba)
-            else _validate(network, self.corpus, self.corpus.training[:1], device)
+            else _validate(network, self.corpus, self.corpus.train_index[:1], device)
         )
         if not np.isfinite(heard).all():
             raise TrainingError(
@@ -480,7 +480,7 @@ def _validate(
         invalid="ignore"
     ):  # a network that has gone astray is told of by who called
         rows = [
-            pool(tile_log_proba(network, corpus.strips.tiles(int(place)), device))
+            pool(tile_log_proba(network, corpus.arrays.tiles(int(place)), device))
             for place in places
         ]
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)

@@ -88,7 +88,9 @@ def test_the_row_is_where_no_small_step_lowers_the_loss():
 
 def test_features_of_another_scale_give_the_same_answers():
     head, gallery, clips = two_players()
-    stretched = ReferenceSet(gallery.features * 1000, gallery.class_indices, gallery.is_validation)
+    stretched = ReferenceSet(
+        gallery.features * 1000, gallery.class_indices, gallery.is_validation
+    )
     row, bias = fit_row(head, gallery, clips[:5])
     scaled, bias_too = fit_row(
         LinearHead(head.weight / 1000, head.bias), stretched, clips[:5] * 1000

@@ -7,7 +7,12 @@ from scipy.special import log_softmax, logsumexp
 from cqt2img.classifier import Classifier, load
 from cqt2img.errors import InputError
 from cqt2img.inference.enrollment import LinearHead, ReferenceSet
-from cqt2img.inference.open_set import SCORE_NAMES, OpenSetDetector, compute_score, select_score
+from cqt2img.inference.open_set import (
+    SCORE_NAMES,
+    OpenSetDetector,
+    compute_score,
+    select_score,
+)
 from tests.conftest import make_cqt, raises_exactly
 
 ROWS = {"a": 5, "b": 20, "c": 35, "d": 50}
@@ -135,7 +140,9 @@ def test_four_players_are_enough():
 def test_nothing_held_out():
     gallery = clouds(6, 0.5)
     assert (
-        select_score(ReferenceSet(gallery.features, gallery.class_indices, np.zeros(180, bool)))
+        select_score(
+            ReferenceSet(gallery.features, gallery.class_indices, np.zeros(180, bool))
+        )
         == OpenSetDetector()
     )
 

@@ -11,7 +11,7 @@ from cqt2img.inference.predict import (
 )
 from cqt2img.inference.tables import answer, recording_table, tile_table
 from cqt2img.models.factory import build_network
-from cqt2img.tiles.extract import try_extract
+from cqt2img.tiles.extract import RecordingInfo, try_extract
 from tests.conftest import make_cqt
 
 CPU = torch.device("cpu")
@@ -179,9 +179,11 @@ def test_listen_goes_on_after_a_bad_recording(small, network, place):
     heard = list(
         predict_recordings(network, (try_extract(cqt, small) for cqt in cqts), CPU)
     )
-    assert [one.tile_log_proba is None for one in heard] == [n == place for n in range(3)]
+    assert [one.tile_log_proba is None for one in heard] == [
+        n == place for n in range(3)
+    ]
     assert [one.log_proba is None for one in heard] == [n == place for n in range(3)]
-    assert heard[place].info["reason"] == "silent"
+    assert heard[place].info.reason == "silent"
     for cqt, one in zip(cqts, heard, strict=True):
         if one.tile_log_proba is not None:
             tiles, _ = try_extract(cqt, small)
@@ -192,13 +194,8 @@ def test_listen_goes_on_after_a_bad_recording(small, network, place):
 
 
 def heard(small, n_tiles=3):
-    ok = {"status": "ok", "reason": "", "message": "", "seconds": 4.0}
-    bad = {
-        "status": "error",
-        "reason": "silent",
-        "message": "It is silent.",
-        "seconds": None,
-    }
+    ok = RecordingInfo(seconds=4.0)
+    bad = RecordingInfo("error", "silent", "It is silent.")
     rows = random_log_proba(n_tiles)
     return [RecordingOutput(ok, rows, pool(rows)), RecordingOutput(bad, None, None)]
 

@@ -34,12 +34,12 @@ def corpus(small):
 
 def make_network(corpus, name="test_resnet", n_classes=3):
     torch.manual_seed(0)
-    return build_network(name, n_classes, corpus.strips.spec)
+    return build_network(name, n_classes, corpus.arrays.spec)
 
 
 def test_features_are_what_the_head_gets(corpus):
     network = make_network(corpus).eval()
-    tiles = corpus.strips.tiles(0)
+    tiles = corpus.arrays.tiles(0)
     features = embed_tiles(network, tiles, CPU)
     assert features.dtype == np.float32
     layer = network.backbone.get_classifier()
@@ -52,7 +52,7 @@ def test_features_are_what_the_head_gets(corpus):
 def heard(network, corpus, places):
     return np.stack(
         [
-            pool(tile_log_proba(network, corpus.strips.tiles(int(n)), CPU))
+            pool(tile_log_proba(network, corpus.arrays.tiles(int(n)), CPU))
             for n in places
         ]
     )
@@ -66,8 +66,8 @@ def test_a_head_tells_players_apart_that_the_body_hears(corpus, name):
     network = make_network(corpus, name)
     body = {k: v.clone() for k, v in network.state_dict().items()}
     fitted = fit_linear_probe(network, corpus, CPU)
-    rows = heard(network, corpus, corpus.validation)
-    codes = corpus.targets[corpus.validation].argmax(axis=1)
+    rows = heard(network, corpus, corpus.validation_index)
+    codes = corpus.targets[corpus.validation_index].argmax(axis=1)
     assert (
         rows.argmax(axis=1) == codes
     ).mean() > 0.6  # chance is 1/3, and the body knows nothing
@@ -87,10 +87,10 @@ def test_a_head_tells_players_apart_that_the_body_hears(corpus, name):
 
 def test_two_players(corpus):
     two = TrainingData(
-        corpus.strips,
+        corpus.arrays,
         one_hot(np.arange(18) % 3 // 2, 2),
         corpus.groups,
-        corpus.training,
+        corpus.train_index,
         np.arange(0),
     )
     network = make_network(corpus, n_classes=2)
@@ -143,11 +143,11 @@ def test_a_memory_knows_network_and_tiles(corpus, tmp_path, count):
     )  # another head on the same body
     assert len(count) == 18
     fewer = TrainingData(
-        corpus.strips,
+        corpus.arrays,
         corpus.targets,
         corpus.groups,
         np.arange(3, 12),
-        corpus.validation,
+        corpus.validation_index,
     )
     fit_linear_probe(make_network(corpus), fewer, CPU, memory=tmp_path)  # other sides
     assert len(count) == 18
@@ -169,11 +169,11 @@ def test_statistics_of_norms_are_part_of_the_body(corpus, tmp_path, count):
 def test_most_tiles(corpus, monkeypatch):
     network = make_network(corpus)
     monkeypatch.setattr("cqt2img.training.linear_probe._MOST_TILES", 8)
-    assert sum(len(corpus.strips.tiles(n)) for n in range(12)) > 12
+    assert sum(len(corpus.arrays.tiles(n)) for n in range(12)) > 12
     fit_linear_probe(network, corpus, CPU)  # one tile of every recording at least
-    codes = corpus.targets[corpus.validation].argmax(axis=1)
+    codes = corpus.targets[corpus.validation_index].argmax(axis=1)
     assert (
-        heard(network, corpus, corpus.validation).argmax(axis=1) == codes
+        heard(network, corpus, corpus.validation_index).argmax(axis=1) == codes
     ).mean() > 0.6
 
 
