@@ -700,13 +700,13 @@ class Classifier(ClassifierMixin, BaseEstimator):
             class_indices[good],
             self.classes_,
             np.array(readable.groups, dtype=str),
-            len(recordings) - len(good),
-            readable.paths,
+            paths=readable.paths,
+            n_failed=len(recordings) - len(good),
         )
         return replace(
             scores,
             known_groups=self._training_groups(readable, outputs),
-            tiles=tuple(
+            tile_log_proba=tuple(
                 one.tile_log_proba for one in outputs if one.tile_log_proba is not None
             ),
             tile_seconds=self.spec_.tile_seconds,
