@@ -40,7 +40,7 @@ from cqt2img.data.tile_arrays import TileArrays, load_tile_arrays
 from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
 from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_proba
 from cqt2img.models.factory import TileNet, build_network
-from cqt2img.models.notes import describe_phrases, read_phrases
+from cqt2img.models.note_features import count_phrases, hash_phrases
 from cqt2img.tiles.spec import TileSpec
 from cqt2img.training.linear_probe import _embedder, fit_linear_probe
 
@@ -426,7 +426,7 @@ def written(one: Set) -> np.ndarray:
             for s in starts
         ]
         rows.append(
-            describe_phrases([read_phrases(part) for part in parts]).mean(axis=0)
+            hash_phrases([count_phrases(part) for part in parts]).mean(axis=0)
         )
     return np.stack(rows)
 

@@ -63,7 +63,7 @@ from cqt2img.inference.model_io import load_model, save_model
 from cqt2img.inference.open_set import select_score
 from cqt2img.models.device import retain_freed_memory
 from cqt2img.models.factory import build_network
-from cqt2img.models.notes import NOTES, reads
+from cqt2img.models.notes import NOTES, can_read_notes
 from cqt2img.models.weights import training_provenance
 from cqt2img.training.callbacks import default_callbacks
 from cqt2img.training.config import TrainingConfig, check_fractions
@@ -747,7 +747,7 @@ class Classifier(Listener):
             self.spec, X, "fit", NOTES if self.backbone in (None, NOTES) else "piano"
         )
         backbone = (
-            (NOTES if reads(spec) else "resnet18")
+            (NOTES if can_read_notes(spec) else "resnet18")
             if self.backbone is None
             else str(self.backbone)
         )
