@@ -423,7 +423,7 @@ def test_backbone_that_this_timm_does_not_have(copy):
     change(copy, architecture={"backbone": "resnet_of_tomorrow", "in_chans": 3})
     with pytest.raises(
         InputError,
-        match=r"^Classifier: backbone must be a model of timm, got 'resnet_of_tomorrow'",
+        match=r"backbone 'resnet_of_tomorrow' is not known to timm",
     ):
         load(copy)
 
