@@ -240,7 +240,7 @@ def public_functions():
                 continue
             if inspect.isfunction(value):
                 yield f"{module}.{name}", value
-            elif inspect.isclass(value):
+            elif inspect.isclass(value) and not getattr(value, "_is_protocol", False):
                 yield f"{module}.{name}", value
                 for method, function in vars(value).items():
                     function = getattr(function, "__func__", function)
