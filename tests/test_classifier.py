@@ -879,7 +879,7 @@ def test_features_are_kept_from_fit_to_fit(
     calls = []
     real = embed_tiles
     monkeypatch.setattr(
-        "cqt2img.training.linear_probe.embed_tiles",
+        "cqt2img.training.embedding_cache.embed_tiles",
         lambda *args: calls.append(1) or real(*args),
     )
     first = Classifier(**{**options, **how}).fit(tile_folder, **fit)
