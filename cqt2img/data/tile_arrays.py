@@ -1,13 +1,12 @@
 """The pictures of all recordings, each as one long strip, in memory or mapped from a file."""
 
-import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cqt2img._utils.buffer import DiskBuffer
 from cqt2img._utils.parallel import Progress, run_parallel
 from cqt2img.tiles.extract import try_extract
 from cqt2img.tiles.spec import TileSpec
@@ -112,52 +111,13 @@ def load_tile_arrays(
     """
     jobs = zip(table["item"], [spec] * len(table), table["tiles"], strict=True)
     n_frames, infos = [], []
-    with ExitStack() as stack:
-        shelf = _Shelf(stack)
+    with DiskBuffer(dtype=np.uint8, max_bytes=_IN_MEMORY) as buffer:
         for tiles, info in run_parallel(
             try_extract, jobs, len(table), n_jobs, progress, "pictures"
         ):
             infos.append(info)
             if tiles is not None:
-                shelf.add(
-                    np.ascontiguousarray(tiles.swapaxes(0, 1)).reshape(spec.height, -1)
-                )
+                buffer.append(tiles.swapaxes(0, 1).reshape(-1))
                 n_frames.append(info["n_frames"])
-        return TileArrays(
-            spec, shelf.strips(), np.asarray(n_frames, dtype=np.int64)
-        ), infos
-
-
-class _Shelf:
-    """TileArrays in memory while they are few, and mapped from a temporary file when they are many."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self.stack = stack  # closes the file; what is mapped stays
-        self.in_memory: list[NDArray[np.uint8]] = []
-        self.n_bytes = 0
-        self.file: IO[bytes] | None = None
-        self.shapes: list[tuple[int, ...]] = []  # of those in the file
-
-    def add(self, strip: NDArray[np.uint8]) -> None:
-        """Keep one more."""
-        if self.file is None and self.n_bytes + strip.nbytes <= _IN_MEMORY:
-            self.in_memory.append(strip)
-            self.n_bytes += strip.nbytes
-            return
-        if self.file is None:
-            self.file = self.stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-        self.file.write(strip.data)
-        self.shapes.append(strip.shape)
-
-    def strips(self) -> list[NDArray[np.uint8]]:
-        """Give them all, in order."""
-        if self.file is None:
-            return self.in_memory
-        self.file.flush()
-        mapped = np.memmap(self.file, np.uint8, "r")
-        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
-        rows = np.split(mapped, ends[:-1])
-        return [
-            *self.in_memory,
-            *(row.reshape(shape) for row, shape in zip(rows, self.shapes, strict=True)),
-        ]
+        strips = [block.reshape(spec.height, -1) for block in buffer.blocks()]
+    return TileArrays(spec, strips, np.asarray(n_frames, dtype=np.int64)), infos
