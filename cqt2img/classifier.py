@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from cqt2img._utils.parallel import Progress, progress_bar, run_parallel
+from cqt2img._utils.parallel import run_parallel
+from cqt2img._utils.progress import Progress, progress_bar
 from cqt2img.data.labels import check_labelled, encode
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.tile_folder import resolve_spec
@@ -495,7 +496,12 @@ class Listener(ClassifierMixin, BaseEstimator):
             table["item"], [self.spec_] * len(table), table["tiles"], strict=True
         )
         return run_parallel(
-            try_extract, jobs, len(table), self.n_jobs, self._bar(), "listening"
+            try_extract,
+            jobs,
+            len(table),
+            n_jobs=self.n_jobs,
+            progress=self._bar(),
+            title="listening",
         )
 
     def _bar(self) -> Progress | None:

@@ -168,7 +168,7 @@ def render_command(
     quiet: Quiet = False,
 ) -> None:
     """Render recordings to tiles, with a manifest. What is finished is not done again."""
-    from cqt2img._utils.parallel import progress_bar
+    from cqt2img._utils.progress import progress_bar
     from cqt2img.data.render import render
 
     within = next(

@@ -8,6 +8,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+Array = NDArray[Any]  # of the type of the buffer
 _MAX_BYTES = 1 << 26  # 12 minutes of audio at 22050 Hz
 
 
@@ -51,7 +52,7 @@ class DiskBuffer:
         self._dtype = np.dtype(dtype)
         self._max_bytes = max_bytes
         self._row_bytes = self._dtype.itemsize * (n_columns or 1)
-        self._blocks: list[NDArray[Any]] = []  # empty once the rows are in the file
+        self._blocks: list[Array] = []  # empty once the rows are in the file
         self._ends = [0]  # number of rows up to and including each block
         self._file: IO[bytes] | None = None
 
@@ -64,7 +65,7 @@ class DiskBuffer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def append(self, block: NDArray[Any]) -> None:
+    def append(self, block: Array) -> None:
         """Add rows at the end.
 
         Parameters
@@ -87,13 +88,13 @@ class DiskBuffer:
             self._write(block)
         self._blocks = []
 
-    def _write(self, block: NDArray[Any]) -> None:
+    def _write(self, block: Array) -> None:
         assert self._file is not None
         self._file.seek(0, os.SEEK_END)
         if block.size:  # an empty array cannot be cast to bytes
             self._file.write(np.ascontiguousarray(block).data.cast("B"))
 
-    def __getitem__(self, rows: slice) -> NDArray[Any]:
+    def __getitem__(self, rows: slice) -> Array:
         """Read a slice of rows."""
         start, stop, _ = rows.indices(len(self))
         stop = max(start, stop)
@@ -109,16 +110,16 @@ class DiskBuffer:
             return parts[0]
         return np.concatenate([self._empty(), *parts])
 
-    def _read(self, start: int, stop: int) -> NDArray[Any]:
+    def _read(self, start: int, stop: int) -> Array:
         assert self._file is not None
         self._file.seek(start * self._row_bytes)
         data = self._file.read((stop - start) * self._row_bytes)
         return np.frombuffer(data, self._dtype).reshape(-1, *self._row_shape)
 
-    def _empty(self) -> NDArray[Any]:
+    def _empty(self) -> Array:
         return np.empty((0, *self._row_shape), self._dtype)
 
-    def blocks(self) -> list[NDArray[Any]]:
+    def blocks(self) -> list[Array]:
         """Return the blocks as they were appended.
 
         Returns

@@ -1,26 +1,29 @@
-"""Data frames whose text is Python's."""
+"""Data frames with Python strings."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-_BYTES = "surrogateescape"  # names of files need not be UTF-8
+PATH_ERRORS = "surrogateescape"  # how text holds file names that are not UTF-8
 
 
 def make_table(
-    rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None
+    rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None
 ) -> "pd.DataFrame":
-    """Make a table whose text is Python's: Arrow's holds no name that is not UTF-8, and no None.
+    """Make a table with Python strings.
+
+    The strings of Arrow, which pandas uses by default, can hold neither file names
+    that are not UTF-8 nor None.
 
     Parameters
     ----------
-    rows : sequence of dict
-        One row each.
+    rows : sequence of mapping
+        One mapping from column to value for each row.
     columns : sequence of str, optional
-        Their names, where there may be no row.
+        Columns of the result. By default those of `rows`.
 
     Returns
     -------
@@ -31,6 +34,7 @@ def make_table(
 
     table = pd.DataFrame(rows, columns=columns, dtype=object)
     for name in table.columns:
-        if not any(isinstance(value, str) for value in table[name]):
+        has_text = any(isinstance(value, str) for value in table[name])
+        if not has_text:
             table[name] = table[name].infer_objects()
     return table

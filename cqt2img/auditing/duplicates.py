@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.parallel import Progress, run_parallel
+from cqt2img._utils.parallel import run_parallel
+from cqt2img._utils.progress import Progress
 from cqt2img._utils.tables import make_table
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.tile_folder import resolve_spec
@@ -483,7 +484,14 @@ def find_duplicates(
     takes: list[Landmarks] = []
     paths: list[str] = []
     fingerprints: list[str] = []
-    results = run_parallel(try_extract, jobs, len(table), n_jobs, progress, "onsets")
+    results = run_parallel(
+        try_extract,
+        jobs,
+        len(table),
+        n_jobs=n_jobs,
+        progress=progress,
+        title="onsets",
+    )
     for path, (marks, info) in zip(table["path"], results, strict=True):
         if info["status"] != "ok":
             log.warning("find_duplicates: left out %s", info["message"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cqt2img._utils.tables import _BYTES, make_table
+from cqt2img._utils.tables import PATH_ERRORS, make_table
 from cqt2img.audio.decode import AUDIO_SUFFIXES
 from cqt2img.errors import AudioError, InputError
 
@@ -359,7 +359,7 @@ def read_csv(path: Path) -> "pd.DataFrame":
             dtype=object,
             keep_default_na=False,
             encoding="utf-8-sig",
-            encoding_errors=_BYTES,
+            encoding_errors=PATH_ERRORS,
         )
     except (ValueError, OSError) as err:
         raise InputError(

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cqt2img._utils.files import disk_full_error, folder_lock, write_atomic
-from cqt2img._utils.parallel import Progress, run_parallel
+from cqt2img._utils.parallel import run_parallel
+from cqt2img._utils.progress import Progress
 from cqt2img._utils.tables import make_table
 from cqt2img.data.recordings import (
     RECORDINGS_FILE,
@@ -113,10 +114,10 @@ def render(
                     _render_one,
                     jobs,
                     len(table),
-                    n_jobs,
-                    progress,
-                    "rendering",
-                    timeout,
+                    n_jobs=n_jobs,
+                    progress=progress,
+                    title="rendering",
+                    timeout=timeout,
                 )
             )
             return TileSet(out, spec, *_write_manifest(out, table, folders, done))

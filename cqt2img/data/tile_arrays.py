@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cqt2img._utils.buffer import DiskBuffer
-from cqt2img._utils.parallel import Progress, run_parallel
+from cqt2img._utils.parallel import run_parallel
+from cqt2img._utils.progress import Progress
 from cqt2img.tiles.extract import try_extract
 from cqt2img.tiles.spec import TileSpec
 
@@ -113,7 +114,12 @@ def load_tile_arrays(
     n_frames, infos = [], []
     with DiskBuffer(dtype=np.uint8, max_bytes=_IN_MEMORY) as buffer:
         for tiles, info in run_parallel(
-            try_extract, jobs, len(table), n_jobs, progress, "pictures"
+            try_extract,
+            jobs,
+            len(table),
+            n_jobs=n_jobs,
+            progress=progress,
+            title="pictures",
         ):
             infos.append(info)
             if tiles is not None:

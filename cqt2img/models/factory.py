@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cqt2img._utils.parallel import import_tqdm
+from cqt2img._utils.progress import import_tqdm
 from cqt2img.errors import InputError
 from cqt2img.models.architecture import WAYS, Architecture, create, resolve_architecture
 from cqt2img.models.notes import NOTES, check_note_spec

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cqt2img._utils.files import disk_full_error, write_atomic
-from cqt2img._utils.parallel import make_bar
+from cqt2img._utils.progress import make_bar
 
 log = logging.getLogger(__name__)
 _FLUSH_SECONDS = 10  # a kill costs the curves no more, and two minutes by default

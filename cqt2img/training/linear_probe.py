@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cqt2img._utils.files import disk_full_error
-from cqt2img._utils.parallel import Progress
+from cqt2img._utils.progress import Progress
 from cqt2img.data.dataset import TrainingData
 from cqt2img.data.tile_dataset import TrainingTiles
 from cqt2img.errors import InputError

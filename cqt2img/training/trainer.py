@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from cqt2img._utils.files import disk_full_error, folder_lock
-from cqt2img._utils.parallel import Progress
+from cqt2img._utils.progress import Progress
 from cqt2img.data.dataset import TrainingData
 from cqt2img.data.tile_dataset import TrainingTiles
-from cqt2img.errors import Cqt2imgError
+from cqt2img.errors import TrainingError
 from cqt2img.inference.calibration import log_loss, pool, to_proba
 from cqt2img.inference.predict import tile_log_proba
 from cqt2img.models.device import retain_freed_memory
@@ -57,10 +57,6 @@ class TrainingResult:
     history: list[dict[str, Any]]
     validation: NDArray[np.float32]
     features: list[NDArray[np.float32]] | None = None
-
-
-class TrainingError(Cqt2imgError, RuntimeError):
-    """Training cannot go on: the loss is no longer a number."""
 
 
 def train(
