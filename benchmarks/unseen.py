@@ -34,7 +34,6 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 import torch
-from cqt2img.training.embedding_cache import make_embedder
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -52,6 +51,7 @@ from cqt2img.inference.linear_head import head_layers
 from cqt2img.models.factory import build_network
 from cqt2img.models.note_features import count_phrases, hash_phrases
 from cqt2img.tiles.spec import TileSpec
+from cqt2img.training.embedding_cache import make_embedder
 from cqt2img.training.linear_probe import fit_linear_probe
 
 CPU = torch.device("cpu")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from cqt2img._utils.files import check_folder
-from cqt2img._utils.parallel import Progress, progress_bar
+from cqt2img._utils.progress import Progress, progress_bar
 from cqt2img.data.dataset import (
     LoadedData,
     list_train_validation,
@@ -623,7 +623,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self,
         X: Any,
         y: Sequence[Any] | None = None,
-        sample_weight: ArrayLike | None = None,
+        sample_weight: Sequence[float] | NDArray[np.floating] | None = None,
     ) -> float:
         """Compute the accuracy over recordings.
 

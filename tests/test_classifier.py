@@ -21,11 +21,10 @@ from cqt2img.classifier import Classifier, load
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.render import render
 from cqt2img.data.tile_folder import open_tiles
-from cqt2img.errors import AudioError, InputError
+from cqt2img.errors import AudioError, InputError, TrainingError
 from cqt2img.inference.predict import embed_tiles
 from cqt2img.models.architecture import WEIGHT_SOURCES
 from cqt2img.models.factory import build_network
-from cqt2img.training.trainer import TrainingError
 from tests.conftest import make_cqt, raises_exactly, raises_with
 
 CHECKS = [

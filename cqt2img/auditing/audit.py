@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from cqt2img._utils.files import write_atomic
-from cqt2img._utils.parallel import progress_bar
+from cqt2img._utils.progress import progress_bar
 from cqt2img.auditing import findings as find
 from cqt2img.auditing.duplicates import landmarks, match_takes
 from cqt2img.auditing.findings import SEVERITIES, Finding

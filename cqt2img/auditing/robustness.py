@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.parallel import Progress, run_parallel
+from cqt2img._utils.parallel import run_parallel
+from cqt2img._utils.progress import Progress
 from cqt2img._utils.tables import make_table
 from cqt2img.audio.decode import AUDIO_SUFFIXES, load_wave
 from cqt2img.audio.effects import add_noise, add_room, change_speed, equalise, reencode
@@ -69,7 +70,14 @@ def measure_robustness(
     jobs = ((path, model.spec_) for path in chosen["item"])
     asked, labels = [], []
     for cqts, label in zip(
-        run_parallel(_disturb, jobs, len(chosen), n_jobs, progress, "changing"),
+        run_parallel(
+            _disturb,
+            jobs,
+            len(chosen),
+            n_jobs=n_jobs,
+            progress=progress,
+            title="changing",
+        ),
         chosen["label"],
         strict=True,
     ):

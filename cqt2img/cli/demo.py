@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.parallel import progress_bar
+from cqt2img._utils.progress import progress_bar
 from cqt2img.auditing.leakage import score_tiles
 from cqt2img.classifier import Classifier
 from cqt2img.data.recordings import list_recordings

@@ -134,7 +134,7 @@ def render_command(
     quiet: QuietOption = False,
 ) -> None:
     """Render recordings to PNG tiles with a manifest; finished ones are kept."""
-    from cqt2img._utils.parallel import progress_bar
+    from cqt2img._utils.progress import progress_bar
     from cqt2img.data.render import render
 
     for source in sources:

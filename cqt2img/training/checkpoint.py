@@ -354,7 +354,12 @@ def _describe_difference(name: str, value: object) -> str:
 def _hash_run(settings: dict[str, Any], data: TrainingData) -> str:
     """Compute a digest of the settings and the recordings of a run."""
     text = json.dumps(settings, sort_keys=True)
-    arrays = [data.targets, data.train_index, data.validation_index, *data.arrays.arrays]
+    arrays = [
+        data.targets,
+        data.train_index,
+        data.validation_index,
+        *data.arrays.arrays,
+    ]
     parts = (np.ascontiguousarray(array).data for array in arrays)
     return hash_bytes(chain([text.encode()], parts))
 

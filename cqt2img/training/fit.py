@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.parallel import Progress
+from cqt2img._utils.progress import Progress
 from cqt2img.data.dataset import TrainingData
 from cqt2img.inference.calibration import fit_temperature
 from cqt2img.inference.model import FittedModel, TrainingProvenance

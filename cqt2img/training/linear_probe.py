@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cqt2img._utils.parallel import Progress
+from cqt2img._utils.progress import Progress
 from cqt2img.data.dataset import TrainingData
 from cqt2img.errors import InputError
 from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_proba

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from cqt2img._utils.files import disk_full_error, folder_lock
-from cqt2img._utils.parallel import Progress
+from cqt2img._utils.progress import Progress
 from cqt2img.data.dataset import TrainingData
 from cqt2img.data.tile_dataset import TrainingTiles
-from cqt2img.errors import Cqt2imgError
+from cqt2img.errors import TrainingError
 from cqt2img.inference.calibration import log_loss, pool, to_proba
 from cqt2img.inference.predict import tile_log_proba
 from cqt2img.models.device import retain_freed_memory
@@ -70,10 +70,6 @@ class TrainingResult:
     history: list[EpochMetrics]
     validation: NDArray[np.float32]
     features: list[NDArray[np.float32]] | None = None
-
-
-class TrainingError(Cqt2imgError, RuntimeError):
-    """The training loss or an output of the network is not finite."""
 
 
 def train(
@@ -248,7 +244,7 @@ class Trainer:
             self.callback = callback
         self.tiles = TrainingTiles(
             data,
-            settings.augment,  # type: ignore[arg-type]
+            settings.augment,
             config.balance,
             settings.seed,
         )
@@ -339,7 +335,7 @@ class Trainer:
         n_processes = self.accelerator.num_processes
         items = range(len(self.tiles))
         batches = [
-            items[step * size : (step + 1) * size][first::n_processes]
+            list(items[step * size : (step + 1) * size][first::n_processes])
             for step in range(self.progress.step, self.n_steps)
         ]
         loader = torch.utils.data.DataLoader(

@@ -4,12 +4,12 @@ import torch
 
 from cqt2img.data.dataset import TrainingData
 from cqt2img.data.labels import one_hot
-from cqt2img.errors import InputError
+from cqt2img.errors import InputError, TrainingError
 from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_proba
 from cqt2img.inference.predict import embed_tiles, tile_log_proba
 from cqt2img.training import linear_probe
 from cqt2img.training.linear_probe import fit_linear_probe
-from cqt2img.training.trainer import TrainingError, train_linear_probe
+from cqt2img.training.trainer import train_linear_probe
 from tests.conftest import raises_with
 from tests.training.conftest import (
     CPU,
