@@ -16,7 +16,7 @@ import numpy as np
 
 from cqt2img._utils.files import disk_full_error, folder_lock, write_atomic
 from cqt2img._utils.parallel import Progress, run_parallel
-from cqt2img._utils.tables import UNDECODABLE_BYTES, make_table
+from cqt2img._utils.tables import PATH_ERRORS, make_table
 from cqt2img.data.extraction import without_columns
 from cqt2img.data.manifest import RECORDINGS_FILE, SPEC_FILE, TILES_FILE, read_csv
 from cqt2img.data.recordings import (
@@ -170,7 +170,7 @@ def _write_manifest(
     tile_table = make_table(tile_rows, columns=_TILE_COLUMNS)
     for frame, file in ((table, RECORDINGS_FILE), (tile_table, TILES_FILE)):
         to_numbers(frame)
-        write = partial(frame.to_csv, index=False, errors=UNDECODABLE_BYTES)
+        write = partial(frame.to_csv, index=False, errors=PATH_ERRORS)
         write_atomic(out / file, write)
     return table, tile_table
 
