@@ -33,7 +33,8 @@ def make_table(
 
     table = pd.DataFrame(list(rows), columns=columns, dtype=object)
     for name in table.columns:
-        if not any(isinstance(value, str) for value in table[name]):
+        has_text = any(isinstance(value, str) for value in table[name])
+        if not has_text:
             table[name] = table[name].infer_objects()
     return table
 

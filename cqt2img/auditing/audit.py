@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from cqt2img._utils.files import write_atomic
-from cqt2img._utils.parallel import progress_bar
+from cqt2img._utils.progress import progress_bar
 from cqt2img.auditing import findings as find
 from cqt2img.auditing.duplicates import landmarks, match_takes
 from cqt2img.auditing.findings import SEVERITIES, Finding
@@ -20,7 +20,7 @@ from cqt2img.auditing.leakage import SplitScore, score_splits
 from cqt2img.auditing.robustness import measure_robustness
 from cqt2img.auditing.shortcuts import find_shortcuts
 from cqt2img.auditing.tile_statistics import sketch
-from cqt2img.classifier import Listener
+from cqt2img.classifier import Classifier
 from cqt2img.data.labels import check_labelled, encode
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.specs import resolve_spec
@@ -210,7 +210,7 @@ def audit(
     groups: Sequence[Any] | None = None,
     *,
     group_by: str | None = None,
-    model: Listener | None = None,
+    model: Classifier | None = None,
     n_jobs: int = 1,
     verbose: bool = True,
 ) -> Audit:

@@ -3,12 +3,13 @@
 import functools
 import logging
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.parallel import Progress, run_parallel
+from cqt2img._utils.parallel import run_parallel
+from cqt2img._utils.progress import Progress
 from cqt2img._utils.tables import make_table
 from cqt2img.data.extraction import extract_recording, without_columns
 from cqt2img.data.recordings import list_recordings
@@ -482,12 +483,14 @@ def find_duplicates(
     paths: list[str] = []
     fingerprints: list[str] = []
     n = len(recordings)
-    results = run_parallel(extract_recording, jobs, n, n_jobs, progress, "onsets")
+    results = run_parallel(
+        extract_recording, jobs, n, n_jobs=n_jobs, progress=progress, title="onsets"
+    )
     for path, (marks, info) in zip(recordings.paths, results, strict=True):
-        if not info.is_ok:
+        if marks is None:
             log.warning("find_duplicates: left out %s", info.message)
             continue
-        takes.append(marks)
+        takes.append(cast(Landmarks, marks))
         paths.append(path)
         fingerprints.append(info.fingerprint)
     found = match_takes(takes, fingerprints, progress=progress).itertuples(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.parallel import progress_bar
+from cqt2img._utils.progress import progress_bar
 from cqt2img.auditing.leakage import score_tiles
 from cqt2img.classifier import Classifier
 from cqt2img.data.recordings import list_recordings
@@ -25,7 +25,7 @@ from cqt2img.models.factory import build_network
 from cqt2img.models.notes import NOTES
 from cqt2img.tiles.display import plot_tiles
 from cqt2img.training.callbacks import default_callbacks
-from cqt2img.training.config import TrainingConfig
+from cqt2img.training.config import TrainingSettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,7 +145,9 @@ def _tile_score(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = build_network(_BACKBONE, table["label"].nunique(), strips.spec)
-    recipe = TrainingConfig(_EPOCHS, 32, _RATE, 0.05, "none", "auto", seed)
+    recipe = TrainingSettings(
+        epochs=_EPOCHS, learning_rate=_RATE, augment="none", seed=seed
+    )
     with default_callbacks(progress) as watch:
         return score_tiles(strips, table, is_test, network, recipe, watch)
 

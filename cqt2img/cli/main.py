@@ -68,7 +68,7 @@ def check_output_table(option: str, table: Path, sources: list[Path]) -> None:
     from cqt2img.data.manifest import RECORDINGS_FILE, SPEC_FILE
     from cqt2img.evaluation.report import check_table_name
 
-    check_table_name(table)
+    check_table_name(table, option)
     folder = table.resolve().parent
     has_tiles = (folder / RECORDINGS_FILE).is_file() or (folder / "tiles").is_dir()
     if (folder / SPEC_FILE).is_file() and has_tiles:
@@ -134,7 +134,7 @@ def render_command(
     quiet: QuietOption = False,
 ) -> None:
     """Render recordings to PNG tiles with a manifest; finished ones are kept."""
-    from cqt2img._utils.parallel import progress_bar
+    from cqt2img._utils.progress import progress_bar
     from cqt2img.data.render import render
 
     for source in sources:

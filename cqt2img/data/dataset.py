@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.parallel import Progress
+from cqt2img._utils.progress import Progress
 from cqt2img.data.labels import encode, find_classes, one_hot
 from cqt2img.data.recordings import (
     Label,

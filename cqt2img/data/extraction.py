@@ -7,7 +7,8 @@ from typing import TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.parallel import Progress, run_parallel
+from cqt2img._utils.parallel import run_parallel
+from cqt2img._utils.progress import Progress
 from cqt2img.data.recordings import Recording, Recordings
 from cqt2img.errors import AudioError
 from cqt2img.tiles.extract import RecordingInfo, try_extract
@@ -94,7 +95,12 @@ def extract_recordings(
     """
     jobs = ((recording, spec) for recording in without_columns(recordings))
     return run_parallel(
-        extract_recording, jobs, len(recordings), n_jobs, progress, title
+        extract_recording,
+        jobs,
+        len(recordings),
+        n_jobs=n_jobs,
+        progress=progress,
+        title=title,
     )
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 
 from cqt2img._utils.files import disk_full_error, folder_lock, write_atomic
-from cqt2img._utils.parallel import Progress, run_parallel
+from cqt2img._utils.parallel import run_parallel
+from cqt2img._utils.progress import Progress
 from cqt2img._utils.tables import PATH_ERRORS, make_table
 from cqt2img.data.extraction import without_columns
 from cqt2img.data.manifest import RECORDINGS_FILE, SPEC_FILE, TILES_FILE, read_csv
@@ -133,10 +134,10 @@ def render(
                 _render_one,
                 jobs,
                 len(recordings),
-                n_jobs,
-                progress,
-                "rendering",
-                timeout,
+                n_jobs=n_jobs,
+                progress=progress,
+                title="rendering",
+                timeout=timeout,
             )
             rendered = list(results)
             frames = _write_manifest(out, recordings, names, rendered)

@@ -1,14 +1,12 @@
 """Tiles of many recordings, in memory or mapped from a temporary file."""
 
-import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.parallel import Progress
+from cqt2img._utils.buffer import DiskBuffer
+from cqt2img._utils.progress import Progress
 from cqt2img.data.extraction import extract_recordings
 from cqt2img.data.recordings import Recordings
 from cqt2img.tiles.extract import RecordingInfo
@@ -141,48 +139,11 @@ def load_tile_arrays(
     """
     n_frames: list[int] = []
     infos: list[RecordingInfo] = []
-    with ExitStack() as stack:
-        shelf = _Shelf(stack)
+    with DiskBuffer(dtype=np.uint8, max_bytes=_IN_MEMORY) as buffer:
         for tiles, info in extract_recordings(recordings, spec, n_jobs, progress):
             infos.append(info)
             if tiles is not None:
-                columns = np.ascontiguousarray(tiles.swapaxes(0, 1))
-                shelf.add(columns.reshape(spec.height, -1))
+                buffer.append(tiles.swapaxes(0, 1).reshape(-1))
                 n_frames.append(info.n_frames or 0)
-        arrays = shelf.strips()
+        arrays = [block.reshape(spec.height, -1) for block in buffer.blocks()]
     return TileArrays(spec, arrays, np.asarray(n_frames, dtype=np.int64)), infos
-
-
-class _Shelf:
-    """TileArrays in memory while they are few, and mapped from a temporary file when they are many."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self.stack = stack  # closes the file; what is mapped stays
-        self.in_memory: list[NDArray[np.uint8]] = []
-        self.n_bytes = 0
-        self.file: IO[bytes] | None = None
-        self.shapes: list[tuple[int, ...]] = []  # of those in the file
-
-    def add(self, strip: NDArray[np.uint8]) -> None:
-        """Keep one more."""
-        if self.file is None and self.n_bytes + strip.nbytes <= _IN_MEMORY:
-            self.in_memory.append(strip)
-            self.n_bytes += strip.nbytes
-            return
-        if self.file is None:
-            self.file = self.stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-        self.file.write(strip.data)
-        self.shapes.append(strip.shape)
-
-    def strips(self) -> list[NDArray[np.uint8]]:
-        """Give them all, in order."""
-        if self.file is None:
-            return self.in_memory
-        self.file.flush()
-        mapped = np.memmap(self.file, np.uint8, "r")
-        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
-        rows = np.split(mapped, ends[:-1])
-        return [
-            *self.in_memory,
-            *(row.reshape(shape) for row, shape in zip(rows, self.shapes, strict=True)),
-        ]

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cqt2img.data.augment import make_augment
+from cqt2img.data.augment import Augment, make_augment
 from cqt2img.data.dataset import TrainingData
 
 
@@ -15,7 +15,7 @@ class TrainingTiles(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]])
     ----------
     data : TrainingData
         The recordings.
-    augment : str
+    augment : str, callable or albumentations transform
         See `make_augment`.
     balance : {"group", "class"}
         Whether tiles are drawn equally often from every class, or also from every group
@@ -25,7 +25,7 @@ class TrainingTiles(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]])
     """
 
     def __init__(
-        self, data: TrainingData, augment: str, balance: str, seed: int
+        self, data: TrainingData, augment: Augment, balance: str, seed: int
     ) -> None:
         self.data = data
         self.seed = seed
@@ -104,8 +104,7 @@ class TrainingTiles(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]])
         start = tile_index * arrays.spec.width + shift
         tile = np.ascontiguousarray(arrays.crop(index, start))
         if self.augment is not None:
-            self.augment.set_random_seed(int(rng.integers(2**31)))
-            tile = np.ascontiguousarray(self.augment(image=tile)["image"])
+            tile = self.augment(tile, seed=int(rng.integers(2**31)))
         target = torch.from_numpy(self.data.targets[index])
         return torch.from_numpy(tile.copy()), target
 

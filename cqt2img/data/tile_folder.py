@@ -133,7 +133,9 @@ class TileSet:
             pictures += [None] * short
             titles += [""] * short
             starts += [0.0] * short
-        return plot_tiles(pictures, self.spec, titles, n_columns, starts)
+        return plot_tiles(
+            pictures, self.spec, titles, n_columns=n_columns, start_seconds=starts
+        )
 
 
 def _known_rows(table: "pd.DataFrame", rows: Any) -> list[Any]:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cqt2img._utils.tables import make_table
+from cqt2img.inference.array_types import Float32Array, Labels
 from cqt2img.inference.calibration import to_proba
 from cqt2img.inference.model import FittedModel
 from cqt2img.inference.predict import RecordingOutput
@@ -114,7 +114,7 @@ def _tile_rows(
     path: str, output: RecordingOutput, model: FittedModel, top_k: int
 ) -> list[Row]:
     times: list[Row] = [{"start_seconds": None, "end_seconds": None}]
-    probabilities: list[NDArray[np.float32] | None] = [None]
+    probabilities: list[Float32Array | None] = [None]
     if output.tile_log_proba is not None:
         probabilities = list(to_proba(output.tile_log_proba, model.temperature))
         times = _tile_times(
@@ -157,7 +157,7 @@ def _status_columns(output: RecordingOutput) -> Row:
 
 
 def rank_labels(
-    proba: NDArray[np.float32] | None, classes: NDArray, top_k: int
+    proba: Float32Array | None, classes: Labels, top_k: int
 ) -> list[RankedLabel]:
     """Return the most probable labels, the first one first.
 

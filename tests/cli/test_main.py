@@ -144,7 +144,7 @@ def test_error_from_outside_is_one_line(tmp_path):
         ),
         (
             ["predict", "{}", "-m", "{}", "-o", "{}/answers.doc"],
-            "cqt2img: write_table: path must be a file that ends "
+            "cqt2img: --out must be a file that ends "
             "in .csv, .jsonl, .parquet, got '{}/answers.doc'. Rename it.\n",
         ),
     ],

@@ -21,12 +21,11 @@ from cqt2img.classifier import Classifier, load
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.render import render
 from cqt2img.data.tile_folder import open_tiles
-from cqt2img.errors import AudioError, InputError
+from cqt2img.errors import AudioError, InputError, TrainingError
 from cqt2img.inference.predict import embed_tiles
-from cqt2img.models.architecture import WAYS
+from cqt2img.models.architecture import WEIGHT_SOURCES
 from cqt2img.models.factory import build_network
-from cqt2img.training.trainer import TrainingError
-from tests.conftest import make_cqt, raises_exactly
+from tests.conftest import make_cqt, raises_exactly, raises_with
 
 CHECKS = [
     "check_do_not_raise_errors_in_init_or_set_params",
@@ -395,10 +394,9 @@ def test_albums_that_nobody_named_are_told(options, caplog):
 
 
 def test_a_device_that_is_not_here_costs_no_time(options, monkeypatch):
-    message = "Classifier: device must be None or one of cpu here, got 'gpu'. Choose one of these."
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    with raises_exactly(InputError, message):
+    with raises_with(InputError, "device='gpu'", "cpu"):
         Classifier(**{**options, "device": "gpu", "epochs": 10**6}).fit(lines(), Y)
 
 
@@ -521,10 +519,7 @@ def test_a_folder_of_that_name_is_no_weights(
 
 @pytest.mark.parametrize("bad", [5, True, [1], {}])
 def test_weights_are_a_word_or_a_file(options, tile_folder, bad):
-    with raises_exactly(
-        InputError,
-        f"Classifier: weights must be 'imagenet', None or a file, got {bad!r}. {WAYS}",
-    ):
+    with raises_with(InputError, f"fit: weights={bad!r}", WEIGHT_SOURCES):
         Classifier(**{**options, "weights": bad}).fit(tile_folder)
 
 
@@ -883,7 +878,7 @@ def test_features_are_kept_from_fit_to_fit(
     calls = []
     real = embed_tiles
     monkeypatch.setattr(
-        "cqt2img.training.linear_probe.embed_tiles",
+        "cqt2img.training.embedding_cache.embed_tiles",
         lambda *args: calls.append(1) or real(*args),
     )
     first = Classifier(**{**options, **how}).fit(tile_folder, **fit)
