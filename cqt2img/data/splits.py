@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.data.labels import is_missing
+from cqt2img._utils.tables import is_missing
 from cqt2img.errors import InputError
 
 if TYPE_CHECKING:
