@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cqt2img._utils.parallel import import_tqdm
+from cqt2img._utils.progress import import_tqdm
 from cqt2img.errors import InputError
 from cqt2img.models.architecture import (
     WEIGHT_SOURCES,
