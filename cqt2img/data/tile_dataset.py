@@ -1,59 +1,59 @@
-"""From a corpus to batches of tiles."""
-
-from typing import Any
+"""Training tiles as a torch dataset."""
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cqt2img.data.augment import Augment, make_augment
 from cqt2img.data.dataset import TrainingData
 
 
-class TrainingTiles(torch.utils.data.Dataset):
-    """One epoch of training tiles: every class or group equally often, each tile at a place of its own.
+class TrainingTiles(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """One epoch of training tiles: balanced over classes or groups, jittered in time.
 
     Parameters
     ----------
-    corpus : TrainingData
+    data : TrainingData
         The recordings.
     augment : str, callable or albumentations transform
         See `make_augment`.
     balance : {"group", "class"}
-        What is drawn equally often: every class, or every group within it, too.
+        Whether tiles are drawn equally often from every class, or also from every group
+        within a class.
     seed : int
-        Every draw depends on the seed, the epoch and the item alone.
+        Seed; every draw depends on the seed, the epoch and the item only.
     """
 
     def __init__(
-        self, corpus: TrainingData, augment: Augment, balance: str, seed: int
+        self, data: TrainingData, augment: Augment, balance: str, seed: int
     ) -> None:
-        self.corpus, self.seed, self.strength = corpus, seed, augment
-        self.augment = make_augment(augment, corpus.strips.spec)
-        self.jitter = 0 if augment == "none" else corpus.strips.spec.width // 2
-        codes, width = corpus.targets.argmax(axis=1), corpus.strips.spec.width
-        places = [
-            (r, t)
-            for r in corpus.training.tolist()
-            for t in range(corpus.strips.strips[r].shape[1] // width)
-        ]
-        self.tiles = places
-        # class -> group -> its tiles
-        self.shelves: dict[int, dict[Any, list[int]]] = {}
-        for n, (recording, _) in enumerate(places):
-            group = corpus.groups[recording] if balance == "group" else None
-            self.shelves.setdefault(int(codes[recording]), {}).setdefault(
-                group, []
-            ).append(n)
+        self.data = data
+        self.seed = seed
+        self.augment_name = augment
+        spec = data.arrays.spec
+        self.augment = make_augment(augment, spec)
+        self.jitter = 0 if augment == "none" else spec.width // 2
+        # (index of the recording, index of the tile in it)
+        self.tiles: list[tuple[int, int]] = []
+        # class index -> group -> indices into self.tiles
+        self.tiles_by_class: dict[int, dict[str, list[int]]] = {}
+        class_indices = data.targets.argmax(axis=1)
+        for index in data.train_index.tolist():
+            group = str(data.groups[index]) if balance == "group" else ""
+            by_group = self.tiles_by_class.setdefault(int(class_indices[index]), {})
+            members = by_group.setdefault(group, [])
+            for tile in range(data.arrays.n_tiles(index)):
+                members.append(len(self.tiles))
+                self.tiles.append((index, tile))
         self.set_epoch(0)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what another process makes for itself: its classes come into being when albumentations does."""
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the augmentation: classes made by albumentations are not pickled."""
         return {**self.__dict__, "augment": None}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(
-            state, augment=make_augment(state["strength"], state["corpus"].strips.spec)
-        )
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self.augment = make_augment(self.augment_name, self.data.arrays.spec)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the tiles of an epoch.
@@ -65,34 +65,52 @@ class TrainingTiles(torch.utils.data.Dataset):
         """
         self.epoch = epoch
         rng = np.random.default_rng([self.seed, epoch])
-        n_each = -(-len(self.tiles) // len(self.shelves))
-        drawn = []
-        for code in sorted(self.shelves):
-            groups = list(self.shelves[code].values())
-            share = [n_each // len(groups)] * len(groups)
-            for lucky in rng.permutation(len(groups))[: n_each % len(groups)]:
-                share[lucky] += 1
-            for mine, n in zip(groups, share, strict=True):
-                rounds = [rng.permutation(mine) for _ in range(-(-n // len(mine)))]
-                drawn.append(np.concatenate([*rounds, np.empty(0, np.int64)])[:n])
-        self.items = [
-            self.tiles[int(n)] for n in rng.permutation(np.concatenate(drawn))
-        ]
+        n_per_class = -(-len(self.tiles) // len(self.tiles_by_class))
+        drawn: list[NDArray[np.int64]] = []
+        for class_index in sorted(self.tiles_by_class):
+            groups = list(self.tiles_by_class[class_index].values())
+            n_each = [n_per_class // len(groups)] * len(groups)
+            n_left = n_per_class % len(groups)
+            for group_index in rng.permutation(len(groups))[:n_left]:
+                n_each[group_index] += 1
+            for members, n in zip(groups, n_each, strict=True):
+                drawn.append(_draw(members, n, rng))
+        order = rng.permutation(np.concatenate(drawn))
+        self.items = [self.tiles[index] for index in order.tolist()]
 
     def __len__(self) -> int:
-        """Count the tiles of an epoch."""
+        """Return the number of tiles in an epoch."""
         return len(self.items)
 
     def __getitem__(self, item: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give the levels of one tile, shape (height, width), and its target, shape (n_classes,)."""
-        recording, n = self.items[item]
+        """Return the levels of one tile and its target.
+
+        Parameters
+        ----------
+        item : int
+            Index of the tile in the epoch.
+
+        Returns
+        -------
+        tile : Tensor of uint8, shape (height, width)
+            Levels.
+        target : Tensor of float32, shape (n_classes,)
+            Part of each class.
+        """
+        index, tile_index = self.items[item]
         rng = np.random.default_rng([self.seed, self.epoch, item])
-        start = n * self.corpus.strips.spec.width + int(
-            rng.integers(-self.jitter, self.jitter + 1)
-        )
-        tile = np.ascontiguousarray(self.corpus.strips.crop(recording, start))
+        shift = int(rng.integers(-self.jitter, self.jitter + 1))
+        arrays = self.data.arrays
+        start = tile_index * arrays.spec.width + shift
+        tile = np.ascontiguousarray(arrays.crop(index, start))
         if self.augment is not None:
             tile = self.augment(tile, seed=int(rng.integers(2**31)))
-        return torch.from_numpy(tile.copy()), torch.from_numpy(
-            self.corpus.targets[recording]
-        )
+        target = torch.from_numpy(self.data.targets[index])
+        return torch.from_numpy(tile.copy()), target
+
+
+def _draw(members: list[int], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw `n` members, each equally often, in random order."""
+    n_rounds = -(-n // len(members))
+    rounds = [rng.permutation(members) for _ in range(n_rounds)]
+    return np.concatenate([*rounds, np.empty(0, np.int64)])[:n]

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cqt2img.data.recordings import (
+from cqt2img.data.manifest import (
     RECORDINGS_FILE,
     SPEC_FILE,
     TILES_FILE,
     read_csv,
-    tile_folder,
 )
 from cqt2img.errors import InputError
 from cqt2img.tiles.display import plot_tiles
@@ -201,79 +200,6 @@ def open_tiles(path: str | os.PathLike[str]) -> TileSet:
         to_numbers(table)
         table["label"] = table["label"].where(table["label"] != "", None)
     return TileSet(path, TileSpec.preset(path / SPEC_FILE), *read)
-
-
-def as_spec(spec: TileSpec | str | os.PathLike[str]) -> TileSpec:
-    """Give the spec itself, or the one that a name or file stands for.
-
-    Parameters
-    ----------
-    spec : TileSpec, str or Path
-        A spec, a preset, or a JSON file.
-
-    Returns
-    -------
-    TileSpec
-        The spec.
-    """
-    return spec if isinstance(spec, TileSpec) else TileSpec.preset(str(spec))
-
-
-def resolve_spec(
-    spec: TileSpec | str | os.PathLike[str] | None,
-    X: Any,
-    caller: str,
-    default: str = "piano",
-) -> TileSpec:
-    """Give the spec to use for these recordings, and refuse tiles of another one.
-
-    Parameters
-    ----------
-    spec : TileSpec, str, Path or None
-        What is wanted; None takes that of the tiles, or the default for recordings.
-    X : folder, table, TileSet, or sequence
-        Recordings, or tiles.
-    caller : str
-        Name of the function, for the message.
-    default : str
-        A preset.
-
-    Returns
-    -------
-    TileSpec
-        The spec.
-
-    Raises
-    ------
-    InputError
-        If `X` are tiles of another spec.
-    """
-    folder = _tile_folder(X)
-    mark = Path(folder, SPEC_FILE) if isinstance(folder, (str, os.PathLike)) else None
-    found = TileSpec.preset(mark) if mark is not None and mark.is_file() else None
-    if spec is None:
-        return found or TileSpec.preset(default)
-    wanted = as_spec(spec)
-    if found is not None and found.key != wanted.key:
-        raise InputError(
-            f"{caller}: X must hold tiles of spec {wanted.key}, got {str(folder)!r} of spec {found.key}. "
-            "Render the recordings again with this spec."
-        )
-    return wanted
-
-
-def _tile_folder(X: Any) -> Any:
-    """Give the folder of tiles that X stands for; a table that `list_recordings` made of one still knows it."""
-    if isinstance(X, TileSet):
-        return X.path
-    if hasattr(X, "columns") and {"item", "tiles"} <= set(X.columns):
-        first = next(
-            (Path(tiles) for tiles in X["tiles"] if isinstance(tiles, str)), Path()
-        )
-        return next(
-            (folder for folder in first.parents if (folder / SPEC_FILE).is_file()), None
-        )
-    return tile_folder(Path(X)) if isinstance(X, (str, os.PathLike)) else X
 
 
 def to_numbers(table: "pd.DataFrame") -> None:

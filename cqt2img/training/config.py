@@ -263,7 +263,7 @@ class TrainingSettings:
 
 
 # a linear probe uses none of these; `batch_size` is left out, since prediction uses it
-SETTINGS_OF_FULL_TRAINING = (
+SETTINGS_OF_FULL_TRAINING: tuple[str, ...] = (
     "epochs",
     "learning_rate",
     "augment",
@@ -279,7 +279,7 @@ SETTINGS_OF_FULL_TRAINING = (
     "num_workers",
     "precision",
 )
-SETTINGS_OF_LINEAR_PROBE = ("cache_dir",)
+SETTINGS_OF_LINEAR_PROBE: tuple[str, ...] = ("cache_dir",)
 
 
 def unused_settings(

@@ -6,7 +6,7 @@ from cqt2img.data.recordings import list_recordings
 from cqt2img.data.tile_arrays import load_tile_arrays
 from cqt2img.errors import InputError
 from cqt2img.tiles.png import cut_tiles
-from tests.conftest import make_cqt, raises_exactly, ramp
+from tests.conftest import make_cqt, raises_with, ramp
 
 
 def test_strips_hold_what_was_cut(small):
@@ -16,7 +16,7 @@ def test_strips_hold_what_was_cut(small):
     for n, cqt in enumerate(cqts):
         np.testing.assert_array_equal(strips.tiles(n), cut_tiles(cqt, small))
     assert strips.n_frames.tolist() == [20, 100, 64]
-    assert [info["status"] for info in infos] == ["ok"] * 3
+    assert [info.status for info in infos] == ["ok"] * 3
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
@@ -26,10 +26,10 @@ def test_bad_recording_costs_itself(small, place, n_jobs):
     cqts.insert(place, np.full((60, 40), np.nan))
     strips, infos = load_tile_arrays(list_recordings(cqts), small, n_jobs)
     assert len(strips) == 2
-    assert [info["reason"] for info in infos] == [
+    assert [info.reason for info in infos] == [
         "non_finite" if n == place else "" for n in range(3)
     ]
-    assert [info["status"] for info in infos] == [
+    assert [info.status for info in infos] == [
         "error" if n == place else "ok" for n in range(3)
     ]
     good = [n for n in range(3) if n != place]
@@ -40,9 +40,9 @@ def test_bad_recording_costs_itself(small, place, n_jobs):
 def test_nothing_can_be_read(small):
     strips, infos = load_tile_arrays(list_recordings([np.zeros((60, 40))]), small)
     assert len(strips) == 0
-    assert infos[0]["reason"] == "silent"
+    assert infos[0].reason == "silent"
     assert (
-        infos[0]["message"]
+        infos[0].message
         == "to_db: cqt must hold sound, got silence. Leave the recording out."
     )
 
@@ -57,7 +57,7 @@ def test_progress_sees_every_recording(small):
     load_tile_arrays(
         list_recordings([make_cqt(5), make_cqt(6)]), small, progress=progress
     )
-    assert seen == [(2, "pictures")]
+    assert seen == [(2, "tiles")]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_crop_stays_within_sound(strips, start, first):
     crop = strips.crop(
         3, start
     )  # 100 frames, of which 4 are less than min_fill: the last tile of sound starts at 64
-    np.testing.assert_array_equal(crop, strips.strips[3][:, first : first + 32])
+    np.testing.assert_array_equal(crop, strips.arrays[3][:, first : first + 32])
     assert (
         crop[4:] > 0
     ).sum() >= 60 * 31  # the first column of the recording is the floor
@@ -81,12 +81,12 @@ def test_crop_of_a_short_recording_is_its_tile(strips, start):
 def test_crop_ignores_sound_behind_the_last_tile(small):
     # 70 frames: the last 6 are less than min_fill, and are left out
     strips, _ = load_tile_arrays(list_recordings([ramp(70)]), small)
-    assert strips.strips[0].shape == (64, 64)
+    assert strips.arrays[0].shape == (64, 64)
     assert strips.crop(0, 60).shape == small.size
 
 
 @pytest.mark.parametrize(
-    ("limit", "n_in_memory"), [(0, 0), (64 * 32, 1), (64 * 32 * 4, 2), (2**31, 4)]
+    ("limit", "n_in_memory"), [(0, 0), (64 * 32 * 4, 0), (2**31, 4)]
 )
 def test_strips_beyond_the_limit_are_mapped_from_a_file(
     small, monkeypatch, limit, n_in_memory
@@ -94,30 +94,26 @@ def test_strips_beyond_the_limit_are_mapped_from_a_file(
     monkeypatch.setattr("cqt2img.data.tile_arrays._IN_MEMORY", limit)
     cqts = [make_cqt(n, n_frames) for n, n_frames in enumerate((20, 100, 33, 64))]
     found, _ = load_tile_arrays(list_recordings(cqts), small)
-    mapped = [isinstance(strip, np.memmap) for strip in found.strips]
+    mapped = [isinstance(strip, np.memmap) for strip in found.arrays]
     assert mapped == [n >= n_in_memory for n in range(4)]
     for n, cqt in enumerate(cqts):
         np.testing.assert_array_equal(found.tiles(n), cut_tiles(cqt, small))
     assert found.n_frames.tolist() == [20, 100, 33, 64]
     if limit == 0:
         with pytest.raises(ValueError, match="read-only"):
-            found.strips[0][:] = 0
+            found.arrays[0][:] = 0
 
 
-def test_sides_are_listed_one_behind_the_other(small):
+def test_validation_recordings_are_listed_after_those_for_training(small):
     cqts = [make_cqt(n) for n in range(6)]
-    table, wanted = list_train_validation(
-        cqts[:4], list("baba"), None, None, (cqts[4:], ["a", "b"])
-    )
-    assert table["held"].tolist() == [False] * 4 + [True] * 2
-    assert wanted.tolist() == ["a", "b"]
-    alone, _ = list_train_validation(cqts[:4], list("baba"), None, None)
-    assert not alone["held"].any()
+    held_out = (cqts[4:], ["a", "b"])
+    listed = list_train_validation(cqts[:4], list("baba"), None, None, held_out)
+    assert listed.is_validation.tolist() == [False] * 4 + [True] * 2
+    assert listed.classes.tolist() == ["a", "b"]
+    alone = list_train_validation(cqts[:4], list("baba"), None, None)
+    assert not alone.is_validation.any()
 
 
-def test_one_class_is_refused():
-    with raises_exactly(
-        InputError,
-        "fit: y must hold two classes or more, got only a. Add recordings of another player.",
-    ):
+def test_a_single_class_is_an_error():
+    with raises_with(InputError, "fit: y", "two classes", "only a"):
         list_train_validation([make_cqt(1), make_cqt(2)], ["a", "a"], None, None)

@@ -11,7 +11,7 @@ from cqt2img.inference.predict import tile_batches
 
 
 def n_tiles(strips):
-    return [strips.strips[n].shape[1] // strips.spec.width for n in range(len(strips))]
+    return [strips.arrays[n].shape[1] // strips.spec.width for n in range(len(strips))]
 
 
 def training(
@@ -65,7 +65,7 @@ def test_without_augmentation_tiles_are_as_cut(strips):
 def test_last_tile_is_moved_back_until_it_is_full(strips):
     data = training(strips, "none", recordings=np.array([4]))
     last = data.items.index((4, 9))  # columns 288 to 320, of which 300 hold sound
-    np.testing.assert_array_equal(data[last][0].numpy(), strips.strips[4][:, 268:300])
+    np.testing.assert_array_equal(data[last][0].numpy(), strips.arrays[4][:, 268:300])
 
 
 @pytest.mark.parametrize("augment", ["none", "album"])
@@ -95,14 +95,14 @@ def test_another_process_draws_the_same(strips):
 
 
 def test_augmented_tiles_differ_and_the_recording_stays(strips):
-    before = [strip.copy() for strip in strips.strips]
+    before = [strip.copy() for strip in strips.arrays]
     data = training(strips, "album")
     changed = [
         not np.array_equal(data[n][0], strips.tiles(r)[t])
         for n, (r, t) in enumerate(data.items)
     ]
     assert np.mean(changed) > 0.8
-    assert all(np.array_equal(a, b) for a, b in zip(before, strips.strips, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(before, strips.arrays, strict=True))
 
 
 def test_jitter_starts_tiles_anywhere(strips):
@@ -115,7 +115,7 @@ def test_jitter_starts_tiles_anywhere(strips):
             if recording == 4:
                 level = int(data[n][0][10, 0])
                 starts.add(
-                    int(np.abs(strips.strips[4][10].astype(int) - level).argmin())
+                    int(np.abs(strips.arrays[4][10].astype(int) - level).argmin())
                 )
     assert len(starts) > 12
     assert min(starts) >= 0
