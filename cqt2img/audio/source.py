@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 SLACK_SECONDS = 0.1  # encoders disagree on padding by up to four MP3 frames
 WINDOW = 1 << 20  # bytes that are searched at once
 _BUFFER_BYTES = 1 << 16
-_MAX_OFFSET = 1 << 62
 # A chunk or a tag may follow the audio; some writers omit the pad byte before it.
 _NEXT_CHUNK = re.compile(rb".?([\w() ]{4}|ID3|TAG)", re.S)
 
@@ -160,7 +159,7 @@ def read_at(file: io.FileIO, position: int, n_bytes: int) -> bytes:
     file : FileIO
         The file.
     position : int
-        Offset in bytes; clipped to what the operating system accepts.
+        Offset in bytes, clipped to the file. File systems limit the offsets of a seek.
     n_bytes : int
         Length of the result.
 
@@ -169,7 +168,8 @@ def read_at(file: io.FileIO, position: int, n_bytes: int) -> bytes:
     bytes
         The bytes.
     """
-    file.seek(max(0, min(position, _MAX_OFFSET)))
+    size = os.fstat(file.fileno()).st_size
+    file.seek(max(0, min(position, size)))
     return file.read(n_bytes).ljust(n_bytes, b"\0")
 
 

@@ -40,7 +40,7 @@ def tiles(small):
 
 
 def refusal(path):
-    return f"check_folder: path must be a folder that can be written, got {str(path)!r}. Choose another place."
+    return f"{str(path)!r} is not a folder that can be written. Choose another one."
 
 
 def test_folder_that_cannot_be_made(tmp_path):

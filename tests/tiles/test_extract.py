@@ -154,8 +154,8 @@ def test_a_recording_that_cannot_be_read(tmp_path):
     path = tmp_path / "x.wav"
     soundfile.write(path, 0 * tone(), 8000)
     message = (
-        f"load_wave: path must rise above -80 dBFS, got {str(path)!r} which is silent. "
-        "Check the recording, or export one channel of it."
+        f"{str(path)!r} is silent, below -80 dBFS. "
+        "Check the recording, or export one of its channels."
     )
     assert refuse(AudioError, message, path, SPEC) == "silent"
     assert try_extract(path, SPEC)[0] is None

@@ -220,8 +220,8 @@ def test_a_full_disk_is_said_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(board, "SummaryWriter", full)
     path = str(tmp_path / "tensorboard" / "step")
     message = (
-        f"fit: the disk must have room, got a full one at {path!r}. "
-        "Free some space and run again; what is finished stays."
+        f"fit: the disk is full at {path!r}. "
+        "Free some space and run again; finished work is kept."
     )
     with (
         raises_exactly(InputError, message),
