@@ -258,11 +258,14 @@ def doc_faults(value: object) -> list[str]:
     faults = []
     if not inspect.cleandoc(doc).splitlines()[0].endswith("."):
         faults.append("summary has no full stop")
-    if inspect.isclass(value) and issubclass(value, Exception):
+    if inspect.isclass(value) and issubclass(value, Exception | dict):
+        return faults
+    if getattr(value, "_is_protocol", False):
         return faults
     parameters = inspect.signature(value).parameters.values()
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
     names = [
-        f"**{p.name}" if p.kind is p.VAR_KEYWORD else p.name
+        stars.get(p.kind, "") + p.name
         for p in parameters
         if p.name not in ("self", "cls")
     ]

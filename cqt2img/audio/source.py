@@ -52,7 +52,18 @@ class SplicedFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move to an offset, and return it; offsets before the start become 0."""
+        """Move to an offset.
+
+        Parameters
+        ----------
+        offset, whence : int
+            As for other files. An offset before the start becomes 0.
+
+        Returns
+        -------
+        int
+            The offset from the start.
+        """
         # A damaged header may send libsndfile before the start. An exception here
         # would be printed by cffi, and lost.
         origins = {
@@ -64,7 +75,18 @@ class SplicedFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: "Buffer", /) -> int:
-        """Read up to the end of the current piece, and return the number of bytes."""
+        """Read up to the end of the current piece.
+
+        Parameters
+        ----------
+        buffer : writable buffer
+            Where to put the bytes.
+
+        Returns
+        -------
+        int
+            Number of bytes, 0 at the end of the file.
+        """
         target = memoryview(buffer)
         offset = self._position
         for piece in self._pieces:
