@@ -275,7 +275,9 @@ def doc_faults(value: object) -> list[str]:
     faults = []
     if not inspect.cleandoc(doc).splitlines()[0].endswith("."):
         faults.append("summary has no full stop")
-    if inspect.isclass(value) and issubclass(value, Exception):
+    if inspect.isclass(value) and issubclass(value, Exception | dict):
+        return faults
+    if getattr(value, "_is_protocol", False):
         return faults
     if is_typeddict(value):
         return faults
