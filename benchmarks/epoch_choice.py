@@ -63,7 +63,7 @@ class EpochScores(Callback):
 
     def on_epoch_end(self, entry: EpochMetrics) -> None:
         """Add the scores of an epoch."""
-        log_proba, wanted = self._predict(self.data.validation)
+        log_proba, wanted = self._predict(self.data.validation_index)
         temperature = fit_temperature(log_proba, wanted)
         test_log_proba, test_wanted = self._predict(self.test)
         self.epochs.append(
@@ -81,7 +81,7 @@ class EpochScores(Callback):
         """Log-probabilities and classes of recordings."""
         rows = []
         for recording in recordings.tolist():
-            tiles = self.data.strips.tiles(recording)
+            tiles = self.data.arrays.tiles(recording)
             rows.append(pool(tile_log_proba(self.network, tiles, CPU)))
         return np.stack(rows), self.data.targets[recordings].argmax(axis=1)
 
@@ -94,12 +94,11 @@ def accuracy(log_proba: NDArray[np.float32], wanted: NDArray[np.int64]) -> float
 def load_data(work: Path, seed: int) -> tuple[TrainingData, NDArray[np.int64]]:
     """Make and render one data set; also return the test recordings."""
     make_corpus(work / "recordings", 5, 6, 5, 12, seed)
-    table = list_recordings(render(work / "recordings", work / "tiles", PRESET))
-    arrays, _ = load_tile_arrays(table, TileSpec.preset(PRESET))
-    labels = table["label"].tolist()
-    groups = table["group"].tolist()
-    classes = find_classes(labels)
-    class_indices = encode(labels, classes)
+    recordings = list_recordings(render(work / "recordings", work / "tiles", PRESET))
+    arrays, _ = load_tile_arrays(recordings, TileSpec.preset(PRESET))
+    groups = recordings.groups
+    classes = find_classes(recordings.labels)
+    class_indices = encode(recordings.labels, classes)
     album = np.array([int(group[-1]) for group in groups])
     test = np.flatnonzero(album > N_TRAINING_ALBUMS)
     known = np.flatnonzero(album <= N_TRAINING_ALBUMS)

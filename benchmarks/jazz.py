@@ -75,7 +75,7 @@ def main() -> None:
     tiles = render(
         a.audio / "recordings.csv", a.work / f"tiles-{a.preset}", a.preset, n_jobs=2
     )
-    table = list_recordings(tiles)
+    table = list_recordings(tiles).to_frame()
     for name in a.rows:
         start = time.process_time()
         scores, facts = (
@@ -129,7 +129,7 @@ def loose(
     table: pd.DataFrame, spec: TileSpec, a: argparse.Namespace
 ) -> tuple[Evaluation, dict]:
     """Split all tiles at random, three quarters for training, and change nothing about them."""
-    strips, _ = load_tile_arrays(table, spec)
+    strips, _ = load_tile_arrays(list_recordings(table), spec)
     torch.manual_seed(a.seed)
     network = build_network(
         MOBILE,

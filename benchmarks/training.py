@@ -222,7 +222,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 def measure_head() -> None:
     data = make_data(200, 10, n_validation=40)
-    tiles = np.concatenate([data.strips.tiles(n) for n in range(200)])
+    tiles = np.concatenate([data.arrays.tiles(n) for n in range(200)])
     batches = torch.from_numpy(tiles).split(BATCH_SIZE)
     for name in NETWORKS[:2]:
         network = make_network(name)

@@ -15,6 +15,7 @@ from .data.tile_folder import open_tiles as open_tiles
 from .errors import AudioError as AudioError
 from .errors import Cqt2imgError as Cqt2imgError
 from .errors import InputError as InputError
+from .errors import TrainingError as TrainingError
 from .evaluation.comparison import Comparison as Comparison
 from .evaluation.comparison import compare as compare
 from .evaluation.evaluation import Evaluation as Evaluation

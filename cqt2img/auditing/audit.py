@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from cqt2img._utils.files import write_atomic
-from cqt2img._utils.parallel import progress_bar
+from cqt2img._utils.progress import progress_bar
 from cqt2img.auditing import findings as find
 from cqt2img.auditing.duplicates import landmarks, match_takes
 from cqt2img.auditing.findings import SEVERITIES, Finding
@@ -20,11 +20,11 @@ from cqt2img.auditing.leakage import SplitScore, score_splits
 from cqt2img.auditing.robustness import measure_robustness
 from cqt2img.auditing.shortcuts import find_shortcuts
 from cqt2img.auditing.tile_statistics import sketch
-from cqt2img.classifier import Listener
+from cqt2img.classifier import Classifier
 from cqt2img.data.labels import check_labelled, encode
 from cqt2img.data.recordings import list_recordings
+from cqt2img.data.specs import resolve_spec
 from cqt2img.data.tile_arrays import load_tile_arrays
-from cqt2img.data.tile_folder import resolve_spec
 from cqt2img.errors import InputError
 from cqt2img.evaluation.comparison import compare
 from cqt2img.evaluation.evaluation import Evaluation
@@ -210,7 +210,7 @@ def audit(
     groups: Sequence[Any] | None = None,
     *,
     group_by: str | None = None,
-    model: Listener | None = None,
+    model: Classifier | None = None,
     n_jobs: int = 1,
     verbose: bool = True,
 ) -> Audit:
@@ -258,18 +258,21 @@ def audit(
     bar = progress_bar if verbose else None
     if model is not None:
         check_is_fitted(model)
-    table = list_recordings(X, y, groups, group_by)
+    recordings = list_recordings(X, y, groups, group_by, caller="audit")
+    table = recordings.to_frame()
     check_labelled("audit", table["label"].tolist(), table["path"].tolist())
     if model is not None:
         encode(
             table["label"].tolist(), model.classes_
         )  # a name that it does not know should not cost the whole audit
     spec = resolve_spec(None if model is None else model.spec_, X, "audit", "fast")
-    strips, infos = load_tile_arrays(table, spec, n_jobs, bar)
-    bad = [info["status"] != "ok" for info in infos]
+    strips, infos = load_tile_arrays(recordings, spec, n_jobs, bar)
+    bad = [not info.is_ok for info in infos]
     new = [name for name in ("seconds", *QUALITY) if name not in table]
-    table = table.assign(**{name: [info.get(name) for info in infos] for name in new})
-    marks = [info["fingerprint"] for info in infos if info["status"] == "ok"]
+    table = table.assign(
+        **{name: [getattr(info, name) for info in infos] for name in new}
+    )
+    marks = [info.fingerprint for info in infos if info.is_ok]
     failed, table = table[bad], table[np.logical_not(bad)].reset_index(drop=True)
     n_each = table["label"].astype(str).value_counts()
     classes = sorted(n_each.index)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cqt2img.data.dataset import TrainingData
 from cqt2img.data.labels import encode, find_classes, one_hot
-from cqt2img.data.splits import deal
+from cqt2img.data.splits import split_folds
 from cqt2img.data.tile_arrays import TileArrays
 from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
 from cqt2img.inference.calibration import pool, to_proba
@@ -229,7 +229,7 @@ def _folds(
     codes: NDArray, keys: NDArray, seed: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     n_splits = min(_N_SPLITS, len(np.unique(keys)), int(np.bincount(codes).max()))
-    return deal(codes, keys, n_splits, seed)
+    return split_folds(codes, keys, n_splits, seed)
 
 
 def _fit(features: NDArray, codes: NDArray) -> Any:

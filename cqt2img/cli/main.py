@@ -45,10 +45,10 @@ def show_version(wanted: bool) -> None:
 
 def one_or_all(sources: list[Path]) -> Any:
     """Return a single source itself, so that a tile folder or csv is recognised."""
-    from cqt2img.data.recordings import tile_folder
+    from cqt2img.data.manifest import resolve_tile_folder
 
     if len(sources) == 1:
-        return tile_folder(sources[0])
+        return resolve_tile_folder(sources[0])
     return [str(source) for source in sources]
 
 
@@ -60,15 +60,15 @@ def list_labelled(
 
     if labels is None:
         return one_or_all([source])
-    return join_labels(source, labels, group_by)
+    return join_labels(source, labels, group_by, caller="fit")
 
 
 def check_output_table(option: str, table: Path, sources: list[Path]) -> None:
     """Raise InputError if writing a table would overwrite what is read."""
-    from cqt2img.data.recordings import RECORDINGS_FILE, SPEC_FILE
+    from cqt2img.data.manifest import RECORDINGS_FILE, SPEC_FILE
     from cqt2img.evaluation.report import check_table_name
 
-    check_table_name(table)
+    check_table_name(table, option)
     folder = table.resolve().parent
     has_tiles = (folder / RECORDINGS_FILE).is_file() or (folder / "tiles").is_dir()
     if (folder / SPEC_FILE).is_file() and has_tiles:
@@ -134,7 +134,7 @@ def render_command(
     quiet: QuietOption = False,
 ) -> None:
     """Render recordings to PNG tiles with a manifest; finished ones are kept."""
-    from cqt2img._utils.parallel import progress_bar
+    from cqt2img._utils.progress import progress_bar
     from cqt2img.data.render import render
 
     for source in sources:
@@ -347,7 +347,7 @@ def enroll_command(
     check_model_path(out)
     check_folder(out.parent)
     classifier = load_for_prediction(model, jobs, quiet)
-    clips = list_recordings(one_or_all(sources), group_by=group_by)
+    clips = list_recordings(one_or_all(sources), group_by=group_by, caller="enroll")
     classifier.enroll(name, clips).save(out)
     typer.echo(f"{classifier.enrolled_[-1]}.")
     typer.echo(f"model of {len(classifier.classes_)} classes in {out}")

@@ -4,20 +4,26 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cqt2img.data.recordings import Recordings
 from cqt2img.errors import InputError
+from cqt2img.inference.array_types import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    IntArray,
+)
 from cqt2img.inference.linear_head import LinearHead, read_head, widen_head
 from cqt2img.inference.model import EnrollmentReport, FittedModel
-from cqt2img.inference.predict import RecordingOutput
+from cqt2img.inference.predict import RecordingOutput, stack_embeddings
 from cqt2img.inference.references import ReferenceSet
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 log = logging.getLogger(__name__)
 # Per feature; of 0.0003 to 0.03, chosen on validation albums of jazz and on singers,
@@ -66,11 +72,9 @@ def enroll(
         no clip can be read, or training used one of the clips.
     """
     head, references = check_enrollable(model, name)
-    embeddings = [output.embedding for output in outputs]
-    readable = [n for n, row in enumerate(embeddings) if row is not None]
-    fingerprints = [outputs[n].info["fingerprint"] for n in readable]
+    readable, features = stack_embeddings(outputs)
+    fingerprints = [outputs[n].info.fingerprint for n in readable]
     _check_new_clips(model, [paths[n] for n in readable], fingerprints)
-    features = np.stack([row for row in embeddings if row is not None])
     albums = albums[readable]
     row, bias, is_correct = fit_new_row(head, references, features, albums)
 
@@ -78,13 +82,12 @@ def enroll(
     class_index = sum(known < name for known in classes)
     classes.insert(class_index, name)
     accuracy = None if is_correct is None else float(is_correct.mean())
-    report = EnrollmentReport(name, len(readable), len(np.unique(albums)), accuracy)
-    before = model.provenance
-    provenance = replace(
-        before,
-        groups=tuple(sorted({*before.groups, *(str(groups[n]) for n in readable)})),
-        fingerprints=tuple(sorted({*before.fingerprints, *fingerprints})),
-        enrolled=(*before.enrolled, report),
+    n_albums = len(np.unique(albums))
+    report = EnrollmentReport(name, len(readable), n_albums, accuracy)
+    provenance = model.provenance.with_enrollment(
+        report,
+        groups=[str(groups[n]) for n in readable],
+        fingerprints=fingerprints,
     )
     enrolled = replace(
         model,
@@ -93,7 +96,8 @@ def enroll(
         references=references.insert_class(class_index, features),
         provenance=provenance,
     )
-    log.log(logging.INFO if report.is_reliable else logging.WARNING, report.summary())
+    level = logging.INFO if report.is_reliable else logging.WARNING
+    log.log(level, report.summary())
     return enrolled
 
 
@@ -165,8 +169,8 @@ def _check_new_clips(
 
 
 def fit_row(
-    head: LinearHead, references: ReferenceSet, clips: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], float]:
+    head: LinearHead, references: ReferenceSet, clips: Float32Array
+) -> tuple[Float64Array, float]:
     """Fit the row of the head for a new class; the other rows stay fixed.
 
     Parameters
@@ -204,64 +208,63 @@ def fit_row(
     from scipy.optimize import minimize
     from scipy.special import expit
 
-    mean, scale = _standardise(references.features)
-    x = (np.concatenate([references.features, clips]) - mean) / scale
-    other_logits = np.concatenate(
-        [_log_sum_exp(head, references.features), _log_sum_exp(head, clips)]
-    )
-    is_new = np.arange(len(x)) >= len(references.class_indices)
+    features = references.features
+    mean, scale = _measure_scale(features)
+    x = (np.concatenate([features, clips]) - mean) / scale
+    n_features = x.shape[1]
+    other_logits = np.append(_log_sum_exp(head, features), _log_sum_exp(head, clips))
+    is_new = np.arange(len(x)) >= len(features)
     weight = _class_weights(references.class_indices, len(clips))
-    ridge = _RIDGE * x.shape[1]
+    ridge = _RIDGE * n_features
 
-    def loss(
-        parameters: NDArray[np.float64],
-    ) -> tuple[float, NDArray[np.float64]]:
+    def loss(parameters: Float64Array) -> tuple[float, Float64Array]:
         row = parameters[:-1]
-        logit = x @ row + parameters[-1] - other_logits
+        bias = parameters[-1]
+        logit = x @ row + bias - other_logits
         log_loss = weight @ (np.logaddexp(0, logit) - is_new * logit)
+        penalty = ridge / 2 * (row @ row)
         error = weight * (expit(logit) - is_new)
-        gradient = np.append(error @ x + ridge * row, error.sum())
-        return float(log_loss + ridge / 2 * (row @ row)), gradient
+        row_gradient = error @ x + ridge * row
+        return float(log_loss + penalty), np.append(row_gradient, error.sum())
 
-    start = np.append(np.zeros(x.shape[1]), np.median(other_logits))
+    start = np.zeros(n_features + 1)
+    start[-1] = np.median(other_logits)
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500})
     row = found.x[:-1] / scale
-    return row, float(found.x[-1] - row @ mean)
+    bias = found.x[-1] - row @ mean
+    return row, float(bias)
 
 
-def _standardise(
-    features: NDArray[np.float32],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _measure_scale(features: Float32Array) -> tuple[Float64Array, Float64Array]:
     """Return the mean and the scale of every feature."""
     mean = features.mean(axis=0, dtype=np.float64)
     scale = features.std(axis=0, dtype=np.float64)
-    # A feature that is almost constant must not be blown up.
-    return mean, np.maximum(scale, max(0.01 * scale.max(), 1e-12))
+    # The noise of a feature that is almost constant must not be amplified.
+    lowest = max(0.01 * scale.max(), 1e-12)
+    return mean, np.maximum(scale, lowest)
 
 
-def _log_sum_exp(
-    head: LinearHead, features: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def _log_sum_exp(head: LinearHead, features: Float32Array) -> Float64Array:
     from scipy.special import logsumexp
 
     return logsumexp(head(features), axis=1)
 
 
-def _class_weights(
-    class_indices: NDArray[np.int64], n_clips: int
-) -> NDArray[np.float64]:
+def _class_weights(class_indices: IntArray, n_clips: int) -> Float64Array:
     """Return weights of references and clips by which every class counts the same."""
     counts = np.bincount(class_indices)
-    weight = np.append(1 / counts[class_indices], np.full(n_clips, 1 / n_clips))
+    reference_weight = 1 / counts[class_indices]
+    clip_weight = np.full(n_clips, 1 / n_clips)
+    weight = np.append(reference_weight, clip_weight)
     return weight / weight.sum()
 
 
 def fit_new_row(
     head: LinearHead,
     references: ReferenceSet,
-    clips: NDArray[np.float32],
+    clips: Float32Array,
     albums: NDArray,
-) -> tuple[NDArray[np.float64], float, NDArray[np.bool_] | None]:
+) -> tuple[Float64Array, float, BoolArray | None]:
     """Fit the row of the head for a new class, and test it on clips left out.
 
     Parameters
@@ -310,9 +313,9 @@ def fit_new_row(
 def _left_out_logits(
     head: LinearHead,
     references: ReferenceSet,
-    clips: NDArray[np.float32],
+    clips: Float32Array,
     albums: NDArray,
-) -> NDArray[np.float64]:
+) -> Float64Array:
     """Return the logit of the new class for every clip, fitted without its fold."""
     folds = np.unique(albums, return_inverse=True)[1]
     if not folds.any():  # one album: leave out clips
@@ -327,27 +330,29 @@ def _left_out_logits(
 
 
 def _fit_bias_shift(
-    new_margin: NDArray[np.float64],
-    other_margin: NDArray[np.float64],
+    new_margin: Float64Array,
+    other_margin: Float64Array,
     n_others: int,
 ) -> float:
     """Return the shift of the bias with the lowest log-loss; classes count the same."""
     from scipy.optimize import minimize_scalar
 
     def loss(shift: float) -> float:
-        others = n_others * np.logaddexp(0, other_margin + shift).mean()
-        return float(np.logaddexp(0, -new_margin - shift).mean() + others)
+        new_loss = np.logaddexp(0, -new_margin - shift).mean()
+        other_loss = np.logaddexp(0, other_margin + shift).mean()
+        return float(new_loss + n_others * other_loss)
 
-    return float(minimize_scalar(loss, bounds=(-30, 30), method="bounded").x)
+    found = minimize_scalar(loss, bounds=(-30, 30), method="bounded")
+    return float(found.x)
 
 
-def infer_albums(table: "pd.DataFrame") -> NDArray[np.str_]:
+def infer_albums(recordings: Recordings) -> NDArray[np.str_]:
     """Return what was recorded together, as far as a list of clips shows.
 
     Parameters
     ----------
-    table : DataFrame
-        What `list_recordings` returns.
+    recordings : Recordings
+        The clips.
 
     Returns
     -------
@@ -355,14 +360,10 @@ def infer_albums(table: "pd.DataFrame") -> NDArray[np.str_]:
         The group; for a clip that is its own group, the folder that holds it.
     """
     albums = []
-    for group, item, tiles in zip(
-        table["group"], table["item"], table["tiles"], strict=True
-    ):
-        path = tiles if isinstance(tiles, str) else None
-        if path is None and isinstance(item, Path):
-            path = os.path.abspath(item)
-        if path is not None and group == path:
+    for recording in recordings:
+        path = recording.location
+        if path is not None and recording.group == path:
             albums.append(os.path.dirname(path))
         else:
-            albums.append(str(group))
+            albums.append(recording.group)
     return np.array(albums)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cqt2img.inference.array_types import Float64Array
 from cqt2img.models.factory import TileNet
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ class LinearHead:
         One number per class.
     """
 
-    weight: NDArray[np.float64]
-    bias: NDArray[np.float64]
+    weight: Float64Array
+    bias: Float64Array
 
     @classmethod
     def from_regression(
@@ -56,12 +57,12 @@ class LinearHead:
         scaled = weight / scaler.scale_
         return cls(scaled, bias - scaled @ scaler.mean_)
 
-    def __call__(self, features: NDArray) -> NDArray[np.float64]:
+    def __call__(self, features: NDArray) -> Float64Array:
         """Compute the logits, shape (n, n_classes), of features (n, n_features)."""
         return features.astype(np.float64) @ self.weight.T + self.bias
 
     def insert_class(
-        self, class_index: int, row: NDArray[np.float64], bias: float
+        self, class_index: int, row: Float64Array, bias: float
     ) -> "LinearHead":
         """Add a class.
 
@@ -113,8 +114,9 @@ def read_head(network: TileNet) -> LinearHead | None:
     Returns
     -------
     LinearHead or None
-        None if the head is not linear or has no bias. A distilled network, whose
-        embeddings and logits are averaged over two heads, has the mean of both.
+        None if the head is not linear or has no bias. A distilled network averages
+        the embeddings and the logits of two heads; the mean of both heads then
+        approximates the logits.
     """
     weights = []
     biases = []
@@ -127,7 +129,7 @@ def read_head(network: TileNet) -> LinearHead | None:
 
 
 def widen_head(
-    network: TileNet, class_index: int, row: NDArray[np.float64], bias: float
+    network: TileNet, class_index: int, row: Float64Array, bias: float
 ) -> TileNet:
     """Return a copy of a network whose linear head has one more class.
 
@@ -157,9 +159,9 @@ def widen_head(
         "bias": torch.tensor(bias, dtype=torch.float64),
     }
     for layer, state in zip(head_layers(wide), states, strict=True):
-        parts = {
-            name: (old[:class_index], new[name].to(old)[None], old[class_index:])
-            for name, old in state.items()
-        }
-        layer.load_state_dict({name: torch.cat(p) for name, p in parts.items()})
+        for name, old in state.items():
+            added = new[name].to(old)[None]
+            parts = [old[:class_index], added, old[class_index:]]
+            state[name] = torch.cat(parts)
+        layer.load_state_dict(state)
     return cast(TileNet, wide.to(network.table.device))

@@ -1,38 +1,20 @@
 """A fitted model: the network and all that its predictions depend on."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from cqt2img.data.dataset import SkippedRecording
+from cqt2img.inference.array_types import Float32Array, Float64Array, Labels
 from cqt2img.inference.calibration import to_proba
 from cqt2img.inference.linear_head import LinearHead, read_head
 from cqt2img.inference.open_set import OpenSetDetector, check_open_set_ready
-from cqt2img.inference.predict import RecordingOutput
+from cqt2img.inference.predict import RecordingOutput, stack_embeddings
 from cqt2img.inference.references import ReferenceSet
 from cqt2img.models.factory import TileNet
 from cqt2img.tiles.spec import TileSpec
-
-
-@dataclass(frozen=True)
-class SkippedRecording:
-    """A training recording that was left out because it could not be read.
-
-    Parameters
-    ----------
-    path : str
-        The recording.
-    reason : str
-        Kind of failure, such as "silent".
-    message : str
-        Description of the failure.
-    """
-
-    path: str
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -119,6 +101,55 @@ class TrainingProvenance:
     skipped: tuple[SkippedRecording, ...] = ()
     enrolled: tuple[EnrollmentReport, ...] = ()
 
+    def with_history(
+        self, history: Iterable[Mapping[str, object]]
+    ) -> "TrainingProvenance":
+        """Return the same provenance with the metrics of each epoch.
+
+        Parameters
+        ----------
+        history : iterable of mapping
+            Metrics of each epoch.
+
+        Returns
+        -------
+        TrainingProvenance
+            A new provenance.
+        """
+        return replace(self, history=tuple(history))
+
+    def with_enrollment(
+        self,
+        report: EnrollmentReport,
+        *,
+        groups: Iterable[str],
+        fingerprints: Iterable[str],
+    ) -> "TrainingProvenance":
+        """Return the provenance of a model after an enrollment.
+
+        Parameters
+        ----------
+        report : EnrollmentReport
+            Result of the enrollment.
+        groups : iterable of str
+            Groups of the clips.
+        fingerprints : iterable of str
+            Hashes of their tiles.
+
+        Returns
+        -------
+        TrainingProvenance
+            A new provenance.
+        """
+        all_groups = {*self.groups, *groups}
+        all_fingerprints = {*self.fingerprints, *fingerprints}
+        return replace(
+            self,
+            groups=tuple(sorted(all_groups)),
+            fingerprints=tuple(sorted(all_fingerprints)),
+            enrolled=(*self.enrolled, report),
+        )
+
 
 @dataclass(frozen=True)
 class FittedModel:
@@ -150,7 +181,7 @@ class FittedModel:
     backbone: str
     in_chans: int
     spec: TileSpec
-    classes: NDArray
+    classes: Labels
     temperature: float = 1.0
     references: ReferenceSet | None = None
     open_set: OpenSetDetector = field(default_factory=OpenSetDetector)
@@ -176,7 +207,7 @@ class FittedModel:
         """Return the head of the network, or None if it is not linear."""
         return read_head(self.network)
 
-    def predict_proba(self, outputs: Sequence[RecordingOutput]) -> NDArray[np.float32]:
+    def predict_proba(self, outputs: Sequence[RecordingOutput]) -> Float32Array:
         """Compute calibrated probabilities of recordings.
 
         Parameters
@@ -205,9 +236,7 @@ class FittedModel:
         """
         check_open_set_ready(self.references, self.head())
 
-    def open_set_p_values(
-        self, outputs: Sequence[RecordingOutput]
-    ) -> NDArray[np.float64]:
+    def open_set_p_values(self, outputs: Sequence[RecordingOutput]) -> Float64Array:
         """Compute conformal p-values of recordings, see `OpenSetDetector.score`.
 
         Parameters
@@ -232,10 +261,7 @@ class FittedModel:
         assert head is not None
         assert self.references is not None
         p_values = np.full(len(outputs), np.nan)
-        embeddings = [output.embedding for output in outputs]
-        readable = [n for n, row in enumerate(embeddings) if row is not None]
-        if readable:
-            features = np.stack([row for row in embeddings if row is not None])
-            scores = self.open_set.score(features, head, self.references)
-            p_values[readable] = scores
+        readable, features = stack_embeddings(outputs)
+        if len(readable):
+            p_values[readable] = self.open_set.score(features, head, self.references)
         return p_values

@@ -1,17 +1,22 @@
 """Model folders of format 1, written before the package was reorganised."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
+JsonObject: TypeAlias = dict[str, Any]
+
 REFERENCES_FILE = "gallery.safetensors"
 _TENSORS = {"features": "features", "codes": "class_indices", "held": "is_validation"}
+_DETECTOR = {"score": "score_name", "lost": "rejection_rate", "auroc": "auroc"}
+_REPORT = {"right": "accuracy"}
 _PARAMS = {
     "ema": "ema_decay",
     "accumulate": "accumulation_steps",
     "workers": "num_workers",
     "memory": "cache_dir",
 }
+# Arguments of `Classifier` that moved into `TrainingConfig`.
 _CONFIG = (
     "in_chans",
     "weight_decay",
@@ -30,7 +35,7 @@ _CONFIG = (
 )
 
 
-def upgrade_json(saved: dict[str, Any]) -> dict[str, Any]:
+def upgrade_json(saved: JsonObject) -> JsonObject:
     """Convert the content of a `model.json` of format 1 to format 2.
 
     Parameters
@@ -46,36 +51,21 @@ def upgrade_json(saved: dict[str, Any]) -> dict[str, Any]:
 
     Raises
     ------
-    TypeError, AttributeError, KeyError
+    KeyError, AttributeError
         If the content is damaged.
     """
-    upgraded = dict(saved)
-    upgraded["references_sha256"] = upgraded.pop("gallery_sha256", None)
-    detector = upgraded.pop("familiarity", None)
-    if detector is not None:
-        upgraded["open_set"] = {
-            "score_name": detector["score"],
-            "rejection_rate": detector["lost"],
-            "auroc": detector["auroc"],
-        }
-    upgraded["enrolled"] = [
-        {
-            "name": report["name"],
-            "n_clips": report["n_clips"],
-            "n_albums": report["n_albums"],
-            "accuracy": report["right"],
-        }
-        for report in saved.get("enrolled", [])
-    ]
-    upgraded["params"] = _upgrade_params(saved["params"])
-    return upgraded
-
-
-def _upgrade_params(saved: dict[str, Any]) -> dict[str, Any]:
-    """Rename arguments of `Classifier`, and move those of `TrainingConfig`."""
-    params = {_PARAMS.get(name, name): value for name, value in saved.items()}
+    # The first models have no references, no detector and no enrolled players.
+    detector = saved.get("familiarity", {"score": "neighbours", "lost": 0.1})
+    enrolled = saved.get("enrolled", [])
+    params = _rename(saved["params"], _PARAMS)
     config = {name: params.pop(name) for name in _CONFIG if name in params}
-    return {**params, "config": config}
+    return {
+        **saved,
+        "references_sha256": saved.get("gallery_sha256"),
+        "open_set": _rename(detector, _DETECTOR),
+        "enrolled": [_rename(report, _REPORT) for report in enrolled],
+        "params": {**params, "config": config},
+    }
 
 
 def upgrade_tensors(tensors: dict[str, NDArray]) -> dict[str, NDArray]:
@@ -91,4 +81,8 @@ def upgrade_tensors(tensors: dict[str, NDArray]) -> dict[str, NDArray]:
     dict of str to ndarray
         Arguments of `ReferenceSet`.
     """
-    return {new: tensors[old] for old, new in _TENSORS.items()}
+    return _rename(tensors, _TENSORS)
+
+
+def _rename(items: JsonObject, names: dict[str, str]) -> JsonObject:
+    return {names.get(name, name): value for name, value in items.items()}

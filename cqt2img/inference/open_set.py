@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cqt2img.errors import InputError
+from cqt2img.inference.array_types import BoolArray, Float32Array, Float64Array, Labels
 from cqt2img.inference.linear_head import LinearHead
 from cqt2img.inference.references import ReferenceSet
 
@@ -41,8 +41,8 @@ class OpenSetDetector:
     auroc: dict[str, float] | None = None
 
     def score(
-        self, features: NDArray[np.float32], head: LinearHead, references: ReferenceSet
-    ) -> NDArray[np.float64]:
+        self, features: Float32Array, head: LinearHead, references: ReferenceSet
+    ) -> Float64Array:
         """Compute conformal p-values of recordings.
 
         Parameters
@@ -80,10 +80,10 @@ class OpenSetDetector:
 
 def compute_score(
     name: str,
-    features: NDArray[np.float32],
+    features: Float32Array,
     head: LinearHead,
     references: ReferenceSet,
-) -> NDArray[np.float64]:
+) -> Float64Array:
     """Compute how similar recordings are to those of the known players.
 
     Parameters
@@ -124,7 +124,7 @@ def compute_score(
     return similarity.max(axis=1).astype(np.float64)
 
 
-def _normalise(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def _normalise(features: Float32Array) -> Float32Array:
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.maximum(norms, 1e-12)
 
@@ -155,7 +155,7 @@ def select_score(references: ReferenceSet, seed: int = 0) -> OpenSetDetector:
     """
     rates = np.linspace(0.01, _MAX_REJECTION_RATE, 10)
     aurocs: dict[str, list[float]] = {name: [] for name in SCORE_NAMES}
-    gains: dict[str, list[NDArray[np.float64]]] = {name: [] for name in SCORE_NAMES}
+    gains: dict[str, list[Float64Array]] = {name: [] for name in SCORE_NAMES}
     for fold in _leave_classes_out(references, seed):
         for name in SCORE_NAMES:
             scores = compute_score(name, fold.features, fold.head, fold.references)
@@ -171,7 +171,7 @@ def select_score(references: ReferenceSet, seed: int = 0) -> OpenSetDetector:
     return OpenSetDetector(best, float(rates[best_rate]), auroc)
 
 
-def _auroc(known: NDArray[np.float64], unknown: NDArray[np.float64]) -> float:
+def _auroc(known: Float64Array, unknown: Float64Array) -> float:
     from sklearn.metrics import roc_auc_score
 
     is_known = [1] * len(known) + [0] * len(unknown)
@@ -179,10 +179,10 @@ def _auroc(known: NDArray[np.float64], unknown: NDArray[np.float64]) -> float:
 
 
 def _detection_gain(
-    known: NDArray[np.float64],
-    unknown: NDArray[np.float64],
-    rates: NDArray[np.float64],
-) -> NDArray[np.float64]:
+    known: Float64Array,
+    unknown: Float64Array,
+    rates: Float64Array,
+) -> Float64Array:
     """Return the detection rate less the false alarm rate, at each rejection rate."""
     thresholds = np.quantile(known, rates, method="inverted_cdf")
     gains = []
@@ -199,8 +199,8 @@ class _Fold:
 
     head: LinearHead
     references: ReferenceSet
-    features: NDArray[np.float32]
-    is_known: NDArray[np.bool_]
+    features: Float32Array
+    is_known: BoolArray
 
 
 def _leave_classes_out(references: ReferenceSet, seed: int) -> Iterator[_Fold]:
@@ -269,7 +269,7 @@ def check_open_set_ready(
         )
 
 
-def resolve_unknown_label(unknown: object, classes: NDArray) -> str:
+def resolve_unknown_label(unknown: object, classes: Labels) -> str:
     """Return the label of recordings by unknown players.
 
     Parameters

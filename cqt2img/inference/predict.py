@@ -1,19 +1,20 @@
 """Run a network over recordings: log-probabilities and embeddings."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from cqt2img.inference.array_types import Float32Array, IntArray, Tiles
 from cqt2img.inference.calibration import pool
 from cqt2img.inference.linear_head import head_layers
 from cqt2img.models.device import retain_freed_memory
 from cqt2img.models.factory import TileNet
+from cqt2img.tiles.extract import RecordingInfo
 
-Extracted: TypeAlias = tuple[NDArray[np.uint8] | None, dict[str, Any]]
+Extracted: TypeAlias = tuple[Tiles | None, RecordingInfo]
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class RecordingOutput:
 
     Parameters
     ----------
-    info : dict
-        What `try_extract` returns: `status`, `reason`, `message`, `seconds` and so on.
+    info : RecordingInfo
+        Status and measurements of the recording.
     tile_log_proba : ndarray of float32, shape (n_tiles, n_classes), or None
         Log-probabilities of the tiles; None for an unreadable recording.
     log_proba : ndarray of float32, shape (n_classes,), or None
@@ -34,18 +35,18 @@ class RecordingOutput:
         embeddings were requested.
     """
 
-    info: dict[str, Any]
-    tile_log_proba: NDArray[np.float32] | None = None
-    log_proba: NDArray[np.float32] | None = None
-    embedding: NDArray[np.float32] | None = None
+    info: RecordingInfo
+    tile_log_proba: Float32Array | None = None
+    log_proba: Float32Array | None = None
+    embedding: Float32Array | None = None
 
 
 def tile_log_proba(
     network: torch.nn.Module,
-    tiles: NDArray[np.uint8],
+    tiles: Tiles,
     device: torch.device,
     batch_size: int = 32,
-) -> NDArray[np.float32]:
+) -> Float32Array:
     """Compute the log-probabilities of the tiles of a recording.
 
     Parameters
@@ -70,10 +71,10 @@ def tile_log_proba(
 
 def embed_tiles(
     network: TileNet,
-    tiles: NDArray[np.uint8],
+    tiles: Tiles,
     device: torch.device,
     batch_size: int = 32,
-) -> NDArray[np.float32]:
+) -> Float32Array:
     """Compute backbone embeddings of tiles.
 
     Parameters
@@ -97,7 +98,7 @@ def embed_tiles(
 
 def _run_batches(
     function: Callable[[torch.Tensor], torch.Tensor],
-    tiles: NDArray[np.uint8],
+    tiles: Tiles,
     device: torch.device,
     batch_size: int,
 ) -> torch.Tensor:
@@ -150,8 +151,8 @@ def predict_recordings(
 
 
 def _predict_and_embed(
-    network: TileNet, tiles: NDArray[np.uint8], device: torch.device, batch_size: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    network: TileNet, tiles: Tiles, device: torch.device, batch_size: int
+) -> tuple[Float32Array, Float32Array]:
     """Return the log-probabilities of tiles and the mean of their embeddings."""
     features = embed_tiles(network, tiles, device, batch_size)
     embedding = features.mean(axis=0)
@@ -163,12 +164,40 @@ def _predict_and_embed(
     return torch.log_softmax(logits, dim=1).numpy(), embedding
 
 
+def stack_embeddings(
+    outputs: Sequence[RecordingOutput],
+) -> tuple[IntArray, Float32Array]:
+    """Collect the embeddings of readable recordings.
+
+    Parameters
+    ----------
+    outputs : sequence of RecordingOutput
+        What `predict_recordings` yields with `with_embeddings=True`.
+
+    Returns
+    -------
+    readable : ndarray of int64, shape (n_readable,)
+        Positions of the recordings that have an embedding.
+    features : ndarray of float32, shape (n_readable, n_features)
+        Their embeddings; shape (0, 0) if there is none.
+    """
+    readable = []
+    features = []
+    for n, output in enumerate(outputs):
+        if output.embedding is not None:
+            readable.append(n)
+            features.append(output.embedding)
+    if not features:
+        return np.zeros(0, np.int64), np.zeros((0, 0), np.float32)
+    return np.array(readable), np.stack(features)
+
+
 def embed_recordings(
     network: TileNet,
     extracted: Iterable[Extracted],
     device: torch.device,
     batch_size: int = 32,
-) -> Iterator[tuple[NDArray[np.float32] | None, dict[str, Any]]]:
+) -> Iterator[tuple[Float32Array | None, RecordingInfo]]:
     """Compute backbone embeddings of recordings, one at a time.
 
     Parameters
@@ -199,7 +228,7 @@ def embed_recordings(
             yield embedding, info
 
 
-def tile_batches(tiles: NDArray[np.uint8], batch_size: int) -> Iterator[torch.Tensor]:
+def tile_batches(tiles: Tiles, batch_size: int) -> Iterator[torch.Tensor]:
     """Divide the tiles of a recording into batches.
 
     Parameters

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cqt2img.inference.array_types import BoolArray, Float32Array, IntArray
+
 _MAX_RECORDINGS = 10_000  # 10,000 x 512 float32 are 20 MB in a saved model
 
 
@@ -22,17 +24,17 @@ class ReferenceSet:
         Whether the recording was kept from training.
     """
 
-    features: NDArray[np.float32]
-    class_indices: NDArray[np.int64]
-    is_validation: NDArray[np.bool_]
+    features: Float32Array
+    class_indices: IntArray
+    is_validation: BoolArray
 
     @property
-    def training_features(self) -> NDArray[np.float32]:
+    def training_features(self) -> Float32Array:
         """Embeddings of the training recordings, shape (n_training, n_features)."""
         return self.features[~self.is_validation]
 
     @property
-    def validation_features(self) -> NDArray[np.float32]:
+    def validation_features(self) -> Float32Array:
         """Embeddings of the validation recordings, shape (n_validation, n_features)."""
         return self.features[self.is_validation]
 
@@ -66,9 +68,7 @@ class ReferenceSet:
         step = max(1, -(-len(self.class_indices) // _MAX_RECORDINGS))
         return self.select(slice(None, None, step))
 
-    def insert_class(
-        self, class_index: int, features: NDArray[np.float32]
-    ) -> "ReferenceSet":
+    def insert_class(self, class_index: int, features: Float32Array) -> "ReferenceSet":
         """Add the recordings of a new class.
 
         Parameters

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cqt2img._utils.tables import make_table
+from cqt2img.inference.array_types import Float32Array, Labels
 from cqt2img.inference.calibration import to_proba
 from cqt2img.inference.model import FittedModel
 from cqt2img.inference.predict import RecordingOutput
@@ -114,11 +114,11 @@ def _tile_rows(
     path: str, output: RecordingOutput, model: FittedModel, top_k: int
 ) -> list[Row]:
     times: list[Row] = [{"start_seconds": None, "end_seconds": None}]
-    probabilities: list[NDArray[np.float32] | None] = [None]
+    probabilities: list[Float32Array | None] = [None]
     if output.tile_log_proba is not None:
         probabilities = list(to_proba(output.tile_log_proba, model.temperature))
         times = _tile_times(
-            len(probabilities), model.spec.tile_seconds, output.info["seconds"]
+            len(probabilities), model.spec.tile_seconds, output.info.seconds or 0.0
         )
     rows = []
     for time, proba in zip(times, probabilities, strict=True):
@@ -149,11 +149,15 @@ def _open_set_columns(p_value: float, rejection_rate: float) -> Row:
 
 
 def _status_columns(output: RecordingOutput) -> Row:
-    return {name: output.info[name] for name in ("status", "reason", "message")}
+    return {
+        "status": output.info.status,
+        "reason": output.info.reason,
+        "message": output.info.message,
+    }
 
 
 def rank_labels(
-    proba: NDArray[np.float32] | None, classes: NDArray, top_k: int
+    proba: Float32Array | None, classes: Labels, top_k: int
 ) -> list[RankedLabel]:
     """Return the most probable labels, the first one first.
 

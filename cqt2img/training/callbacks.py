@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from cqt2img._utils.files import disk_full_error, write_atomic
-from cqt2img._utils.parallel import make_bar
+from cqt2img._utils.progress import make_bar
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

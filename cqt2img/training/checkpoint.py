@@ -4,7 +4,6 @@ import json
 import pickle
 import reprlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from itertools import chain
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from cqt2img._utils.files import disk_full_error, write_atomic
 from cqt2img._utils.hashing import hash_bytes
+from cqt2img.data.augment import Augment
 from cqt2img.data.dataset import TrainingData
 from cqt2img.errors import InputError
 from cqt2img.training.callbacks import EpochMetrics
@@ -200,7 +200,7 @@ class Checkpoint:
         if folder is not None:
             self._settings = {
                 **describe_settings(settings),
-                "spec": data.strips.spec.key,
+                "spec": data.arrays.spec.key,
                 "network": hash_tensors(network.state_dict().items()),
             }
             self._key = _hash_run(self._settings, data)
@@ -332,7 +332,7 @@ def describe_settings(settings: TrainingSettings) -> dict[str, object]:
     return {name: v for name, v in values.items() if name not in _FREE_SETTINGS}
 
 
-def _describe_augment(augment: str | Callable[..., object]) -> str:
+def _describe_augment(augment: Augment) -> str:
     """Return a text that is the same for the same augmentation in another process.
 
     A callable is described by its name, so that its parameters are not compared.
@@ -354,7 +354,12 @@ def _describe_difference(name: str, value: object) -> str:
 def _hash_run(settings: dict[str, object], data: TrainingData) -> str:
     """Compute a digest of the settings and the recordings of a run."""
     text = json.dumps(settings, sort_keys=True)
-    arrays = [data.targets, data.training, data.validation, *data.strips.strips]
+    arrays = [
+        data.targets,
+        data.train_index,
+        data.validation_index,
+        *data.arrays.arrays,
+    ]
     parts = (np.ascontiguousarray(array).data for array in arrays)
     return hash_bytes(chain([text.encode()], parts))
 

@@ -1,7 +1,7 @@
 """The settings of training: their ranges, their defaults, and what suits a backbone."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Self
@@ -10,6 +10,7 @@ from cqt2img.errors import InputError
 from cqt2img.training.field_checks import FieldChecker
 
 if TYPE_CHECKING:
+    from cqt2img.data.augment import Augment
     from cqt2img.models.factory import TileNet
 
 _MAX_SEED = 2**32 - 1  # the largest that NumPy and scikit-learn accept
@@ -196,7 +197,7 @@ class TrainingSettings:
     epochs: int = 12
     batch_size: int = 32
     learning_rate: float | None = None
-    augment: str | Callable[..., object] = "album"
+    augment: "Augment" = "album"
     seed: int = 0
     config: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -219,7 +220,8 @@ class TrainingSettings:
         is_named = isinstance(self.augment, str) and self.augment in STRENGTHS
         if not is_named and not callable(self.augment):
             names = ", ".join(map(repr, STRENGTHS))
-            check.fail("augment", f"one of {names} or a callable")
+            rule = f"one of {names}, an albumentations transform or a callable"
+            check.fail("augment", rule)
 
     def resolve(self, network: "TileNet") -> "TrainingSettings":
         """Fill in the settings whose default depends on the backbone.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cqt2img._utils.parallel import Progress
+from cqt2img._utils.progress import Progress
 from cqt2img.data.dataset import TrainingData
 from cqt2img.errors import InputError
 from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_proba
@@ -124,15 +124,15 @@ def fit_linear_probe(
     Out-of-Distribution", 2022.
     """
     layers = _linear_layers(network)
-    recordings = np.concatenate([data.training, data.validation])
-    n_training = len(data.training)
+    recordings = np.concatenate([data.train_index, data.validation_index])
+    n_training = len(data.train_index)
     embed = make_embedder(network, device, cache_dir)
     order = iter(recordings.tolist())
     if progress is not None:
         order = progress(order, len(recordings), "embedding")
     with retain_freed_memory():
         embeddings = [
-            embed(np.ascontiguousarray(data.strips.tiles(recording)))
+            embed(np.ascontiguousarray(data.arrays.tiles(recording)))
             for recording in order
         ]
     n_tiles = sum(map(len, embeddings[:n_training]))
@@ -145,7 +145,7 @@ def fit_linear_probe(
 
     samples = _make_samples(standardised[:n_training], recordings, data, step)
     model, validation = _select_strength(samples, standardised[n_training:], data, seed)
-    if refit and len(data.validation):
+    if refit and len(data.validation_index):
         samples = _make_samples(standardised, recordings, data, step)
         model = _fit_regression(samples, model.C, seed)
     _set_head(layers, model, mean, scale)
@@ -255,7 +255,7 @@ def _select_strength(
     if not held_out:
         model = _fit_regression(samples, _DEFAULT_STRENGTH, seed)
         return model, np.zeros((0, 0), np.float32)
-    class_indices = data.targets[data.validation].argmax(axis=1)
+    class_indices = data.targets[data.validation_index].argmax(axis=1)
     models = [_fit_regression(samples, strength, seed) for strength in _STRENGTHS]
     predictions = []
     losses = []

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from cqt2img._utils.files import disk_full_error, folder_lock
-from cqt2img._utils.parallel import Progress
+from cqt2img._utils.progress import Progress
 from cqt2img.data.dataset import TrainingData
 from cqt2img.data.tile_dataset import TrainingTiles
-from cqt2img.errors import Cqt2imgError
+from cqt2img.errors import TrainingError
 from cqt2img.inference.calibration import log_loss, pool, to_proba
 from cqt2img.inference.predict import tile_log_proba
 from cqt2img.models.device import retain_freed_memory
@@ -70,10 +70,6 @@ class TrainingResult:
     history: list[EpochMetrics]
     validation: NDArray[np.float32]
     features: list[NDArray[np.float32]] | None = None
-
-
-class TrainingError(Cqt2imgError, RuntimeError):
-    """The training loss or an output of the network is not finite."""
 
 
 def train(
@@ -137,7 +133,7 @@ def train(
             trainer.restore(state)
         elif config.head_first:
             trainer.fit_head()
-        if config.patience is not None and len(data.validation) == 0:
+        if config.patience is not None and len(data.validation_index) == 0:
             log.warning("fit: patience has no effect without validation recordings")
         return trainer.run(store)
 
@@ -248,7 +244,7 @@ class Trainer:
             self.callback = callback
         self.tiles = TrainingTiles(
             data,
-            settings.augment,  # type: ignore[arg-type]
+            settings.augment,
             config.balance,
             settings.seed,
         )
@@ -484,11 +480,11 @@ class Trainer:
     def _predict_validation(self, network: torch.nn.Module) -> NDArray[np.float32]:
         """Compute log-probabilities of the validation recordings and check them."""
         device = self.accelerator.device
-        log_proba = _predict(network, self.data, self.data.validation, device)
+        log_proba = _predict(network, self.data, self.data.validation_index, device)
         # without validation recordings, one training recording is checked
         checked = log_proba
         if len(log_proba) == 0:
-            checked = _predict(network, self.data, self.data.training[:1], device)
+            checked = _predict(network, self.data, self.data.train_index[:1], device)
         if not np.isfinite(checked).all():
             raise TrainingError(
                 "fit: the outputs of the network must be finite, got NaN after epoch "
@@ -542,7 +538,7 @@ def _predict(
     rows = []
     with np.errstate(invalid="ignore"):  # the caller checks for NaN
         for recording in recordings:
-            tiles = data.strips.tiles(int(recording))
+            tiles = data.arrays.tiles(int(recording))
             rows.append(pool(tile_log_proba(network, tiles, device)))
     return np.stack(rows)
 
@@ -553,6 +549,6 @@ def _validation_scores(
     """Compute accuracy and log-loss of the validation recordings, or None for both."""
     if len(log_proba) == 0:
         return None, None
-    class_indices = data.targets[data.validation].argmax(axis=1)
+    class_indices = data.targets[data.validation_index].argmax(axis=1)
     is_right = log_proba.argmax(axis=1) == class_indices
     return float(is_right.mean()), log_loss(to_proba(log_proba), class_indices)

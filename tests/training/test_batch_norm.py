@@ -43,7 +43,7 @@ def test_statistics_become_the_means_over_batches(network, data, monkeypatch):
     assert len(levels) == 24
     recompute_batch_norms(network, data, CPU, seed=3)
     # statistics do not change what a network computes in training mode
-    found = inputs_of_norms(make_network(data.strips.spec), levels.split(10))
+    found = inputs_of_norms(make_network(data.arrays.spec), levels.split(10))
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
     assert norms
     for norm, inputs in zip(norms, found.values(), strict=True):

@@ -4,12 +4,12 @@ import torch
 
 from cqt2img.data.dataset import TrainingData
 from cqt2img.data.labels import one_hot
-from cqt2img.errors import InputError
+from cqt2img.errors import InputError, TrainingError
 from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_proba
 from cqt2img.inference.predict import embed_tiles, tile_log_proba
 from cqt2img.training import linear_probe
 from cqt2img.training.linear_probe import fit_linear_probe
-from cqt2img.training.trainer import TrainingError, train_linear_probe
+from cqt2img.training.trainer import train_linear_probe
 from tests.conftest import raises_with
 from tests.training.conftest import (
     CPU,
@@ -40,11 +40,11 @@ def make_data(arrays, training=TRAINING, validation=VALIDATION, n_classes=3):
 
 
 def network_of(data, name="test_resnet", n_classes=3):
-    return make_network(data.strips.spec, name, n_classes)
+    return make_network(data.arrays.spec, name, n_classes)
 
 
 def predict(network, data, recordings):
-    tiles = [data.strips.tiles(int(n)) for n in recordings]
+    tiles = [data.arrays.tiles(int(n)) for n in recordings]
     return np.stack([pool(tile_log_proba(network, one, CPU)) for one in tiles])
 
 
@@ -56,7 +56,7 @@ def parameters_of_head(network):
 
 def test_embeddings_are_the_inputs_of_the_head(data):
     network = network_of(data).eval()
-    tiles = data.strips.tiles(1)
+    tiles = data.arrays.tiles(1)
     features = embed_tiles(network, tiles, CPU)
     assert features.dtype == np.float32
     layer = network.backbone.get_classifier()
@@ -87,7 +87,7 @@ def test_the_head_is_the_logistic_regression_and_nothing_else_changes(data, name
 
 
 def test_two_classes_have_two_rows(data):
-    two = make_data(data.strips, n_classes=2)
+    two = make_data(data.arrays, n_classes=2)
     network = network_of(data, n_classes=2)
     probe = fit_linear_probe(network, two, CPU)
     assert probe.validation.shape == (6, 2)
@@ -118,7 +118,7 @@ def test_separable_embeddings_are_classified_without_error(data, separable):
 
 
 def test_without_validation_recordings_the_middle_strength_is_used(data):
-    only = make_data(data.strips, np.arange(18), np.arange(0))
+    only = make_data(data.arrays, np.arange(18), np.arange(0))
     probe = fit_linear_probe(network_of(data), only, CPU)
     assert probe.validation.shape == (0, 0)
     assert probe.strength == linear_probe._DEFAULT_STRENGTH
@@ -147,8 +147,8 @@ def test_refitting_uses_the_validation_recordings_too(data, monkeypatch):
 
     monkeypatch.setattr(linear_probe, "_fit_regression", spy)
     held_out = fit_linear_probe(network_of(data), data, CPU).validation
-    n_training = sum(len(data.strips.tiles(n)) for n in TRAINING)
-    n_all = sum(len(data.strips.tiles(n)) for n in range(N_RECORDINGS))
+    n_training = sum(len(data.arrays.tiles(n)) for n in TRAINING)
+    n_all = sum(len(data.arrays.tiles(n)) for n in range(N_RECORDINGS))
     n_strengths = len(linear_probe._STRENGTHS)
     assert n_tiles == [n_training] * n_strengths
     n_tiles.clear()
@@ -240,7 +240,7 @@ def test_a_linear_probe_is_an_epoch_with_its_own_metrics(data):
     right = result.validation[range(6), CLASS_INDICES[VALIDATION]]
     assert entry["valid_loss"] == pytest.approx(-right.mean(), abs=1e-5)
     means = [
-        embed_tiles(network, data.strips.tiles(n), CPU).mean(axis=0)
+        embed_tiles(network, data.arrays.tiles(n), CPU).mean(axis=0)
         for n in range(N_RECORDINGS)
     ]
     np.testing.assert_allclose(result.features, means, atol=1e-5)

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from cqt2img.errors import Cqt2imgError
+from cqt2img.errors import Cqt2imgError, TrainingError
 from cqt2img.inference.calibration import pool
 from cqt2img.inference.predict import tile_log_proba
 from cqt2img.models.factory import TileNet
 from cqt2img.training import trainer as trainer_module
 from cqt2img.training.callbacks import EpochMetrics
-from cqt2img.training.trainer import TrainingError, train
+from cqt2img.training.trainer import train
 from tests.conftest import raises_with
 from tests.training.conftest import (
     CLASS_INDICES,
