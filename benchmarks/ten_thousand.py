@@ -25,7 +25,7 @@ def read(event, args):
             os.kill(os.getpid(), signal.SIGSEGV)
         if name.startswith("hang"):
             time.sleep(1000)
-if any("_serve" in word for word in sys.orig_argv):  # a worker
+if "cqt2img._utils.worker" in sys.orig_argv:
     sys.addaudithook(read)
 """
 

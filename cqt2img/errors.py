@@ -1,23 +1,23 @@
-"""What can go wrong, in three words: the input, the audio, or a missing extra."""
+"""Errors that cqt2img raises on purpose."""
 
 
 class Cqt2imgError(Exception):
-    """Root of every error that cqt2img raises on purpose."""
+    """Base class of all errors that cqt2img raises on purpose."""
 
 
 class InputError(Cqt2imgError, ValueError):
-    """An argument, a table or a file that the caller gave cannot be used as it is."""
+    """Raised when an argument, a table or a file is invalid."""
 
 
 class AudioError(Cqt2imgError, OSError):
-    """A recording that cannot be turned into an honest picture.
+    """Raised when a recording cannot be turned into a faithful image.
 
     Parameters
     ----------
     reason : str
-        One of the short tokens in `cqt2img.audio.decode.REASONS`, for tables.
+        Short token for tables, a key of `cqt2img.audio.reasons.REASONS`.
     message : str
-        One sentence that names the file and the way out, for people.
+        One sentence that names the file, the problem and what to do next.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -29,5 +29,5 @@ class AudioError(Cqt2imgError, OSError):
         return self.message
 
 
-class MissingExtraError(Cqt2imgError, ImportError):
-    """A program or package that is not part of the plain installation is needed."""
+class TrainingError(Cqt2imgError, RuntimeError):
+    """Raised when the loss or the outputs of a network are no longer finite."""

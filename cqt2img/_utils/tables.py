@@ -1,36 +1,59 @@
-"""Data frames whose text is Python's."""
+"""Tables with Python strings."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-_BYTES = "surrogateescape"  # names of files need not be UTF-8
+PATH_ERRORS = "surrogateescape"  # file names need not be UTF-8
 
 
 def make_table(
-    rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None
+    rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None
 ) -> "pd.DataFrame":
-    """Make a table whose text is Python's: Arrow's holds no name that is not UTF-8, and no None.
+    """Make a DataFrame whose text columns hold Python strings.
+
+    Arrow strings would neither hold names that are not UTF-8 nor None.
 
     Parameters
     ----------
-    rows : sequence of dict
-        One row each.
+    rows : sequence of mapping
+        The rows.
     columns : sequence of str, optional
-        Their names, where there may be no row.
+        Names of the columns; needed if there may be no rows.
 
     Returns
     -------
     DataFrame
-        The rows; columns of numbers have a numeric type.
+        Columns without text have the numeric type of their values.
     """
     import pandas as pd
 
-    table = pd.DataFrame(rows, columns=columns, dtype=object)
+    table = pd.DataFrame(list(rows), columns=columns, dtype=object)
     for name in table.columns:
-        if not any(isinstance(value, str) for value in table[name]):
+        has_text = any(isinstance(value, str) for value in table[name])
+        if not has_text:
             table[name] = table[name].infer_objects()
     return table
+
+
+def is_missing(value: object) -> bool:
+    """Check whether a table entry is empty.
+
+    Parameters
+    ----------
+    value : object
+        Any value, such as an entry of a DataFrame.
+
+    Returns
+    -------
+    bool
+        True for None, NaN, NaT, `pandas.NA` and the empty string.
+    """
+    import pandas as pd
+
+    if isinstance(value, str):
+        return value == ""
+    return pd.api.types.is_scalar(value) and bool(pd.isna(value))

@@ -1,60 +1,76 @@
-"""What happens to a recording that is not the player: equaliser, codec, pitch, tempo, room, noise, level, cuts."""
+"""Changes of a recording that leave the player the same.
+
+Equaliser, codec, pitch, tempo, room, noise, level and cuts: benchmarks apply them to
+measure what a score owes to the player, and what to the recording.
+"""
 
 import io
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-_MP3_RATE = 44_100  # Hz; where most mp3 files are, whatever the rate of the wave
-_MP3_KBPS = (32, 320)  # libsndfile takes the bitrate as a place between these, 1 to 0
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+Wave = NDArray[np.float32]
+Effect = Callable[[Wave, int, "Generator"], Wave]
+
+_MP3_RATE = 44_100  # Hz; most MP3 files have it, whatever the rate of the wave
+_MIN_KBPS = 32  # libsndfile takes the bitrate as a number from 1 to 0 between these
+_MAX_KBPS = 320
+_OCTAVES = np.arange(-1, 12)  # above 20 Hz
+_BASE_HZ = 20
+_MIN_HZ = 10
+_MAX_HZ = 40_000
 
 
 def equalise(
-    wave: np.ndarray, sample_rate: int, rng: np.random.Generator, depth_db: float = 6.0
-) -> np.ndarray:
-    """Change the tone by a smooth random curve of decibels over pitch.
+    wave: Wave, sample_rate: int, rng: "Generator", depth_db: float = 6.0
+) -> Wave:
+    """Filter a wave by a random smooth gain over pitch.
 
     Parameters
     ----------
     wave : ndarray of float32, shape (n_samples,)
-        Sound.
+        Audio.
     sample_rate : int
         Its rate in Hz.
     rng : Generator
-        Draws the level of every octave.
-    depth_db : float
-        Furthest that the curve goes up and down.
+        Draws the gain of every octave.
+    depth_db : float, default 6.0
+        Largest gain and attenuation in dB.
 
     Returns
     -------
     ndarray of float32, shape (n_samples,)
-        The sound, without delay.
+        The filtered wave, without delay.
     """
-    from scipy.interpolate import (
-        PchipInterpolator,
-    )  # between its points it stays between their values
+    # Between its points, this interpolation stays between their values.
+    from scipy.interpolate import PchipInterpolator
 
-    octaves = np.arange(-1, 12)  # above 20 Hz
-    curve = PchipInterpolator(octaves, rng.uniform(-depth_db, depth_db, len(octaves)))
-    n = 2 * len(wave)  # what rings over the end must not come back at the start
-    hz = np.fft.rfftfreq(n, 1 / sample_rate)
-    gain_db = curve(np.log2(np.clip(hz, 10, 40_000) / 20))
-    return np.fft.irfft(np.fft.rfft(wave, n) * 10 ** (gain_db / 20), n)[
-        : len(wave)
-    ].astype(np.float32)
+    octave_gains = rng.uniform(-depth_db, depth_db, len(_OCTAVES))
+    gain_at = PchipInterpolator(_OCTAVES, octave_gains)
+    n_fft = 2 * len(wave)  # ringing behind the end must not wrap to the start
+    frequencies = np.fft.rfftfreq(n_fft, 1 / sample_rate)
+    octaves = np.log2(np.clip(frequencies, _MIN_HZ, _MAX_HZ) / _BASE_HZ)
+    gain = 10 ** (gain_at(octaves) / 20)
+    filtered = np.fft.irfft(np.fft.rfft(wave, n_fft) * gain, n_fft)
+    return filtered[: len(wave)].astype(np.float32)
 
 
-def encode_mp3(wave: np.ndarray, sample_rate: int, kbps: int = 64) -> bytes:
-    """Encode a wave as an mp3 of 44.1 kHz, mono, at a constant bitrate.
+def encode_mp3(wave: Wave, sample_rate: int, kbps: int = 64) -> bytes:
+    """Encode a wave as a mono MP3 of 44.1 kHz at a constant bitrate.
 
     Parameters
     ----------
     wave : ndarray of float32, shape (n_samples,)
-        Sound.
+        Audio.
     sample_rate : int
         Its rate in Hz.
-    kbps : int
-        Thousands of bits a second, one of those that the format has between 40 and 320.
+    kbps : int, default 64
+        Bitrate in kbit/s, one of those of the format from 40 to 320.
 
     Returns
     -------
@@ -64,24 +80,21 @@ def encode_mp3(wave: np.ndarray, sample_rate: int, kbps: int = 64) -> bytes:
     import soundfile
     import soxr
 
-    low, high = _MP3_KBPS
     file = io.BytesIO()
-    how = {
-        "compression_level": (high - kbps) / (high - low),
-        "bitrate_mode": "CONSTANT",
-    }
+    level = (_MAX_KBPS - kbps) / (_MAX_KBPS - _MIN_KBPS)
     soundfile.write(
         file,
         soxr.resample(wave, sample_rate, _MP3_RATE),
         _MP3_RATE,
         format="MP3",
-        **how,
+        bitrate_mode="CONSTANT",
+        compression_level=level,
     )
     return file.getvalue()
 
 
-def reencode(wave: np.ndarray, sample_rate: int, kbps: int = 64) -> np.ndarray:
-    """Give what is left of a wave after an mp3.
+def reencode(wave: Wave, sample_rate: int, kbps: int = 64) -> Wave:
+    """Encode a wave as an MP3, and decode it again.
 
     Parameters
     ----------
@@ -91,73 +104,72 @@ def reencode(wave: np.ndarray, sample_rate: int, kbps: int = 64) -> np.ndarray:
     Returns
     -------
     ndarray of float32, shape (n_samples,)
-        The sound at its own rate; its length may differ by rounding.
+        The decoded wave at its original rate; its length may differ by rounding.
     """
     import soundfile
     import soxr
 
-    decoded, rate = soundfile.read(
-        io.BytesIO(encode_mp3(wave, sample_rate, kbps)), dtype="float32"
-    )
+    file = io.BytesIO(encode_mp3(wave, sample_rate, kbps))
+    decoded, rate = soundfile.read(file, dtype="float32")
     return soxr.resample(decoded, rate, sample_rate)
 
 
-def transpose(wave: np.ndarray, sample_rate: int, cents: float) -> np.ndarray:
-    """Move the pitch and leave the time.
+def transpose(wave: Wave, sample_rate: int, cents: float) -> Wave:
+    """Change the pitch, and keep the tempo.
 
     Parameters
     ----------
     wave : ndarray of float32, shape (n_samples,)
-        Sound.
+        Audio.
     sample_rate : int
         Its rate in Hz.
     cents : float
-        Hundredths of a semitone, upwards.
+        Hundredths of a semitone, positive upwards.
 
     Returns
     -------
     ndarray of float32, shape (n_samples,)
-        The sound.
+        The transposed wave.
     """
     from librosa.effects import pitch_shift
 
     return pitch_shift(wave, sr=sample_rate, n_steps=cents / 100)
 
 
-def change_tempo(wave: np.ndarray, factor: float) -> np.ndarray:
-    """Play faster and leave the pitch.
+def change_tempo(wave: Wave, factor: float) -> Wave:
+    """Change the tempo, and keep the pitch.
 
     Parameters
     ----------
     wave : ndarray of float32, shape (n_samples,)
-        Sound.
+        Audio.
     factor : float
-        Times as fast, above 0.
+        Tempo relative to the original, above 0.
 
     Returns
     -------
     ndarray of float32, shape (n_samples / factor,)
-        The sound.
+        The stretched wave.
     """
     from librosa.effects import time_stretch
 
     return time_stretch(wave, rate=factor)
 
 
-def change_speed(wave: np.ndarray, factor: float) -> np.ndarray:
-    """Play faster and higher, as a tape or a record does.
+def change_speed(wave: Wave, factor: float) -> Wave:
+    """Change tempo and pitch together, as the speed of a tape does.
 
     Parameters
     ----------
     wave : ndarray of float32, shape (n_samples,)
-        Sound.
+        Audio.
     factor : float
-        Times as fast, above 0.
+        Speed relative to the original, above 0.
 
     Returns
     -------
     ndarray of float32, shape (n_samples / factor,)
-        The sound.
+        The resampled wave.
     """
     import soxr
 
@@ -165,140 +177,148 @@ def change_speed(wave: np.ndarray, factor: float) -> np.ndarray:
 
 
 def add_room(
-    wave: np.ndarray,
+    wave: Wave,
     sample_rate: int,
-    rng: np.random.Generator,
+    rng: "Generator",
     rt60_seconds: float = 1.0,
     wet: float = 0.4,
-) -> np.ndarray:
-    """Play in a room: noise that decays exponentially follows the direct sound.
+) -> Wave:
+    """Add the reverberation of a room, as noise that decays exponentially.
 
     Parameters
     ----------
     wave : ndarray of float32, shape (n_samples,)
-        Sound.
+        Audio.
     sample_rate : int
         Its rate in Hz.
     rng : Generator
         Draws the reflections.
-    rt60_seconds : float
-        Time in which the room dies away by 60 dB, above 0.
-    wet : float
-        Energy of the reflections / energy of the direct sound.
+    rt60_seconds : float, default 1.0
+        Time in which the reverberation decays by 60 dB, above 0.
+    wet : float, default 0.4
+        Energy of the reflections relative to the direct sound.
 
     Returns
     -------
     ndarray of float32, shape (n_samples,)
-        The sound, without the tail after its end.
+        The wave with reverberation, cut at its original end.
     """
     from scipy.signal import fftconvolve
 
     n = round(rt60_seconds * sample_rate)
-    tail = rng.standard_normal(n) * 10 ** (-3 * np.arange(n) / n)
-    response = np.r_[1, tail * np.sqrt(wet / np.sum(tail**2))]
-    return fftconvolve(wave, response)[: len(wave)].astype(np.float32)
+    decay = 10 ** (-3 * np.arange(n) / n)
+    reflections = rng.standard_normal(n) * decay
+    reflections *= np.sqrt(wet / np.sum(reflections**2))
+    response = np.concatenate([[1.0], reflections])
+    reverberant = fftconvolve(wave, response)
+    return reverberant[: len(wave)].astype(np.float32)
 
 
-def add_noise(
-    wave: np.ndarray, rng: np.random.Generator, snr_db: float = 20.0
-) -> np.ndarray:
+def add_noise(wave: Wave, rng: "Generator", snr_db: float = 20.0) -> Wave:
     """Add white noise.
 
     Parameters
     ----------
     wave : ndarray of float32, shape (n_samples,)
-        Sound.
+        Audio.
     rng : Generator
         Draws the noise.
-    snr_db : float
-        Power of the sound over power of the noise, in dB.
+    snr_db : float, default 20.0
+        Signal-to-noise ratio in dB.
 
     Returns
     -------
     ndarray of float32, shape (n_samples,)
-        Both.
+        The noisy wave.
     """
     noise = rng.standard_normal(len(wave), dtype=np.float32)
-    return wave + noise * np.float32(
-        np.sqrt(np.mean(np.square(wave)) * 10 ** (-snr_db / 10))
-    )
+    noise_power = np.mean(np.square(wave)) * 10 ** (-snr_db / 10)
+    return wave + noise * np.float32(np.sqrt(noise_power))
 
 
-def change_gain(wave: np.ndarray, gain_db: float) -> np.ndarray:
-    """Play louder or softer.
+def change_gain(wave: Wave, gain_db: float) -> Wave:
+    """Change the level.
 
     Parameters
     ----------
     wave : ndarray of float32, shape (n_samples,)
-        Sound.
+        Audio.
     gain_db : float
-        Decibels, upwards.
+        Gain in dB.
 
     Returns
     -------
     ndarray of float32, shape (n_samples,)
-        The sound; nothing is clipped.
+        The scaled wave; nothing is clipped.
     """
     return wave * np.float32(10 ** (gain_db / 20))
 
 
 def trim(
-    wave: np.ndarray, sample_rate: int, start_seconds: float, end_seconds: float
-) -> np.ndarray:
-    """Cut off both ends.
+    wave: Wave, sample_rate: int, start_seconds: float, end_seconds: float
+) -> Wave:
+    """Cut both ends.
 
     Parameters
     ----------
     wave : ndarray of float32, shape (n_samples,)
-        Sound.
+        Audio.
     sample_rate : int
         Its rate in Hz.
     start_seconds, end_seconds : float
-        How much goes.
+        Length to remove at either end.
 
     Returns
     -------
     ndarray of float32
-        The rest.
+        The rest, a view of `wave`.
     """
-    return wave[
-        round(start_seconds * sample_rate) : len(wave)
-        - round(end_seconds * sample_rate)
-    ]
+    start = round(start_seconds * sample_rate)
+    stop = len(wave) - round(end_seconds * sample_rate)
+    return wave[start:stop]
 
 
-def _sign(rng: np.random.Generator) -> int:
+def _draw_sign(rng: "Generator") -> int:
     return 2 * int(rng.integers(2)) - 1
 
 
-def _trimmed(
-    wave: np.ndarray, sample_rate: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Lose up to a sixth at either end, 3 s at most."""
-    start, end = rng.uniform(0.3, 1, 2) * min(3.0, len(wave) / sample_rate / 6)
+def _trim_randomly(wave: Wave, sample_rate: int, rng: "Generator") -> Wave:
+    """Cut up to a sixth at either end, 3 s at most."""
+    longest = min(3.0, len(wave) / sample_rate / 6)
+    start, end = rng.uniform(0.3, 1, 2) * longest
     return trim(wave, sample_rate, start, end)
 
 
-def _worn(wave: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Be copied from a record that turns too fast or too slowly, in a room."""
-    spun = change_speed(_trimmed(wave, sample_rate, rng), 1 + 0.03 * _sign(rng))
-    return add_noise(add_room(spun, sample_rate, rng), rng)
+def _change_speed_randomly(wave: Wave, rng: "Generator") -> Wave:
+    return change_speed(wave, 1 + 0.03 * _draw_sign(rng))
 
 
-# Each is wave, sample rate, generator -> wave; where a change has two directions, the generator draws one.
-EFFECTS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {
+def _reencode_trimmed(wave: Wave, sample_rate: int, rng: "Generator") -> Wave:
+    """Imitate a lossy copy of a part."""
+    trimmed = _trim_randomly(wave, sample_rate, rng)
+    encoded = reencode(trimmed, sample_rate)
+    return change_gain(encoded, -6 * rng.random())
+
+
+def _copy_record(wave: Wave, sample_rate: int, rng: "Generator") -> Wave:
+    """Imitate a copy of a record that turns too fast or too slowly, in a room."""
+    trimmed = _trim_randomly(wave, sample_rate, rng)
+    played = _change_speed_randomly(trimmed, rng)
+    return add_noise(add_room(played, sample_rate, rng), rng)
+
+
+# Where an effect has two directions, the generator draws one.
+EFFECTS: dict[str, Effect] = {
     "equaliser 6 dB": equalise,
     "mp3 64 kbit/s": lambda wave, rate, rng: reencode(wave, rate),
-    "gain 12 dB": lambda wave, rate, rng: change_gain(wave, 12 * _sign(rng)),
-    "trimmed": _trimmed,
-    "speed 3 %": lambda wave, rate, rng: change_speed(wave, 1 + 0.03 * _sign(rng)),
-    "tempo 3 %": lambda wave, rate, rng: change_tempo(wave, 1 + 0.03 * _sign(rng)),
-    "20 cents": lambda wave, rate, rng: transpose(wave, rate, 20 * _sign(rng)),
-    "50 cents": lambda wave, rate, rng: transpose(wave, rate, 50 * _sign(rng)),
+    "gain 12 dB": lambda wave, rate, rng: change_gain(wave, 12 * _draw_sign(rng)),
+    "trimmed": _trim_randomly,
+    "speed 3 %": lambda wave, rate, rng: _change_speed_randomly(wave, rng),
+    "tempo 3 %": lambda wave, rate, rng: change_tempo(wave, 1 + 0.03 * _draw_sign(rng)),
+    "20 cents": lambda wave, rate, rng: transpose(wave, rate, 20 * _draw_sign(rng)),
+    "50 cents": lambda wave, rate, rng: transpose(wave, rate, 50 * _draw_sign(rng)),
     "room": add_room,
     "noise": lambda wave, rate, rng: add_noise(wave, rng),
-    "mp3, trimmed, gain": lambda wave, rate, rng: change_gain(
-        reencode(_trimmed(wave, rate, rng), rate), -6 * rng.random()
-    ),
-    "speed, trimmed, room, noise": _worn,
+    "mp3, trimmed, gain": _reencode_trimmed,
+    "speed, trimmed, room, noise": _copy_record,
 }

@@ -13,18 +13,18 @@ Text, JSON and page show all findings, and need no change.
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from cqt2img._utils.files import write_atomic
-from cqt2img._utils.parallel import Progress, progress_bar
-from cqt2img._utils.tables import make_table
+from cqt2img._utils.progress import Progress, progress_bar
+from cqt2img._utils.tables import is_missing, make_table
 from cqt2img.auditing.checks import CHECKS, Failure, Measurements
 from cqt2img.auditing.confounds import QUALITIES, measure_confounds
 from cqt2img.auditing.duplicates import tabulate_pairs
@@ -38,13 +38,20 @@ from cqt2img.auditing.shortcuts import ConfoundScore, find_shortcuts
 from cqt2img.auditing.tile_statistics import compute_all_tile_statistics
 from cqt2img.classifier import Classifier
 from cqt2img.data.labels import check_labelled, encode
-from cqt2img.data.recordings import list_recordings
+from cqt2img.data.recordings import (
+    Label,
+    Recording,
+    Recordings,
+    RecordingsLike,
+    list_recordings,
+)
+from cqt2img.data.specs import resolve_spec
 from cqt2img.data.tile_arrays import TileArrays, load_tile_arrays
-from cqt2img.data.tile_folder import resolve_spec
 from cqt2img.errors import InputError
 from cqt2img.evaluation.evaluation import Evaluation
 from cqt2img.evaluation.page import Notice, Section, render_page
 from cqt2img.evaluation.plots import plot_shares
+from cqt2img.tiles.extract import RecordingInfo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +60,7 @@ if TYPE_CHECKING:
 _GROUP_COLUMNS = ("album", "session", "concert")
 _MAX_CONFOUND_RECORDINGS = 2000
 _N_FILES_SHOWN = 3
+_Row = LabelError | ConfoundScore | RobustnessScore
 
 
 class Accuracy(NamedTuple):
@@ -167,7 +175,7 @@ class Audit:
         n_grey = max(0, len(self.leakage) - 1)
         return plot_shares(self.accuracies(), 1 / len(self.classes), n_grey)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return everything as plain values.
 
         Returns
@@ -175,7 +183,7 @@ class Audit:
         dict
             Ready for JSON; NaN is None.
         """
-        values: dict[str, Any] = {
+        values: dict[str, object] = {
             "n_recordings": self.n_recordings,
             "n_groups": self.n_groups,
             "n_failed": self.n_failed,
@@ -240,9 +248,9 @@ class Audit:
 
 
 def audit(
-    X: Any,
-    y: Sequence[Any] | None = None,
-    groups: Sequence[Any] | None = None,
+    X: RecordingsLike,
+    y: Iterable[Label] | None = None,
+    groups: Iterable[object] | None = None,
     *,
     group_by: str | None = None,
     model: Classifier | None = None,
@@ -300,30 +308,35 @@ def audit(
     progress = progress_bar if verbose else None
     if model is not None:
         check_is_fitted(model)
-    table = list_recordings(X, y, groups, group_by)
-    check_labelled("audit", table["label"].tolist(), table["path"].tolist())
+    recordings = list_recordings(X, y, groups, group_by, caller="audit")
+    check_labelled("audit", recordings.labels, recordings.paths)
     if model is not None:
         # an unknown label is reported before the long work starts
-        encode(table["label"].tolist(), model.classes_)
+        encode(recordings.labels, model.classes_, caller="audit")
     spec = resolve_spec(None if model is None else model.spec_, X, "audit", "fast")
-    arrays, infos = load_tile_arrays(table, spec, n_jobs, progress)
-    is_ok = np.array([info["status"] == "ok" for info in infos])
-    readable = table[is_ok].reset_index(drop=True)
-    readable_infos = [info for info in infos if info["status"] == "ok"]
-    failures = [
-        Failure(path, info["reason"])
-        for path, info in zip(table["path"], infos, strict=True)
-        if info["status"] != "ok"
-    ]
-    _check_enough(readable["label"].tolist())
-    measured = _measure(readable, readable_infos, arrays, group_by, failures)
+    arrays, infos = load_tile_arrays(recordings, spec, n_jobs, progress)
+    readable = recordings.select([info.is_ok for info in infos])
+    _check_enough(readable)
+    measured = Measurements(
+        paths=readable.paths,
+        labels=[str(label) for label in readable.labels],
+        groups=readable.groups,
+        splits=_read_column(readable, "split"),
+        failures=[
+            Failure(recording.path, info.reason)
+            for recording, info in zip(recordings, infos, strict=True)
+            if not info.is_ok
+        ],
+    )
+    readable_infos = [info for info in infos if info.is_ok]
+    measured = _measure(measured, readable, readable_infos, arrays, group_by)
     if model is not None:
         measured = _measure_model(measured, readable, model, n_jobs, progress)
     return _summarise(measured, has_model=model is not None)
 
 
-def _check_enough(labels: Sequence[object]) -> None:
-    sizes = Counter(str(label) for label in labels)
+def _check_enough(recordings: Recordings) -> None:
+    sizes = Counter(str(label) for label in recordings.labels)
     n_classes = sum(size > 1 for size in sizes.values())
     if n_classes < 2:
         raise InputError(
@@ -333,43 +346,39 @@ def _check_enough(labels: Sequence[object]) -> None:
 
 
 def _measure(
-    recordings: "pd.DataFrame",
-    infos: Sequence[Mapping[str, Any]],
+    measured: Measurements,
+    recordings: Recordings,
+    infos: Sequence[RecordingInfo],
     arrays: TileArrays,
     group_by: str | None,
-    failures: Sequence[Failure],
 ) -> Measurements:
-    """Measure everything that needs no model."""
-    labels = [str(label) for label in recordings["label"]]
-    groups = recordings["group"].tolist()
-    paths = recordings["path"].tolist()
-    splits = _column(recordings, "split")
-    group_column = _find_group_column(recordings)
-    albums = None if group_column is None else _column(recordings, group_column)
+    """Add everything that is measured without a model."""
+    labels = measured.labels
+    groups = measured.groups
     statistics = compute_all_tile_statistics(arrays)
     landmarks = [
         compute_landmarks(arrays.tiles(index), arrays.spec)
         for index in range(len(arrays))
     ]
-    fingerprints = [info["fingerprint"] for info in infos]
-    return Measurements(
-        paths=paths,
-        labels=labels,
-        groups=groups,
-        splits=splits,
-        failures=failures,
-        leakage=score_splits(
-            statistics, labels, groups, _list_levels(recordings, group_by)
-        ),
-        duplicates=match_takes(landmarks, fingerprints),
+    group_column = _find_group_column(recordings)
+    albums = None
+    if group_column is not None:
+        albums = _read_column(recordings, group_column)
+    levels = _list_levels(recordings, group_by or group_column or "group")
+    return replace(
+        measured,
+        leakage=score_splits(statistics, labels, groups, levels),
+        duplicates=match_takes(landmarks, [info.fingerprint for info in infos]),
         confounds=_score_confounds(recordings, infos, arrays),
-        label_errors=find_label_errors(statistics, labels, groups, paths, albums),
+        label_errors=find_label_errors(
+            statistics, labels, groups, measured.paths, albums
+        ),
     )
 
 
 def _measure_model(
     measured: Measurements,
-    recordings: "pd.DataFrame",
+    recordings: Recordings,
     model: Classifier,
     n_jobs: int,
     progress: Progress | None,
@@ -377,15 +386,14 @@ def _measure_model(
     """Add what is measured of a model, on the side "test" if there is one."""
     tested = recordings
     if measured.splits is not None and "test" in measured.splits:
-        is_test = np.array([split == "test" for split in measured.splits])
-        tested = recordings[is_test]
+        tested = recordings.select([split == "test" for split in measured.splits])
     return replace(
         measured,
-        scores=model.evaluate(tested, group_by="group"),
+        scores=model.evaluate(tested),
         robustness=measure_robustness(
             model,
-            tested["item"].tolist(),
-            tested["label"].tolist(),
+            [recording.source for recording in tested],
+            tested.labels,
             n_jobs=n_jobs,
             progress=progress,
         ),
@@ -414,80 +422,76 @@ def _summarise(measured: Measurements, *, has_model: bool) -> Audit:
     )
 
 
-def _tabulate(rows: Sequence[Any], columns: tuple[str, ...]) -> "pd.DataFrame":
+def _tabulate(rows: Iterable[_Row], columns: tuple[str, ...]) -> "pd.DataFrame":
     """Return named tuples as a table."""
     return make_table([row._asdict() for row in rows], columns)
 
 
-def _column(recordings: "pd.DataFrame", name: str) -> list[str] | None:
+def _read_column(recordings: Recordings, name: str) -> list[str] | None:
     """Return a further column as text, or None if there is none."""
-    if name not in recordings:
+    if name not in recordings.column_names:
         return None
-    return [str(value) for value in recordings[name]]
+    return [str(value) for value in recordings.column(name)]
 
 
-def _find_group_column(recordings: "pd.DataFrame") -> str | None:
-    return next((name for name in _GROUP_COLUMNS if name in recordings), None)
+def _find_group_column(recordings: Recordings) -> str | None:
+    for name in _GROUP_COLUMNS:
+        if name in recordings.column_names:
+            return name
+    return None
 
 
-def _list_levels(
-    recordings: "pd.DataFrame", group_by: str | None
-) -> dict[str, NDArray[np.str_]]:
+def _list_levels(recordings: Recordings, noun: str) -> dict[str, NDArray[np.str_]]:
     """Return what can be held out beyond recordings, from fine to coarse, by name."""
-    import pandas as pd
-
     levels = {}
-    if "piece" in recordings:
+    if "piece" in recordings.column_names:
         pieces = [
-            f"recording {index}" if pd.isna(piece) else str(piece)
-            for index, piece in enumerate(recordings["piece"])
+            f"recording {index}" if is_missing(piece) else str(piece)
+            for index, piece in enumerate(recordings.column("piece"))
         ]
         levels["pieces"] = np.asarray(pieces)
-    groups = np.asarray(recordings["group"].tolist())
-    if len(set(groups.tolist())) < len(groups):
-        noun = group_by or _find_group_column(recordings) or "group"
-        levels[f"{noun}s"] = groups
+    groups = recordings.groups
+    if len(set(groups)) < len(groups):
+        levels[f"{noun}s"] = np.asarray(groups)
     return levels
 
 
 def _score_confounds(
-    recordings: "pd.DataFrame", infos: Sequence[Mapping[str, Any]], arrays: TileArrays
+    recordings: Recordings, infos: Sequence[RecordingInfo], arrays: TileArrays
 ) -> list[ConfoundScore]:
     """Measure and score confounds, of a part of the recordings if there are many."""
     n = len(recordings)
     chosen = np.arange(n)
     if n > _MAX_CONFOUND_RECORDINGS:
         chosen = np.linspace(0, n - 1, _MAX_CONFOUND_RECORDINGS).astype(int)
-    part = recordings.iloc[chosen]
-    files = [
-        item if isinstance(item, Path) else Path(path)
-        for item, path in zip(part["item"], part["path"], strict=True)
-    ]
-    qualities = {name: _quality(recordings, infos, name)[chosen] for name in QUALITIES}
+    part = recordings.select(chosen)
+    part_infos = [infos[index] for index in chosen.tolist()]
     confounds = measure_confounds(
-        _select(arrays, chosen), files, qualities, _column(part, "piece")
+        arrays.select(chosen),
+        [_find_file(recording) for recording in part],
+        {name: _read_quality(part, part_infos, name) for name in QUALITIES},
+        _read_column(part, "piece"),
     )
-    return find_shortcuts(confounds, part["label"].tolist(), part["group"].tolist())
+    return find_shortcuts(confounds, part.labels, part.groups)
 
 
-def _select(arrays: TileArrays, indices: NDArray[np.int64]) -> TileArrays:
-    strips = [arrays.strips[index] for index in indices.tolist()]
-    return TileArrays(arrays.spec, strips, arrays.n_frames[indices])
+def _find_file(recording: Recording) -> Path:
+    source = recording.source
+    return source if isinstance(source, Path) else Path(recording.path)
 
 
-def _quality(
-    recordings: "pd.DataFrame", infos: Sequence[Mapping[str, Any]], name: str
+def _read_quality(
+    recordings: Recordings, infos: Sequence[RecordingInfo], name: str
 ) -> NDArray[np.float64]:
     """Return a measurement of each recording, from the table if it has the column."""
     import pandas as pd
 
-    if name in recordings:
-        values = recordings[name].tolist()
+    if name in recordings.column_names:
+        values = recordings.column(name)
     else:
-        values = [info.get(name) for info in infos]
-    return pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").to_numpy(
-        float
-    )
+        values = [getattr(info, name) for info in infos]
+    column = pd.Series(values, dtype=object)
+    return pd.to_numeric(column, errors="coerce").to_numpy(float)
 
 
 def _accuracy_of(name: str, scores: Evaluation) -> Accuracy:

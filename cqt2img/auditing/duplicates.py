@@ -1,20 +1,19 @@
 """Recordings of the same take, whatever they are called and however they sound."""
 
-import functools
 import logging
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cqt2img._utils.parallel import Progress, run_parallel
+from cqt2img._utils.parallel import run_parallel
+from cqt2img._utils.progress import Progress
 from cqt2img._utils.tables import make_table
 from cqt2img.auditing.landmarks import Landmarks, compute_landmarks
 from cqt2img.auditing.matching import TakePair, match_takes
-from cqt2img.data.recordings import list_recordings
-from cqt2img.data.tile_folder import resolve_spec
-from cqt2img.tiles.extract import try_extract
+from cqt2img.data.extraction import extract_recording, without_columns
+from cqt2img.data.recordings import Recording, RecordingsLike, list_recordings
+from cqt2img.data.specs import resolve_spec
+from cqt2img.errors import AudioError
+from cqt2img.tiles.extract import RecordingInfo
 from cqt2img.tiles.spec import TileSpec
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ COLUMNS = ("path", "other_path", "match", "offset_seconds", "speed", "semitones"
 
 
 def find_duplicates(
-    X: Any,
+    X: RecordingsLike,
     spec: TileSpec | str | None = None,
     n_jobs: int = 1,
     progress: Progress | None = None,
@@ -63,25 +62,54 @@ def find_duplicates(
     read is logged and left out.
     """
     spec = resolve_spec(spec, X, "find_duplicates", "fast")
-    table = list_recordings(X)
-    consume = functools.partial(_consume, spec=spec)
-    jobs = (
-        (item, spec, tiles, consume)
-        for item, tiles in zip(table["item"], table["tiles"], strict=True)
+    recordings = list_recordings(X, caller="find_duplicates")
+    results = run_parallel(
+        extract_landmarks,
+        ((recording, spec) for recording in without_columns(recordings)),
+        len(recordings),
+        n_jobs=n_jobs,
+        progress=progress,
+        title="onsets",
     )
     takes: list[Landmarks] = []
     paths: list[str] = []
     fingerprints: list[str] = []
-    results = run_parallel(try_extract, jobs, len(table), n_jobs, progress, "onsets")
-    for path, (marks, info) in zip(table["path"], results, strict=True):
-        if info["status"] != "ok":
-            log.warning("find_duplicates: left out %s", info["message"])
+    for recording, (landmarks, info) in zip(recordings, results, strict=True):
+        if landmarks is None:
+            log.warning("find_duplicates: left out %s", info.message)
             continue
-        takes.append(marks)
-        paths.append(path)
-        fingerprints.append(info["fingerprint"])
+        takes.append(landmarks)
+        paths.append(recording.path)
+        fingerprints.append(info.fingerprint)
     pairs = match_takes(takes, fingerprints, progress=progress)
     return tabulate_pairs(pairs, paths)
+
+
+def extract_landmarks(
+    recording: Recording | AudioError, spec: TileSpec
+) -> tuple[Landmarks | None, RecordingInfo]:
+    """Compute the landmarks of a recording, or report why it cannot be read.
+
+    This is the job that worker processes run.
+
+    Parameters
+    ----------
+    recording : Recording or AudioError
+        The recording, or the error that replaces it if its worker process died.
+    spec : TileSpec
+        The tiles to compute them from.
+
+    Returns
+    -------
+    landmarks : Landmarks or None
+        None if the recording cannot be read.
+    info : RecordingInfo
+        Status and measurements.
+    """
+    tiles, info = extract_recording(recording, spec)
+    if tiles is None:
+        return None, info
+    return compute_landmarks(tiles, spec), info
 
 
 def tabulate_pairs(pairs: Sequence[TakePair], paths: Sequence[str]) -> "pd.DataFrame":
@@ -104,9 +132,3 @@ def tabulate_pairs(pairs: Sequence[TakePair], paths: Sequence[str]) -> "pd.DataF
         row = (paths[first], paths[second], *values)
         rows.append(dict(zip(COLUMNS, row, strict=True)))
     return make_table(rows, COLUMNS)
-
-
-def _consume(
-    blocks: Iterator[NDArray[np.uint8]], info: dict[str, Any], spec: TileSpec
-) -> Landmarks:
-    return compute_landmarks(np.concatenate(list(blocks)), spec)

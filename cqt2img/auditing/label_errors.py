@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.auditing.out_of_fold import MIN_LOG_PROBA, Fold, predict_out_of_fold
+from cqt2img.auditing.out_of_fold import MIN_LOG_PROBA, predict_out_of_fold
+from cqt2img.data.splits import Split
 from cqt2img.errors import InputError
 
 # share of the recordings with the label of most of their group, from which on a group
@@ -271,7 +272,7 @@ def _draw_folds(
     owner: NDArray[np.int64],
     is_trainable: NDArray[np.bool_],
     random_state: int,
-) -> Iterator[list[Fold]]:
+) -> Iterator[list[Split]]:
     """Yield folds of tiles for each repeat; the tiles of a recording stay together.
 
     A recording that is alone in its unit is tested, but not trained on.
@@ -297,7 +298,7 @@ def _draw_folds(
 def _average_over_repeats(
     features: NDArray[np.float32],
     class_indices: NDArray[np.int64],
-    repeats: Iterator[list[Fold]],
+    repeats: Iterator[list[Split]],
 ) -> NDArray[np.float64]:
     """Return the mean of the out-of-fold log-probabilities, tile by tile."""
     predictions = []

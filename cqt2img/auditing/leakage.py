@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cqt2img.auditing.out_of_fold import predict_out_of_fold
 from cqt2img.data.dataset import TrainingData
 from cqt2img.data.labels import encode, find_classes, one_hot
-from cqt2img.data.splits import deal
+from cqt2img.data.splits import split_folds
 from cqt2img.data.tile_arrays import TileArrays
 from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
 from cqt2img.inference.calibration import pool, to_proba
@@ -17,7 +17,7 @@ from cqt2img.inference.predict import tile_log_proba
 from cqt2img.models.device import resolve_device
 from cqt2img.models.factory import TileNet
 from cqt2img.training.callbacks import Callback
-from cqt2img.training.config import TrainingConfig
+from cqt2img.training.config import TrainingSettings
 from cqt2img.training.trainer import train
 
 _N_SPLITS = 5
@@ -130,7 +130,7 @@ def score_tiles(
     groups: Sequence[str] | NDArray,
     is_test: NDArray[np.bool_] | float,
     network: TileNet,
-    config: TrainingConfig,
+    settings: TrainingSettings,
     *,
     callback: Callback | None = None,
 ) -> Evaluation:
@@ -150,7 +150,7 @@ def score_tiles(
         random.
     network : TileNet
         Initial network; it is trained in place.
-    config : TrainingConfig
+    settings : TrainingSettings
         How to train; the network of the last epoch is scored.
     callback : Callback, optional
         Called during training.
@@ -169,7 +169,7 @@ def score_tiles(
     owner = np.repeat(np.arange(len(tiles_of)), [len(tiles) for tiles in tiles_of])
     tiles = np.concatenate(tiles_of)
     if isinstance(is_test, float):
-        rng = np.random.default_rng(config.seed)
+        rng = np.random.default_rng(settings.seed)
         tile_is_test = rng.random(len(tiles)) < is_test
     else:
         tile_is_test = is_test[owner]
@@ -184,7 +184,7 @@ def score_tiles(
         np.flatnonzero(~tile_is_test),
         np.arange(0),
     )
-    result = train(network, data, config, None, callback)
+    result = train(network, data, settings, callback=callback)
     network.load_state_dict(result.state)
     device = resolve_device(None)
     log_proba = tile_log_proba(network.to(device), tiles[tile_is_test], device)
@@ -216,7 +216,7 @@ def _predict_held_out(
     log_proba = predict_out_of_fold(
         features,
         class_indices,
-        deal(class_indices, keys, n_splits, seed),
+        split_folds(class_indices, keys, n_splits, seed),
         standardize=True,
         equal_priors=True,
     )

@@ -12,9 +12,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-MIN_LOG_PROBA = -30.0  # so that one tile cannot outweigh all others
+from cqt2img.data.splits import Split
 
-Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
+MIN_LOG_PROBA = -30.0  # so that one tile cannot outweigh all others
 
 
 class ShrinkageLDA(ClassifierMixin, BaseEstimator):
@@ -112,7 +112,7 @@ class ShrinkageLDA(ClassifierMixin, BaseEstimator):
 def predict_out_of_fold(
     features: NDArray[np.float32],
     class_indices: NDArray[np.int64],
-    folds: Iterable[Fold],
+    folds: Iterable[Split],
     *,
     standardize: bool = False,
     equal_priors: bool = False,

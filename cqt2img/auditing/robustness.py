@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.parallel import Progress, run_parallel
+from cqt2img._utils.parallel import run_parallel
+from cqt2img._utils.progress import Progress
 from cqt2img.audio.decode import AUDIO_SUFFIXES, load_wave
 from cqt2img.audio.effects import add_noise, add_room, change_speed, equalise, reencode
 from cqt2img.classifier import Classifier
@@ -88,7 +89,12 @@ def measure_robustness(
     files, file_labels = _select_files(sources, labels, n_recordings)
     jobs = ((file, model.spec_) for file in files)
     results = run_parallel(
-        compute_perturbed_cqts, jobs, len(files), n_jobs, progress, "perturbing"
+        compute_perturbed_cqts,
+        jobs,
+        len(files),
+        n_jobs=n_jobs,
+        progress=progress,
+        title="perturbing",
     )
     quiet_model = copy.copy(model)
     quiet_model.verbose = False

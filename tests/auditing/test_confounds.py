@@ -64,7 +64,7 @@ def test_bandwidth_and_duration_are_in_octaves(arrays, files):
 
 
 def test_the_mean_spectrum_does_not_depend_on_level(arrays, files, small):
-    louder = [levels + np.uint8(50) for levels in arrays.strips]
+    louder = [levels + np.uint8(50) for levels in arrays.arrays]
     shifted = TileArrays(small, louder, arrays.n_frames)
     plain, changed = (
         measure_confounds(each, files, {})["mean spectrum"]

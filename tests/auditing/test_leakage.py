@@ -6,7 +6,7 @@ import pytest
 from cqt2img.auditing.leakage import score_splits, score_tiles
 from cqt2img.data.tile_arrays import TileArrays
 from cqt2img.models.factory import build_network
-from cqt2img.training.config import TrainingConfig
+from cqt2img.training.config import TrainingSettings
 
 
 class Collection(NamedTuple):
@@ -124,7 +124,7 @@ def test_single_tiles_are_scored_with_intervals_over_groups(small, is_test):
         ["one", "two"] * 4,
         is_test,
         network,
-        TrainingConfig(1, 8, 1e-3, augment="none", seed=0),
+        TrainingSettings(epochs=1, batch_size=8, learning_rate=1e-3, augment="none"),
     )
     if isinstance(is_test, float):
         assert 0 < scores.n_recordings < 24
