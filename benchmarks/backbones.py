@@ -1,68 +1,107 @@
-"""Count and time the backbones of `cqt2img.list_backbones()` on a tile of the piano preset.
+"""Measure the backbones of `cqt2img/models/backbones.csv` and update its numbers.
 
-    python benchmarks/backbones.py [ROUNDS]
+    python benchmarks/backbones.py [--rounds 5] [--out FILE]
 
-Parameters are those of the network with ten names, in millions. GMACs are multiplications with an
-addition, in thousands of millions, of one tile forwards, counted by torch. Time is that of one
-batch of four tiles forwards on one core, the least of ROUNDS rounds (default 5; the backbones take
-turns, so that a busy machine harms all alike), as a multiple of resnet18's in the same run. Give 0
-rounds to count only. The rows go into `cqt2img/catalogue.py`.
+The table is read from the package and written to FILE, by default in its place. Names,
+channels, sources of weights and descriptions are kept; a new row needs these only.
+
+- `parameters`: parameters of the network with ten classes, in millions.
+- `gmacs`: multiply-accumulate operations of one tile of the piano preset, forward, in
+  thousands of millions, counted by torch.
+- `time`: one batch of four tiles, forward, on one core, as a multiple of resnet18's in
+  the same run. It is the minimum over the rounds, in which the backbones take turns so
+  that other load on the machine affects all of them. With 0 rounds it is kept.
 """
 
-import sys
+import argparse
 import time
+from pathlib import Path
 
+import pandas as pd
 import torch
 from timm.layers import set_fused_attn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cqt2img.models.architecture import create, resolve_architecture
+from cqt2img.models import registry
+from cqt2img.models.architecture import create_backbone, resolve_architecture
 from cqt2img.models.factory import build_network
-from cqt2img.models.registry import ROWS
+from cqt2img.models.notes import NoteClassifier
 from cqt2img.tiles.spec import TileSpec
 
 SPEC = TileSpec.preset("piano")
+N_CLASSES = 10
+CSV = Path(registry.__file__).with_name("backbones.csv")
 
 
-def count(name: str, in_chans: int) -> tuple[float, float]:
-    """Give the parameters in millions and the GMACs of one tile."""
-    blueprint = resolve_architecture(name, in_chans, SPEC.size)
-    network = create(blueprint, "random", num_classes=10, device="meta").eval()
-    size = blueprint.options.get("img_size") or SPEC.size
-    body = getattr(
-        network, "reader", network
-    )  # what follows the reader of notes is no network
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_macs(network: nn.Module, input_shape: tuple[int, ...]) -> float:
+    """Return the multiply-accumulate operations of one forward pass."""
+    # the features of notes are counted on the CPU, without a network
+    is_note_classifier = isinstance(network, NoteClassifier)
+    counted = network.reader if is_note_classifier else network
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        body(torch.zeros(1, in_chans, *size, device="meta"))
-    return sum(
-        p.numel() for p in network.parameters()
-    ) / 1e6, counter.get_total_flops() / 2e9
+        counted(torch.zeros(input_shape, device="meta"))
+    return counter.get_total_flops() / 2
 
 
-def clock(rounds: int) -> dict[str, float]:
-    """Give the time of every backbone as a multiple of resnet18's."""
+def measure_size(name: str, in_chans: int) -> tuple[float, float]:
+    """Return millions of parameters and thousands of millions of MACs."""
+    architecture = resolve_architecture(name, in_chans, SPEC.size)
+    network = create_backbone(
+        architecture, "random", num_classes=N_CLASSES, device="meta"
+    )
+    size = architecture.img_size or SPEC.size
+    n_macs = count_macs(network.eval(), (1, in_chans, *size))
+    return count_parameters(network) / 1e6, n_macs / 1e9
+
+
+def measure_times(table: pd.DataFrame, n_rounds: int) -> list[float]:
+    """Return the time of each backbone as a multiple of resnet18's."""
     torch.set_num_threads(1)
     tiles = torch.randint(0, 256, (4, *SPEC.size), dtype=torch.uint8)
-    networks = {
-        row.name: build_network(row.name, 10, SPEC, None, row.in_chans).eval()
-        for row in ROWS
-    }
-    best = dict.fromkeys(networks, float("inf"))
+    networks = {}
+    for row in table.itertuples():
+        network = build_network(row.name, N_CLASSES, SPEC, None, row.in_chans)
+        networks[row.name] = network.eval()
+    seconds = dict.fromkeys(networks, float("inf"))
     with torch.no_grad():
-        for _ in range(rounds):
+        for _ in range(n_rounds):
             for name, network in networks.items():
-                network.to(memory_format=torch.channels_last)
                 start = time.perf_counter()
                 network(tiles)
-                best[name] = min(best[name], time.perf_counter() - start)
-    return {name: seconds / best["resnet18"] for name, seconds in best.items()}
+                elapsed = time.perf_counter() - start
+                seconds[name] = min(seconds[name], elapsed)
+    return [seconds[name] / seconds["resnet18"] for name in networks]
+
+
+def update_table(table: pd.DataFrame, n_rounds: int) -> pd.DataFrame:
+    """Return the table with new numbers and the same descriptions."""
+    set_fused_attn(False)  # the counter does not count fused attention
+    sizes = [measure_size(row.name, row.in_chans) for row in table.itertuples()]
+    set_fused_attn(True)
+    parameters, gmacs = zip(*sizes, strict=True)
+    table = table.assign(parameters=parameters, gmacs=gmacs)
+    if n_rounds:
+        table = table.assign(time=measure_times(table, n_rounds))
+    return table.round({"parameters": 2, "gmacs": 2, "time": 1})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=CSV)
+    arguments = parser.parse_args()
+    table = update_table(registry.list_backbones(), arguments.rounds)
+    table.to_csv(arguments.out, index=False, lineterminator="\n")
+    print(table.drop(columns="good_for").to_string(index=False))
 
 
 if __name__ == "__main__":
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    set_fused_attn(False)  # the counter does not see the fused one
-    counted = {row.name: count(row.name, row.in_chans) for row in ROWS}
-    set_fused_attn(True)
-    times = clock(rounds) if rounds else dict.fromkeys(counted, float("nan"))
-    for name, (millions, gmacs) in counted.items():
-        print(f"{name:30s} {millions:7.2f} {gmacs:7.2f} {times[name]:6.1f}")
+    main()

@@ -50,7 +50,7 @@ def describe(wave: np.ndarray, spec: TileSpec) -> Landmarks:
         )
         tiles, info = try_extract(Path(file.name), spec)
     if tiles is None:
-        raise SystemExit(info["message"])
+        raise SystemExit(info.message)
     return landmarks(tiles, spec)
 
 
@@ -159,7 +159,7 @@ def main() -> None:
     spec = TileSpec.preset(words.preset)
     lists = [folder / "recordings.csv" for folder in words.folder]
     tables = [
-        list_recordings(x if x.is_file() else folder)
+        list_recordings(x if x.is_file() else folder).to_frame()
         for x, folder in zip(lists, words.folder, strict=True)
     ]
     if words.split:

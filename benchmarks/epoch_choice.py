@@ -25,10 +25,10 @@ def main(work: Path, seed: int) -> None:
     make_corpus(work / f"{seed}/recordings", 5, 6, 5, 12, seed)
     table = list_recordings(
         render(work / f"{seed}/recordings", work / f"{seed}/tiles", "fast")
-    )
+    ).to_frame()
     is_test = table["group"].str[-1].astype(int) > 4
     classes = find_classes(table["label"].tolist())
-    test, _ = load_tile_arrays(table[is_test], TileSpec.preset("fast"))
+    test, _ = load_tile_arrays(list_recordings(table[is_test]), TileSpec.preset("fast"))
     truth = encode(table.loc[is_test, "label"].tolist(), classes)
     codes, groups = (
         encode(table.loc[~is_test, "label"].tolist(), classes),

@@ -28,7 +28,7 @@ from cqt2img.evaluation.evaluation import Evaluation
 from cqt2img.models.factory import build_network
 from cqt2img.tiles.spec import TileSpec
 from cqt2img.training.callbacks import Callback
-from cqt2img.training.config import TrainingConfig
+from cqt2img.training.config import TrainingSettings
 
 MOBILE = "mobilenetv2_100"
 # name: backbone, file of weights, and what departs from the defaults of Classifier
@@ -75,7 +75,7 @@ def main() -> None:
     tiles = render(
         a.audio / "recordings.csv", a.work / f"tiles-{a.preset}", a.preset, n_jobs=2
     )
-    table = list_recordings(tiles)
+    table = list_recordings(tiles).to_frame()
     for name in a.rows:
         start = time.process_time()
         scores, facts = (
@@ -129,7 +129,7 @@ def loose(
     table: pd.DataFrame, spec: TileSpec, a: argparse.Namespace
 ) -> tuple[Evaluation, dict]:
     """Split all tiles at random, three quarters for training, and change nothing about them."""
-    strips, _ = load_tile_arrays(table, spec)
+    strips, _ = load_tile_arrays(list_recordings(table), spec)
     torch.manual_seed(a.seed)
     network = build_network(
         MOBILE,
@@ -139,13 +139,13 @@ def loose(
     )
     history: list[dict] = []
     watch = Callback()
-    watch.epoch = history.append  # type: ignore[method-assign]
+    watch.on_epoch_end = history.append  # type: ignore[method-assign]
     return score_tiles(
         strips,
         table,
         0.25,
         network,
-        TrainingConfig(8, augment="none", seed=a.seed),
+        TrainingSettings(epochs=8, augment="none", seed=a.seed),
         watch,
     ), {"history": history}
 

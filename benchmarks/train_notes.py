@@ -1,42 +1,59 @@
-"""How the network that reads notes was trained: invented music, sampled pianos, invented rooms and records.
+"""Train the network that transcribes notes on generated and simulated recordings.
 
     python benchmarks/train_notes.py make WORK [--n 311] [--soundfonts FILE ...]
-    python benchmarks/train_notes.py train WORK OUT.safetensors [--steps 2200] [--start FILE]
+    python benchmarks/train_notes.py train WORK OUT.safetensors [--steps 2200]
+        [--rate 2.5e-3] [--start FILE]
+    python benchmarks/train_notes.py evaluate WORK OUT.safetensors
 
-Needs fluidsynth and, by default, the soundfonts of Debian's fluid-soundfont-gm, timgm6mb-soundfont and
-musescore-general-soundfont; `pip install pretty_midi`. No performance of anybody takes part, and neither do the pianos
-of the benchmarks. The weights in the package are from two runs: 2,600 steps at a highest rate of 4e-3, with recordings
-coming in while it ran, and from there 2,200 steps at 2.5e-3 with 299 recordings, each through two channels. 12 more
-are held out; the figures printed are of these. One core, 50 minutes.
+Requires fluidsynth, pretty_midi and, by default, the soundfonts of Debian's packages
+fluid-soundfont-gm, timgm6mb-soundfont and musescore-general-soundfont. The training
+data contain no performance of a pianist and none of the pianos of the benchmarks.
+
+The weights in the package are from two runs: 2,600 steps at a maximum rate of 4e-3,
+while recordings were still being added, and from there 2,200 steps at 2.5e-3 with 299
+recordings, each in two simulated channels. 12 more are held out; the printed numbers
+are theirs. Duration: 50 minutes on one core.
 """
 
 import argparse
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 import torch
 from joblib import Parallel, delayed
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from scipy.signal import butter, fftconvolve, resample_poly, sosfilt
 
 from cqt2img.models.device import retain_freed_memory
-from cqt2img.models.notes import NoteReader, find_notes
+from cqt2img.models.notes import NoteTranscriber, decode_notes
 from cqt2img.tiles.cqt import compute_cqt
 from cqt2img.tiles.spec import TileSpec
 
 SPEC = TileSpec.preset("notes")
-RATE, SECONDS = SPEC.sample_rate, 24
-FONTS = [
+RATE = SPEC.sample_rate
+SECONDS = 24
+LOWEST_PITCH = 21  # MIDI number of the lowest row
+N_SEMITONES = 96
+N_HELD_OUT = 12
+WIDTH = 192
+BATCH_SIZE = 8
+# files and the program numbers of their pianos
+SOUNDFONTS = [
     ("/usr/share/sounds/sf2/FluidR3_GM.sf2", 0),
     ("/usr/share/sounds/sf2/FluidR3_GM.sf2", 1),
     ("/usr/share/sounds/sf3/MuseScore_General_Full.sf3", 0),
     ("/usr/share/sounds/sf3/MuseScore_General_Full.sf3", 1),
     ("/usr/share/sounds/sf2/TimGM6mb.sf2", 0),
 ]
+# semitones above the root; repeated entries are more probable
 CHORDS = [
     [0, 4, 7],
     [0, 3, 7],
@@ -61,348 +78,412 @@ SCALES = [
     [0, 2, 3, 5, 7, 8, 10],
     list(range(12)),
 ]
-WIDTH, BATCH = 192, 8
 
 
-def invent(rng: np.random.Generator) -> list[tuple[float, float, int, int]]:
-    """Make up piano music: beginning and end in seconds, MIDI number, velocity."""
-    notes: list[tuple[float, int, float, float]] = []
+class Tone(NamedTuple):
+    """A tone before the rules of a keyboard are applied; sorted by its start."""
+
+    start: float
+    pitch: int
+    seconds: float
+    velocity: float
+
+
+class Note(NamedTuple):
+    """A note of the score: start and end in seconds, MIDI number and velocity."""
+
+    start: float
+    end: float
+    pitch: int
+    velocity: int
+
+
+@dataclass(frozen=True)
+class Section:
+    """A few seconds of music; times are in seconds."""
+
+    start: float
+    end: float
+    beat: float
+    velocity: float
+    onset_deviation: float
+
+
+class Example(NamedTuple):
+    """Levels (192, n_frames) and targets (96, n_frames), the highest row first."""
+
+    levels: NDArray[np.uint8]
+    onsets: NDArray[np.float32]
+    frames: NDArray[np.float32]
+
+
+def generate_music(rng: np.random.Generator) -> list[Note]:
+    """Generate piano music for both hands."""
+    tones: list[Tone] = []
     start = 0.0
     while start < SECONDS:
-        end = min(SECONDS, start + rng.uniform(3, 9))
-        beat, loud, late = (
-            rng.uniform(0.22, 0.9),
-            rng.uniform(45, 100),
-            rng.uniform(0, 0.02),
+        section = Section(
+            start=start,
+            end=min(SECONDS, start + rng.uniform(3, 9)),
+            beat=rng.uniform(0.22, 0.9),
+            velocity=rng.uniform(45, 100),
+            onset_deviation=rng.uniform(0, 0.02),
         )
-        part: list[tuple[float, int, float, float]] = []
-        if rng.random() < 0.9:
-            part += right_hand(rng, start, end, beat, loud, late)
-        if rng.random() < 0.85:
-            part += left_hand(rng, start, end, beat, loud, late)
-        if rng.random() < 0.35:  # pedal: everything sounds until it is changed
-            period = rng.uniform(0.6, 2.5)
-            part = [
-                (at, p, max(d, period - (at - start) % period), v)
-                for at, p, d, v in part
-            ]
-        notes += part
-        start = end + (rng.uniform(0, 0.8) if rng.random() < 0.3 else 0)
-    played: dict[int, list[tuple[float, float, int]]] = {}
-    for at, p, d, v in sorted(notes):
-        if at < 0 or not 24 <= p <= 105 or at > SECONDS - 0.1:
+        tones += generate_section(rng, section)
+        has_pause = rng.random() < 0.3
+        start = section.end + (rng.uniform(0, 0.8) if has_pause else 0)
+    return play_on_keyboard(tones)
+
+
+def generate_section(rng: np.random.Generator, section: Section) -> list[Tone]:
+    tones: list[Tone] = []
+    if rng.random() < 0.9:
+        tones += generate_right_hand(rng, section)
+    if rng.random() < 0.85:
+        tones += generate_left_hand(rng, section)
+    if rng.random() < 0.35:  # pedal: all tones sound until it is changed
+        period = rng.uniform(0.6, 2.5)
+        tones = [hold_until_change(tone, section.start, period) for tone in tones]
+    return tones
+
+
+def hold_until_change(tone: Tone, start: float, period: float) -> Tone:
+    until_change = period - (tone.start - start) % period
+    return tone._replace(seconds=max(tone.seconds, until_change))
+
+
+def play_on_keyboard(tones: list[Tone]) -> list[Note]:
+    """Drop tones out of range, and release each key before it is struck again."""
+    notes_of: dict[int, list[Note]] = {}
+    for tone in sorted(tones):
+        is_in_range = 24 <= tone.pitch <= 105
+        if tone.start < 0 or not is_in_range or tone.start > SECONDS - 0.1:
             continue
-        mine = played.setdefault(int(p), [])
-        if (
-            mine and at < mine[-1][1] + 0.03
-        ):  # a key must come up before it goes down again
-            if at - mine[-1][0] < 0.05:
+        pitch = int(tone.pitch)
+        notes = notes_of.setdefault(pitch, [])
+        if notes and tone.start < notes[-1].end + 0.03:
+            previous = notes[-1]
+            if tone.start - previous.start < 0.05:
                 continue
-            mine[-1] = (mine[-1][0], max(at - 0.02, mine[-1][0] + 0.02), mine[-1][2])
-        mine.append((at, at + max(d, 0.04), int(np.clip(v, 10, 127))))
-    return sorted((at, end, p, v) for p, mine in played.items() for at, end, v in mine)
+            released = max(tone.start - 0.02, previous.start + 0.02)
+            notes[-1] = previous._replace(end=released)
+        end = tone.start + max(tone.seconds, 0.04)
+        velocity = int(np.clip(tone.velocity, 10, 127))
+        notes.append(Note(tone.start, end, pitch, velocity))
+    return sorted(note for notes in notes_of.values() for note in notes)
 
 
-def right_hand(
-    rng: np.random.Generator,
-    start: float,
-    end: float,
-    beat: float,
-    loud: float,
-    late: float,
-) -> list:
-    scale, key, pitch = (
-        SCALES[rng.integers(4)],
-        int(rng.integers(12)),
-        rng.uniform(58, 86),
-    )
-    parts, length, n_voices = (
-        rng.choice([1, 2, 2, 3, 4, 4]),
-        rng.uniform(0.4, 1.25),
-        rng.choice([1, 1, 1, 2, 3, 4]),
-    )
-    notes, at = [], start
-    while at < end:
-        gap = max(0.055, beat / parts * rng.choice([1, 1, 1, 1, 2, 3]))
+def generate_right_hand(rng: np.random.Generator, section: Section) -> list[Tone]:
+    """Generate a melody of random steps, with up to three lower voices."""
+    scale = SCALES[rng.integers(4)]
+    key = int(rng.integers(12))
+    pitch = rng.uniform(58, 86)
+    notes_per_beat = rng.choice([1, 2, 2, 3, 4, 4])
+    length = rng.uniform(0.4, 1.25)
+    n_voices = rng.choice([1, 1, 1, 2, 3, 4])
+    tones: list[Tone] = []
+    start = section.start
+    while start < section.end:
+        n_notes = rng.choice([1, 1, 1, 1, 2, 3])
+        gap = max(0.055, section.beat / notes_per_beat * n_notes)
         if rng.random() < 0.85:
-            pitch = np.clip(
-                pitch
-                + rng.choice([-1, 1]) * rng.integers(0, rng.choice([3, 3, 5, 13])),
-                50,
-                100,
-            )
-            tone = next(p for p in range(int(pitch), 128) if (p - key) % 12 in scale)
-            held, v = gap * length * rng.uniform(0.8, 1.2), loud + rng.normal(5, 10)
-            notes.append((at + rng.normal(0, late), tone, held, v))
+            direction = rng.choice([-1, 1])
+            max_step = rng.choice([3, 3, 5, 13])
+            pitch = np.clip(pitch + direction * rng.integers(0, max_step), 50, 100)
+            top = next(p for p in range(int(pitch), 128) if (p - key) % 12 in scale)
+            seconds = gap * length * rng.uniform(0.8, 1.2)
+            velocity = section.velocity + rng.normal(5, 10)
+            onset = start + rng.normal(0, section.onset_deviation)
+            tones.append(Tone(onset, top, seconds, velocity))
             for n in range(n_voices - 1):
-                below = int(rng.choice([3, 4, 5, 7, 8, 9, 12])) + n * int(
-                    rng.integers(2, 6)
-                )
-                notes.append(
-                    (
-                        at + abs(rng.normal(0, late)),
-                        tone - below,
-                        held,
-                        v - rng.uniform(0, 15),
-                    )
-                )
-        at += gap
-    return notes
+                interval = int(rng.choice([3, 4, 5, 7, 8, 9, 12]))
+                interval += n * int(rng.integers(2, 6))
+                onset = start + abs(rng.normal(0, section.onset_deviation))
+                softer = velocity - rng.uniform(0, 15)
+                tones.append(Tone(onset, top - interval, seconds, softer))
+        start += gap
+    return tones
 
 
-def left_hand(
-    rng: np.random.Generator,
-    start: float,
-    end: float,
-    beat: float,
-    loud: float,
-    late: float,
-) -> list:
-    kind, root, notes, at = rng.integers(5), int(rng.integers(33, 56)), [], start
-    while at < end:
+def generate_left_hand(rng: np.random.Generator, section: Section) -> list[Tone]:
+    """Generate an accompaniment: bass, chords, stride or broken chords."""
+    kind = rng.integers(5)
+    root = int(rng.integers(33, 56))
+    tones: list[Tone] = []
+    start = section.start
+    while start < section.end:
         if rng.random() < 0.3:
-            root = int(np.clip(root + rng.choice([-7, -5, -2, -1, 1, 2, 5, 7]), 26, 60))
-        gap, chord = (
-            beat * rng.choice([0.5, 1, 1, 2, 4]),
-            CHORDS[rng.integers(len(CHORDS))],
-        )
-        spread, length = rng.choice([0, 0, 0.01, 0.03, 0.06]), rng.uniform(0.3, 1.1)
-        if kind == 4:  # one note after the other
-            tones, gap = (
-                [root + int(rng.choice(chord)) + 12 * int(rng.integers(2))],
-                max(0.09, beat / rng.integers(2, 5)),
-            )
+            step = rng.choice([-7, -5, -2, -1, 1, 2, 5, 7])
+            root = int(np.clip(root + step, 26, 60))
+        gap = section.beat * rng.choice([0.5, 1, 1, 2, 4])
+        chord = CHORDS[rng.integers(len(CHORDS))]
+        spread = rng.choice([0, 0, 0.01, 0.03, 0.06])
+        length = rng.uniform(0.3, 1.1)
+        if kind == 4:  # broken chords
+            note = int(rng.choice(chord))
+            pitches = [root + note + 12 * int(rng.integers(2))]
+            gap = max(0.09, section.beat / rng.integers(2, 5))
         elif kind == 3 and rng.random() < 0.5:  # stride
-            tones = [root - 12]
+            pitches = [root - 12]
+        elif kind == 0:
+            pitches = [root]
         else:
-            tones = [
-                [root],
-                [root + 12 + x for x in chord],
-                [root + x for x in chord],
-                [root + 7 + x for x in chord],
-            ][kind]
-        for n, tone in enumerate(tones):
-            notes.append(
-                (
-                    at + n * spread + rng.normal(0, late),
-                    tone,
-                    gap * length,
-                    loud + rng.normal(-5, 11),
-                )
-            )
-        at += gap
-    return notes
+            transposition = {1: 12, 2: 0, 3: 7}[int(kind)]
+            pitches = [root + transposition + note for note in chord]
+        for n, pitch in enumerate(pitches):
+            onset = start + n * spread + rng.normal(0, section.onset_deviation)
+            velocity = section.velocity + rng.normal(-5, 11)
+            tones.append(Tone(onset, pitch, gap * length, velocity))
+        start += gap
+    return tones
 
 
-def record(wave: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Send a wave through a tuning, a room, an equaliser, a microphone, tape and noise; and how much faster it is."""
-    faster = 2 ** (rng.normal(0, 10) / 1200)
-    wave = resample_poly(wave, 10_000, round(10_000 * faster)).astype(np.float32)
+def simulate_recording(
+    wave: NDArray[np.float32], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], float]:
+    """Apply tuning, room, equaliser, bandwidth, saturation and noise to a wave.
+
+    Returns the wave and the factor by which it is faster.
+    """
+    speed = 2 ** (rng.normal(0, 10) / 1200)
+    wave = resample_poly(wave, 10_000, round(10_000 * speed)).astype(np.float32)
     if rng.random() < 0.7:
-        n = int(rng.uniform(0.2, 2.5) * RATE)
-        tail = rng.standard_normal(n) * 10 ** (-3 * np.arange(n) / n)
-        if rng.random() < 0.5:
-            tail = sosfilt(
-                butter(1, rng.uniform(1500, 8000), fs=RATE, output="sos"), tail
-            )
-        wet = rng.uniform(0.05, 0.55)
-        wave = (1 - wet) * wave + wet * fftconvolve(
-            wave, tail / np.sqrt((tail**2).sum())
-        )[: len(wave)]
+        wave = add_reverberation(wave, rng)
     hz = np.maximum(np.fft.rfftfreq(len(wave), 1 / RATE), 20)
-    gain = rng.normal(0, 1.2) * np.log2(hz / 800)
-    for _ in range(4):
-        centre = np.exp(rng.uniform(np.log(60), np.log(8000)))
-        gain = gain + rng.normal(0, 4) * np.exp(
-            -0.5 * (np.log2(hz / centre) / rng.uniform(0.15, 0.8)) ** 2
-        )
-    wave = np.fft.irfft(np.fft.rfft(wave) * 10 ** (gain / 20), len(wave))
+    gain_db = draw_equaliser(hz, rng)
+    spectrum = np.fft.rfft(wave) * 10 ** (gain_db / 20)
+    wave = np.fft.irfft(spectrum, len(wave))
     if rng.random() < 0.5:
-        wave = sosfilt(
-            butter(4, rng.uniform(3000, 10_000), fs=RATE, output="sos"), wave
-        )
+        low_pass = butter(4, rng.uniform(3000, 10_000), fs=RATE, output="sos")
+        wave = sosfilt(low_pass, wave)
     wave = wave / np.abs(wave).max()
     if rng.random() < 0.3:
         drive = rng.uniform(1, 4)
         wave = np.tanh(drive * wave) / np.tanh(drive)
-    noise = rng.standard_normal(len(wave)) * 10 ** (rng.uniform(-80, -42) / 20)
-    return (0.5 * wave + noise).astype(np.float32), faster
+    noise = rng.standard_normal(len(wave))
+    noise_level = 10 ** (rng.uniform(-80, -42) / 20)
+    return (0.5 * wave + noise * noise_level).astype(np.float32), speed
 
 
-def make(n: int, out: Path, fonts: list[tuple[str, int]]) -> None:
-    """Make one recording, through two channels."""
-    import pretty_midi
+def add_reverberation(
+    wave: NDArray[np.float32], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Convolve a wave with decaying noise, which falls by 60 dB in .2 to 2.5 s."""
+    n = int(rng.uniform(0.2, 2.5) * RATE)
+    tail = rng.standard_normal(n) * 10 ** (-3 * np.arange(n) / n)
+    if rng.random() < 0.5:
+        low_pass = butter(1, rng.uniform(1500, 8000), fs=RATE, output="sos")
+        tail = sosfilt(low_pass, tail)
+    wet = rng.uniform(0.05, 0.55)
+    impulse_response = tail / np.sqrt((tail**2).sum())
+    reverberation = fftconvolve(wave, impulse_response)[: len(wave)]
+    return (1 - wet) * wave + wet * reverberation
 
+
+def draw_equaliser(
+    hz: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return gains in dB: a slope and four bells."""
+    gain_db = rng.normal(0, 1.2) * np.log2(hz / 800)
+    for _ in range(4):
+        centre = np.exp(rng.uniform(np.log(60), np.log(8000)))
+        bell_db = rng.normal(0, 4)
+        octaves = np.log2(hz / centre) / rng.uniform(0.15, 0.8)
+        gain_db = gain_db + bell_db * np.exp(-0.5 * octaves**2)
+    return gain_db
+
+
+def make_recording(index: int, out: Path, soundfonts: list[tuple[str, int]]) -> None:
+    """Generate one recording and write its levels in two simulated channels."""
     if out.exists():
         return
-    rng = np.random.default_rng([7, n])
-    notes = invent(rng)
-    font, program = fonts[rng.integers(len(fonts))]
-    midi, part = pretty_midi.PrettyMIDI(resolution=960), pretty_midi.Instrument(program)
-    part.notes = [pretty_midi.Note(v, p, at, end) for at, end, p, v in notes]
-    midi.instruments.append(part)
-    with tempfile.TemporaryDirectory() as folder:
-        midi.write(f"{folder}/a.mid")
-        words = [
-            "fluidsynth",
-            "-ni",
-            "-q",
-            "-R",
-            "0",
-            "-C",
-            "0",
-            "-g",
-            "0.6",
-            "-r",
-            RATE,
-            "-F",
-            f"{folder}/a.wav",
-            font,
-            f"{folder}/a.mid",
-        ]
-        subprocess.run([str(word) for word in words], check=True, capture_output=True)
-        dry = soundfile.read(f"{folder}/a.wav", always_2d=True)[0].mean(axis=1)[
-            : (SECONDS + 1) * RATE
-        ]
-    kept = {"notes": np.array(notes, np.float32)}
+    rng = np.random.default_rng([7, index])
+    notes = generate_music(rng)
+    soundfont, program = soundfonts[rng.integers(len(soundfonts))]
+    dry = synthesize(notes, soundfont, program)
+    arrays = {"notes": np.array(notes, np.float32)}
     for channel in range(2):
-        wave, faster = record(dry, rng)
+        wave, speed = simulate_recording(dry, rng)
         levels = (compute_cqt(wave, SPEC) - SPEC.min_db) / SPEC.step_db
-        kept |= {
-            f"levels_{channel}": np.round(levels[::-1]).astype(np.uint8),
-            f"faster_{channel}": np.array(faster),
-        }
+        arrays[f"levels_{channel}"] = np.round(levels[::-1]).astype(np.uint8)
+        arrays[f"faster_{channel}"] = np.array(speed)
     part_file = out.with_suffix(".part.npz")
-    np.savez_compressed(part_file, **kept)
+    np.savez_compressed(part_file, **arrays)
     part_file.rename(out)
 
 
-def read(file: Path) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Give levels, beginnings and sounding of both channels; the highest row first."""
-    data, pairs = np.load(file), []
+def synthesize(notes: list[Note], soundfont: str, program: int) -> NDArray[np.float64]:
+    """Render notes with fluidsynth, without its own reverberation and chorus."""
+    import pretty_midi
+
+    midi = pretty_midi.PrettyMIDI(resolution=960)
+    instrument = pretty_midi.Instrument(program)
+    for note in notes:
+        midi_note = pretty_midi.Note(note.velocity, note.pitch, note.start, note.end)
+        instrument.notes.append(midi_note)
+    midi.instruments.append(instrument)
+    with tempfile.TemporaryDirectory() as folder:
+        midi_file = f"{folder}/a.mid"
+        wave_file = f"{folder}/a.wav"
+        midi.write(midi_file)
+        options = ["-ni", "-q", "-R", "0", "-C", "0", "-g", "0.6", "-r", str(RATE)]
+        command = ["fluidsynth", *options, "-F", wave_file, soundfont, midi_file]
+        subprocess.run(command, check=True, capture_output=True)
+        channels, _ = soundfile.read(wave_file, always_2d=True)
+    return channels.mean(axis=1)[: (SECONDS + 1) * RATE]
+
+
+def load_examples(files: list[Path]) -> list[Example]:
+    """Load both channels of recordings, with targets."""
+    return [example for file in files for example in load_channels(file)]
+
+
+def load_channels(file: Path) -> Iterator[Example]:
+    data = np.load(file)
     for channel in range(2):
-        levels = data[f"levels_{channel}"]
-        begins, sounds = np.zeros((2, 96, levels.shape[1]), np.float32)
+        levels = np.ascontiguousarray(data[f"levels_{channel}"])
+        n_frames = levels.shape[1]
+        onsets, frames = np.zeros((2, N_SEMITONES, n_frames), np.float32)
+        speed = data[f"faster_{channel}"]
         for start, end, pitch, _ in data["notes"]:
-            at, stop = (
-                round(float(t / data[f"faster_{channel}"] / SPEC.frame_seconds))
-                for t in (start, end)
-            )
-            if at < levels.shape[1]:
-                row = 95 - (int(pitch) - 21)
-                sounds[row, at : max(at + 1, stop)] = begins[row, at] = 1
-                around = slice(max(0, at - 1), at + 2)
-                begins[row, around] = np.maximum(begins[row, around], 0.4)
-        pairs.append((np.ascontiguousarray(levels), begins, sounds))
-    return pairs
+            first = round(float(start / speed / SPEC.frame_seconds))
+            last = round(float(end / speed / SPEC.frame_seconds))
+            if first >= n_frames:
+                continue
+            row = N_SEMITONES - 1 - (int(pitch) - LOWEST_PITCH)
+            frames[row, first : max(first + 1, last)] = 1
+            onsets[row, first] = 1
+            around = slice(max(0, first - 1), first + 2)
+            onsets[row, around] = np.maximum(onsets[row, around], 0.4)
+        yield Example(levels, onsets, frames)
 
 
-def draw(pairs: list, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw a batch: any place, any key nearby, any tone."""
-    batch = []
-    for _ in range(BATCH):
-        levels, *truth = pairs[rng.integers(len(pairs))]
-        at, up = int(rng.integers(0, levels.shape[1] - WIDTH)), int(rng.integers(-7, 8))
-        curve = rng.normal(0, 12) + np.interp(
-            np.arange(192), np.linspace(0, 191, 7), rng.normal(0, 12, 7)
-        )
-        tile = np.clip(levels[:, at : at + WIDTH] + curve[:, None], 0, 255).astype(
-            np.uint8
-        )
-        batch.append(
-            [move(tile, 2 * up), *(move(one[:, at : at + WIDTH], up) for one in truth)]
-        )
-    tiles = (
-        torch.from_numpy(
-            np.stack([one[0] for one in batch])[:, None].astype(np.float32)
-        )
-        / 127.5
-        - 1
-    )
-    return tiles, torch.from_numpy(np.stack([np.stack(one[1:]) for one in batch]))
+def sample_batch(
+    examples: list[Example], rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sample tiles at random positions, in transposed keys and with other timbres."""
+    tiles = []
+    targets = []
+    for _ in range(BATCH_SIZE):
+        example = examples[rng.integers(len(examples))]
+        first = int(rng.integers(0, example.levels.shape[1] - WIDTH))
+        semitones = int(rng.integers(-7, 8))
+        columns = slice(first, first + WIDTH)
+        curve = draw_level_curve(rng)
+        levels = example.levels[:, columns] + curve[:, None]
+        tile = np.clip(levels, 0, 255).astype(np.uint8)
+        tiles.append(shift_rows(tile, 2 * semitones))
+        onsets = shift_rows(example.onsets[:, columns], semitones)
+        frames = shift_rows(example.frames[:, columns], semitones)
+        targets.append(np.stack([onsets, frames]))
+    return scale_levels(np.stack(tiles)), torch.from_numpy(np.stack(targets))
 
 
-def move(picture: np.ndarray, up: int) -> np.ndarray:
-    moved = np.zeros_like(picture)
-    n = len(picture)
-    moved[max(0, -up) : n - max(0, up)] = picture[max(0, up) : n - max(0, -up)]
-    return moved
+def draw_level_curve(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return a change of level for each of the 192 rows: an equaliser in levels."""
+    offset = rng.normal(0, 12)
+    knots = rng.normal(0, 12, 7)
+    return offset + np.interp(np.arange(192), np.linspace(0, 191, 7), knots)
 
 
-def train(folder: Path, out: Path, steps: int, start: Path | None, rate: float) -> None:
-    files = sorted(folder.glob("[0-9]*.npz"))
-    held, pairs = (
-        [pair for file in some for pair in read(file)]
-        for some in (files[:12], files[12:])
-    )
-    network, rng, begun = (
-        NoteReader().to(memory_format=torch.channels_last),
-        np.random.default_rng(0),
-        time.time(),
-    )
+def scale_levels(tiles: NDArray[np.uint8]) -> torch.Tensor:
+    """Return levels from -1 to 1, (n, 1, height, width)."""
+    return torch.from_numpy(tiles[:, None].astype(np.float32)) / 127.5 - 1
+
+
+def shift_rows(image: NDArray, n_up: int) -> NDArray:
+    """Shift an image up by some rows; new rows are 0."""
+    n = len(image)
+    shifted = np.zeros_like(image)
+    source = image[max(0, n_up) : n - max(0, -n_up)]
+    shifted[max(0, -n_up) : n - max(0, n_up)] = source
+    return shifted
+
+
+def train(
+    folder: Path, out: Path, *, n_steps: int, start: Path | None, rate: float
+) -> None:
+    """Train the network and write its weights."""
+    files = list_recordings(folder)
+    held_out = load_examples(files[:N_HELD_OUT])
+    examples = load_examples(files[N_HELD_OUT:])
+    network = NoteTranscriber().to(memory_format=torch.channels_last)
+    rng = np.random.default_rng(0)
+    begin = time.time()
     if start is not None:
         network.load_state_dict(load_file(start))
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=steps, pct_start=0.1
+        optimizer, rate, total_steps=n_steps, pct_start=0.1
     )
-    more = torch.tensor([5.0, 1.0])[
-        None, :, None, None
-    ]  # how much more a note weighs than none
-    for step in range(1, steps + 1):
-        tiles, truth = draw(pairs, rng)
-        each = torch.nn.functional.binary_cross_entropy_with_logits(
-            network(tiles), truth, reduction="none"
+    # further weight of onsets and frames that are not 0
+    positive_weight = torch.tensor([5.0, 1.0])[None, :, None, None]
+    for step in range(1, n_steps + 1):
+        tiles, targets = sample_batch(examples, rng)
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(
+            network(tiles), targets, reduction="none"
         )
-        loss = (each * (1 + more * (truth > 0))).mean()
+        loss = (losses * (1 + positive_weight * (targets > 0))).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if step % 100 == 0:
-            print(
-                f"step {step}, loss {loss.item():.4f}, {time.time() - begun:.0f} s",
-                flush=True,
-            )
-        if step % 500 == 0 or step == steps:
-            print(judge(network, held), flush=True)
-            save_file(
-                {
-                    name: value.contiguous()
-                    for name, value in network.state_dict().items()
-                },
-                out,
-            )
+            seconds = time.time() - begin
+            print(f"step {step}, loss {loss.item():.4f}, {seconds:.0f} s", flush=True)
+        if step % 500 == 0 or step == n_steps:
+            print(evaluate(network, held_out), flush=True)
+            save_weights(network, out)
 
 
-def judge(network: NoteReader, held: list) -> str:
-    """Count notes that are found within two columns."""
+def save_weights(network: NoteTranscriber, out: Path) -> None:
+    state = network.state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, out)
+
+
+def evaluate(network: NoteTranscriber, examples: list[Example]) -> str:
+    """Return precision and recall of onsets, with a tolerance of two columns."""
     network.eval()
-    right = n_found = n_true = 0
-    for levels, begins, _ in held:
+    n_correct = 0
+    n_decoded = 0
+    n_true = 0
+    for example in examples:
         with torch.inference_mode():
-            tiles = torch.from_numpy(levels[None, None].astype(np.float32)) / 127.5 - 1
-            found = find_notes(*torch.sigmoid(network(tiles))[0].numpy())
-        truth = {
-            (95 + 21 - row, column)
-            for row, column in zip(*np.nonzero(begins == 1), strict=True)
-        }
-        n_found, n_true = n_found + len(found), n_true + len(truth)
-        for start, pitch, _ in found:
+            proba = torch.sigmoid(network(scale_levels(example.levels[None])))
+        notes = decode_notes(*proba[0].numpy())
+        remaining = true_onsets(example)
+        n_decoded += len(notes)
+        n_true += len(remaining)
+        for start, pitch, _ in notes:
             column = round(start / SPEC.frame_seconds)
-            near = {(int(pitch), column + by) for by in range(-2, 3)} & truth
-            truth -= {min(near)} if near else set()
-            right += bool(near)
+            candidates = {(int(pitch), column + shift) for shift in range(-2, 3)}
+            matches = candidates & remaining
+            if matches:
+                remaining.remove(min(matches))
+                n_correct += 1
     network.train()
-    return f"notes held out: {right / n_found:.3f} of those found are there, {right / n_true:.3f} of those there are found"
+    precision = n_correct / max(1, n_decoded)
+    recall = n_correct / max(1, n_true)
+    return f"held-out notes: precision {precision:.3f}, recall {recall:.3f}"
 
 
-def main() -> None:
+def true_onsets(example: Example) -> set[tuple[int, int]]:
+    """Return pitches and columns of the onsets."""
+    rows, columns = np.nonzero(example.onsets == 1)
+    pitches = N_SEMITONES - 1 + LOWEST_PITCH - rows
+    return set(zip(pitches.tolist(), columns.tolist(), strict=True))
+
+
+def list_recordings(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[0-9]*.npz"))
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["make", "train", "judge"])
+    parser.add_argument("task", choices=["make", "train", "evaluate"])
     parser.add_argument("work", type=Path)
     parser.add_argument("out", type=Path, nargs="?", default=Path("notes.safetensors"))
     parser.add_argument("--n", type=int, default=311)
@@ -412,29 +493,33 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2200)
     parser.add_argument("--rate", type=float, default=2.5e-3)
     parser.add_argument("--start", type=Path)
-    a = parser.parse_args()
-    a.work.mkdir(parents=True, exist_ok=True)
-    if a.what == "make":
-        fonts = [(font, 0) for font in a.soundfonts] if a.soundfonts else FONTS
-        Parallel(2, verbose=5)(
-            delayed(make)(n, a.work / f"{n:05d}.npz", fonts) for n in range(a.n)
-        )
-    elif a.what == "train":
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    work = arguments.work
+    work.mkdir(parents=True, exist_ok=True)
+    if arguments.task == "make":
+        soundfonts = SOUNDFONTS
+        if arguments.soundfonts:
+            soundfonts = [(file, 0) for file in arguments.soundfonts]
+        make = delayed(make_recording)
+        tasks = (make(n, work / f"{n:05d}.npz", soundfonts) for n in range(arguments.n))
+        Parallel(2, verbose=5)(tasks)
+    elif arguments.task == "train":
         with retain_freed_memory():
-            train(a.work, a.out, a.steps, a.start, a.rate)
-    else:
-        network = NoteReader()
-        network.load_state_dict(load_file(a.out))
-        print(
-            judge(
-                network,
-                [
-                    pair
-                    for file in sorted(a.work.glob("[0-9]*.npz"))[:12]
-                    for pair in read(file)
-                ],
+            train(
+                work,
+                arguments.out,
+                n_steps=arguments.steps,
+                start=arguments.start,
+                rate=arguments.rate,
             )
-        )
+    else:
+        network = NoteTranscriber()
+        network.load_state_dict(load_file(arguments.out))
+        print(evaluate(network, load_examples(list_recordings(work)[:N_HELD_OUT])))
 
 
 if __name__ == "__main__":

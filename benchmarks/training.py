@@ -199,7 +199,7 @@ def measure_bf16() -> None:
 
 def measure_head() -> None:
     corpus = make_corpus(200, 10, n_held=40)
-    batches = [torch.from_numpy(corpus.strips.tiles(n).copy()) for n in range(200)]
+    batches = [torch.from_numpy(corpus.arrays.tiles(n).copy()) for n in range(200)]
     batches = list(torch.cat(batches).split(BATCH))
     for name in NETWORKS[:2]:
         network = make_network(name)

@@ -1,18 +1,23 @@
-"""Recognised on a recording nobody has met: what the record is worth to a model, and what the player is.
+"""Accuracy on albums absent from training, for several models and several sounds.
 
-    OMP_NUM_THREADS=1 python benchmarks/unseen.py SHARED WORK [--rows A B C D E controls] [--jobs 2]
+    OMP_NUM_THREADS=1 python benchmarks/unseen.py SHARED WORK [--rows A B] [--jobs 2]
 
-Needs fluidsynth (Debian: apt-get install fluidsynth) for `make_audio.py`, and `pip install pretty_midi` for the notes
-as they were written. WORK gets the recordings, tiles, features and `unseen.jsonl`; what is there is not made again.
+Needs fluidsynth (Debian: apt-get install fluidsynth) for `make_audio.py`, and
+`pip install pretty_midi` for the notes as written. WORK receives the recordings,
+tiles, embeddings and `unseen.jsonl`; what exists there is not made again.
 
-Models: `plain`, frozen ImageNet MobileNetV2 on tiles of 5.9 s and logistic regression; `statistics`, mean, spread and
-rise of every semitone of the CQT per recording, standardised, and logistic regression; `notes`, the default of
-`Classifier`; `score`, the same as `notes` on the notes as they were written, which no sound can hide. All heads are
-fitted to `train`, their regularisation is chosen on `valid`, and then they are fitted to both.
+Models. `plain`: frozen ImageNet MobileNetV2 on tiles of 5.9 s and logistic
+regression. `statistics`: mean, spread and rise of every semitone of the CQT per
+recording, standardised, and logistic regression. `notes`: the default of
+`Classifier`. `written`: the same as `notes` on the notes as written, which no sound
+can hide. All heads are fitted to `train`, their regularisation is chosen on `valid`,
+then they are fitted to both.
 
-A: every album has a sound of its own, albums held out. B: the same test, trained where every recording has its own
-sound. C: recordings at random. D: piano rolls, pieces held out. E: the same test as A, trained where all takes of a
-player have one sound. Controls: the parameters of the channels alone; names shuffled by album.
+Rows. A: every album has a sound of its own, albums are held out. B: the same test,
+trained where every recording has its own sound. C: recordings split at random. D:
+piano rolls, pieces held out. E: the same test as A, trained where all recordings of a
+player have one sound. Controls: the parameters of the sound alone; labels shuffled by
+album.
 """
 
 import argparse
@@ -20,97 +25,153 @@ import json
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cqt2img import compare, render
-from cqt2img.auditing.tile_statistics import sketch_tiles
+from cqt2img.auditing.tile_statistics import compute_tile_statistics
 from cqt2img.data.dataset import TrainingData
 from cqt2img.data.labels import one_hot
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.tile_arrays import TileArrays, load_tile_arrays
 from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
 from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_proba
-from cqt2img.models.factory import TileNet, build_network
-from cqt2img.models.notes import describe_phrases, read_phrases
+from cqt2img.inference.linear_head import head_layers
+from cqt2img.models.factory import build_network
+from cqt2img.models.note_features import count_phrases, hash_phrases
 from cqt2img.tiles.spec import TileSpec
-from cqt2img.training.linear_probe import _embedder, fit_linear_probe
+from cqt2img.training.embedding_cache import make_embedder
+from cqt2img.training.linear_probe import fit_linear_probe
 
 CPU = torch.device("cpu")
-SETS = {  # name: corpus, options of make_audio.py
+SETS = {  # name: folder of the data, options of make_audio.py
     "album": ("jazz", ["--channel", "album"]),
     "recording": ("jazz", ["--channel", "recording"]),
     "session": ("sessions", ["--channel", "album", "--salt", "E"]),
     "rolls": ("pianists", ["--channel", "album"]),
 }
+CHANNEL_NUMBERS = ("piano", "cents", "rt60", "wet", "tilt_db")
+OTHER_NUMBERS = ("lowpass", "hiss_db", "level_db", "mp3")
+
+Indices: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float32]
+NamedScores: TypeAlias = Iterator[tuple[str, Evaluation]]
 
 
-class Set:
-    """The recordings of one set, drawn once, and what each model hears in them."""
+class RecordingSet:
+    """The recordings of one set, rendered once."""
 
-    def __init__(self, name: str, a: argparse.Namespace) -> None:
-        corpus, options = SETS[name]
-        audio = a.work / f"audio-{name}"
-        if not (audio / "recordings.csv").is_file():
-            source = (
-                sessions(a)
-                if corpus == "sessions"
-                else a.shared / "data" / corpus / "metadata.csv"
-            )
-            make = [
-                sys.executable,
-                a.shared / "data/make_audio.py",
-                source,
-                audio,
-                *options,
-                "--jobs",
-                a.jobs,
+    def __init__(self, name: str, shared: Path, work: Path, n_jobs: int) -> None:
+        folder, _ = SETS[name]
+        self.shared = shared
+        self.work = work
+        self.midi = shared / "data" / folder.replace("sessions", "jazz") / "midi"
+        audio = make_audio(name, shared, work, n_jobs)
+        table = audio / "recordings.csv"
+        tiles = render(table, work / f"tiles-{name}", "notes", n_jobs=n_jobs)
+        recordings = list_recordings(tiles)
+        self.paths = recordings.paths
+        self.labels = np.array(recordings.labels)
+        self.split = np.array(recordings.column("split"))
+        self.channels = [json.loads(str(c)) for c in recordings.column("channel")]
+        albums = recordings.column("album")
+        self.groups = np.array(
+            [
+                f"{label}/{album}"
+                for label, album in zip(self.labels, albums, strict=True)
             ]
-            subprocess.run([str(word) for word in make], check=True)
-        tiles = render(
-            audio / "recordings.csv", a.work / f"tiles-{name}", "notes", n_jobs=a.jobs
         )
-        self.name, self.corpus, self.a = name, corpus, a
-        self.table = list_recordings(tiles)
-        self.long, _ = load_tile_arrays(self.table, tiles.spec)
-        self.table["group"] = (
-            self.table["label"] + "/" + self.table["album"].astype(str)
-        )
-        self.short = shorter(self.long, TileSpec.preset("piano"))
+        self.notes_arrays, _ = load_tile_arrays(recordings, tiles.spec)
 
-    def side(self, *names: str) -> np.ndarray:
-        """Give the places of the recordings on these sides of the corpus's own split."""
-        return np.flatnonzero(self.table["split"].isin(names))
+    @cached_property
+    def piano_arrays(self) -> TileArrays:
+        """The same pixels in shorter tiles."""
+        return cut_tiles(self.notes_arrays, TileSpec.preset("piano"))
+
+    def indices(self, *sides: str) -> Indices:
+        """Return the recordings on some sides of the split of the data."""
+        return np.flatnonzero(np.isin(self.split, sides))
 
 
-def sessions(a: argparse.Namespace) -> Path:
-    """Write the list in which all takes of a player for training and validation are one album."""
-    folder = a.shared / "data/jazz"
+def make_audio(name: str, shared: Path, work: Path, n_jobs: int) -> Path:
+    """Synthesise the recordings of a set, unless they exist."""
+    folder, options = SETS[name]
+    audio = work / f"audio-{name}"
+    if not (audio / "recordings.csv").is_file():
+        source = shared / "data" / folder / "metadata.csv"
+        if folder == "sessions":
+            source = write_sessions(shared, work)
+        script = shared / "data/make_audio.py"
+        command = [sys.executable, script, source, audio, *options, "--jobs", n_jobs]
+        subprocess.run([str(word) for word in command], check=True)
+    return audio
+
+
+def write_sessions(shared: Path, work: Path) -> Path:
+    """Write a table in which all training recordings of a player are one album."""
+    folder = shared / "data/jazz"
     table = pd.read_csv(folder / "metadata.csv")
     table["path"] = [str(folder / path) for path in table["path"]]
-    table[table["split"] != "test"].assign(album="session").to_csv(
-        a.work / "sessions.csv", index=False
-    )
-    return a.work / "sessions.csv"
+    training = table[table["split"] != "test"]
+    training.assign(album="session").to_csv(work / "sessions.csv", index=False)
+    return work / "sessions.csv"
 
 
-def shorter(strips: TileArrays, spec: TileSpec) -> TileArrays:
-    """Cut the same pictures into shorter tiles."""
+def cut_tiles(arrays: TileArrays, spec: TileSpec) -> TileArrays:
+    """Divide the same pixels into shorter tiles."""
     cut = []
-    for strip, n in zip(strips.strips, strips.n_frames.tolist(), strict=True):
-        whole, rest = divmod(min(n, strip.shape[1]), spec.width)
-        n_tiles = max(1, whole + (rest >= spec.min_fill * spec.width))
-        missing = max(0, n_tiles * spec.width - strip.shape[1])
-        cut.append(np.pad(strip, ((0, 0), (0, missing)))[:, : n_tiles * spec.width])
-    return TileArrays(spec, cut, strips.n_frames)
+    for array, n_frames in zip(arrays.arrays, arrays.n_frames.tolist(), strict=True):
+        n_full, rest = divmod(min(n_frames, array.shape[1]), spec.width)
+        n_tiles = max(1, n_full + (rest >= spec.min_fill * spec.width))
+        n_columns = n_tiles * spec.width
+        missing = max(0, n_columns - array.shape[1])
+        padded = np.pad(array, ((0, 0), (0, missing)))
+        cut.append(padded[:, :n_columns])
+    return TileArrays(spec, cut, arrays.n_frames)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Train and choose on some recordings, test on others, perhaps of another set."""
+
+    training_set: RecordingSet
+    train: Indices
+    valid: Indices
+    test_set: RecordingSet
+    test: Indices
+    shuffled_labels: NDArray | None = None
+
+    @property
+    def labels(self) -> NDArray:
+        """Label of each recording of the training set."""
+        if self.shuffled_labels is not None:
+            return self.shuffled_labels
+        return self.training_set.labels
+
+    @property
+    def classes(self) -> NDArray:
+        """Labels, sorted."""
+        return np.unique(self.labels)
+
+    @property
+    def class_indices(self) -> Indices:
+        """Class of each recording of the training set."""
+        return np.searchsorted(self.classes, self.labels)
+
+
+# Returns log-probabilities of the test recordings, and their temperature.
+Model: TypeAlias = Callable[[Task], tuple[Floats, float]]
 
 
 def main() -> None:
@@ -119,38 +180,39 @@ def main() -> None:
     )
     parser.add_argument("shared", type=Path)
     parser.add_argument("work", type=Path)
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument(
-        "--rows", nargs="+", default=["A", "B", "C", "E", "controls", "D"]
-    )
-    parser.add_argument(
-        "--models", nargs="+", default=["plain", "statistics", "notes", "score"]
+        "--models", nargs="+", default=list(MODELS), choices=list(MODELS)
     )
     parser.add_argument("--jobs", type=int, default=2)
-    a = parser.parse_args()
-    a.work.mkdir(parents=True, exist_ok=True)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
     warnings.filterwarnings("ignore")
-    opened: dict[str, Set] = {}
+    opened: dict[str, RecordingSet] = {}
 
-    def get(name: str) -> Set:
+    def get_set(name: str) -> RecordingSet:
         if name not in opened:
-            opened[name] = Set(name, a)
+            opened[name] = RecordingSet(
+                name, options.shared, options.work, options.jobs
+            )
         return opened[name]
 
-    found: dict[str, Evaluation] = {}
-    for row in a.rows:
-        for model in a.models if row != "controls" else ["notes"]:
-            for name, scores in ROWS[row](get, model):
-                found[f"{name} {model}"] = scores
-                tell(a, name, model, scores)
-    for name in ("A", "D"):
+    found: dict[tuple[str, str], Evaluation] = {}
+    for row in options.rows:
+        models = ["notes"] if row == "controls" else options.models
+        for model in models:
+            for name, scores in ROWS[row](get_set, model):
+                found[name, model] = scores
+                report(options.work, name, model, scores)
+    for row in ("A", "D"):
         for other in ("plain", "statistics"):
-            if f"{name} notes" in found and f"{name} {other}" in found:
-                print(
-                    f"{name}, notes against {other}: {compare(found[f'{name} notes'], found[f'{name} {other}'])}"
-                )
+            if (row, "notes") in found and (row, other) in found:
+                difference = compare(found[row, "notes"], found[row, other])
+                print(f"{row}, notes against {other}: {difference}")
 
 
-def tell(a: argparse.Namespace, row: str, model: str, scores: Evaluation) -> None:
+def report(work: Path, row: str, model: str, scores: Evaluation) -> None:
+    """Print the scores of a row, and append them to the results."""
     low, high = scores.accuracy_interval
     entry = {
         "row": row,
@@ -166,276 +228,234 @@ def tell(a: argparse.Namespace, row: str, model: str, scores: Evaluation) -> Non
         "n_groups": scores.n_groups,
         "chance": scores.chance,
     }
-    print(
-        f"{row:12} {model:10} {scores.accuracy:.3f} ({low:.3f} to {high:.3f}) top 3 {entry['top_3']:.3f}",
-        flush=True,
-    )
-    with (a.work / "unseen.jsonl").open("a") as file:
+    interval = f"{scores.accuracy:.3f} ({low:.3f} to {high:.3f})"
+    print(f"{row:12} {model:10} {interval} top 3 {entry['top_3']:.3f}", flush=True)
+    with (work / "unseen.jsonl").open("a") as file:
         file.write(json.dumps(entry) + "\n")
 
 
-Rows = list[tuple[str, Evaluation]]
+# rows
+
+GetSet: TypeAlias = Callable[[str], RecordingSet]
+RowFunction: TypeAlias = Callable[[GetSet, str], NamedScores]
 
 
-def held_out(
-    name: str, train: str, test: str
-) -> Callable[[Callable[[str], Set], str], Rows]:
+def hold_out(name: str, training_set: str, test_set: str) -> RowFunction:
     """Train and choose on one set, test on the test recordings of another."""
 
-    def row(get: Callable[[str], Set], model: str) -> Rows:
-        return [
-            (
-                name,
-                fit_and_score(
-                    model,
-                    get(train),
-                    get(train).side("train"),
-                    get(train).side("valid"),
-                    get(test),
-                    get(test).side("test"),
-                ),
-            )
-        ]
+    def score(get_set: GetSet, model: str) -> NamedScores:
+        first = get_set(training_set)
+        second = get_set(test_set)
+        train = first.indices("train")
+        valid = first.indices("valid")
+        task = Task(first, train, valid, second, second.indices("test"))
+        yield name, fit_and_score(model, task)
 
-    return row
+    return score
 
 
-def at_random(get: Callable[[str], Set], model: str) -> Rows:
-    """Deal recordings out at random, as many to each side as in A, three times."""
-    one, rows = get("album"), []
-    n_test, n_valid = len(one.side("test")), len(one.side("valid"))
+def split_at_random(get_set: GetSet, model: str) -> NamedScores:
+    """Split recordings at random, as many to each side as in A, three times."""
+    one = get_set("album")
+    n_test = len(one.indices("test"))
+    n_valid = len(one.indices("valid"))
     for seed in range(3):
-        order = np.random.default_rng(seed).permutation(len(one.table))
+        order = np.random.default_rng(seed).permutation(len(one.labels))
         test, valid, train = np.split(order, [n_test, n_test + n_valid])
-        rows.append(
-            (f"C seed {seed}", fit_and_score(model, one, train, valid, one, test))
-        )
-    return rows
+        task = Task(one, train, valid, one, test)
+        yield f"C seed {seed}", fit_and_score(model, task)
 
 
-def controls(get: Callable[[str], Set], model: str) -> Rows:
+def score_controls(get_set: GetSet, model: str) -> NamedScores:
     """Score what must be at chance."""
-    one = get("album")
-    train, test = one.side("train", "valid"), one.side("test")
-    y = one.table["label"].to_numpy()
-    channels = [json.loads(text) for text in one.table["channel"]]
-    x = np.array(
-        [
-            [
-                c["piano"],
-                c["cents"],
-                c["rt60"],
-                c["wet"],
-                c["tilt_db"],
-                *np.ravel(c["peaks"]),
-                c["lowpass"],
-                c["hiss_db"],
-                c["level_db"],
-                c["mp3"],
-            ]
-            for c in channels
-        ],
-        float,
-    )
-    judge = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(
-        x[train], y[train]
-    )
-    classes = np.unique(y)
-    codes = np.searchsorted(classes, y)
-    groups = one.table["group"].to_numpy()
-    rows = [
-        (
-            "channel",
-            evaluate_proba(
-                judge.predict_proba(x[test]).astype("f4"),
-                codes[test],
-                classes,
-                groups[test],
-            ),
-        )
-    ]
+    one = get_set("album")
+    yield "channel", score_channel_parameters(one)
+    train = one.indices("train")
+    valid = one.indices("valid")
+    test = one.indices("test")
+    albums = np.unique(one.groups)
+    players = [album.split("/")[0] for album in albums]
     for seed in range(3):
-        rng = np.random.default_rng(seed)
-        names = dict(
-            zip(
-                np.unique(groups),
-                rng.permutation([g.split("/")[0] for g in np.unique(groups)]),
-                strict=True,
-            )
-        )
-        shuffled = np.array([names[g] for g in groups])
-        sides = one.side("train"), one.side("valid")
-        rows.append(
-            (f"shuffled {seed}", fit_and_score(model, one, *sides, one, test, shuffled))
-        )
-    return rows
+        shuffled = np.random.default_rng(seed).permutation(players)
+        player_of = dict(zip(albums, shuffled, strict=True))
+        labels = np.array([player_of[group] for group in one.groups])
+        task = Task(one, train, valid, one, test, labels)
+        yield f"shuffled {seed}", fit_and_score(model, task)
 
 
-ROWS = {
-    "A": held_out("A", "album", "album"),
-    "B": held_out("B", "recording", "album"),
-    "C": at_random,
-    "D": held_out("D", "rolls", "rolls"),
-    "E": held_out("E", "session", "album"),
-    "controls": controls,
+def score_channel_parameters(one: RecordingSet) -> Evaluation:
+    """Predict the player from the parameters of the sound alone."""
+    train = one.indices("train", "valid")
+    test = one.indices("test")
+    rows = []
+    for channel in one.channels:
+        row = [channel[name] for name in CHANNEL_NUMBERS]
+        row += np.ravel(channel["peaks"]).tolist()
+        row += [channel[name] for name in OTHER_NUMBERS]
+        rows.append(row)
+    x = np.array(rows, float)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    model.fit(x[train], one.labels[train])
+    proba = model.predict_proba(x[test]).astype(np.float32)
+    classes = np.unique(one.labels)
+    class_indices = np.searchsorted(classes, one.labels[test])
+    return evaluate_proba(proba, class_indices, classes, one.groups[test])
+
+
+ROWS: dict[str, RowFunction] = {
+    "A": hold_out("A", "album", "album"),
+    "B": hold_out("B", "recording", "album"),
+    "C": split_at_random,
+    "E": hold_out("E", "session", "album"),
+    "controls": score_controls,
+    "D": hold_out("D", "rolls", "rolls"),
 }
 
 
-def fit_and_score(
-    model: str,
-    one: Set,
-    train: np.ndarray,
-    valid: np.ndarray,
-    other: Set,
-    test: np.ndarray,
-    y: Any = None,
-) -> Evaluation:
-    y = one.table["label"].to_numpy() if y is None else y
-    classes = np.unique(y)
-    codes = np.searchsorted(classes, y)
-    log_proba, warmth = NETS[model](one, codes, train, valid, other, test)
-    truth = np.searchsorted(classes, other.table["label"].to_numpy()[test])
-    return evaluate_proba(
-        to_proba(log_proba, warmth),
-        truth,
-        classes,
-        other.table["group"].to_numpy()[test],
+def fit_and_score(model: str, task: Task) -> Evaluation:
+    """Fit a model and score it on the test recordings."""
+    log_proba, temperature = MODELS[model](task)
+    proba = to_proba(log_proba, temperature)
+    labels = task.test_set.labels[task.test]
+    class_indices = np.searchsorted(task.classes, labels)
+    groups = task.test_set.groups[task.test]
+    return evaluate_proba(proba, class_indices, task.classes, groups)
+
+
+# models
+
+
+def predict_plain(task: Task) -> tuple[Floats, float]:
+    """Fit a linear head on a frozen ImageNet network."""
+    arrays = task.training_set.piano_arrays
+    test_arrays = task.test_set.piano_arrays
+    weights = task.training_set.shared / "weights/mobilenetv2_100.safetensors"
+    return probe_network("mobilenetv2_100", weights, task, arrays, test_arrays)
+
+
+def predict_notes(task: Task) -> tuple[Floats, float]:
+    """Fit a linear head on transcribed notes, as `Classifier` does by default."""
+    arrays = task.training_set.notes_arrays
+    test_arrays = task.test_set.notes_arrays
+    return probe_network("notes", "imagenet", task, arrays, test_arrays)
+
+
+def probe_network(
+    name: str,
+    weights: str | Path,
+    task: Task,
+    arrays: TileArrays,
+    test_arrays: TileArrays,
+) -> tuple[Floats, float]:
+    """Fit the head of a network whose backbone stays fixed."""
+    class_indices = task.class_indices
+    n_classes = len(task.classes)
+    cache_dir = task.training_set.work / "features"
+    torch.manual_seed(0)
+    network = build_network(name, n_classes, arrays.spec, weights).eval()
+    data = TrainingData(
+        arrays,
+        one_hot(class_indices, n_classes, 0.0),
+        task.training_set.groups,
+        task.train,
+        task.valid,
     )
+    fitted = fit_linear_probe(network, data, CPU, cache_dir=cache_dir, refit=True)
+    (head,) = head_layers(network)
+    embed = make_embedder(network, CPU, cache_dir)
+    rows = []
+    with torch.inference_mode():
+        for index in task.test:
+            tiles = np.ascontiguousarray(test_arrays.tiles(int(index)))
+            logits = head(torch.from_numpy(embed(tiles)))
+            rows.append(pool(torch.log_softmax(logits, dim=1).numpy()))
+    temperature = fit_temperature(fitted.validation, class_indices[task.valid])
+    return np.stack(rows), temperature
 
 
-def by_network(name: str) -> Callable:
-    """Fit the head of a network whose body stays as it is, as `Classifier` does."""
-
-    def run(
-        one: Set, codes: Any, train: Any, valid: Any, other: Set, test: Any
-    ) -> tuple[np.ndarray, float]:
-        a = one.a
-        strips = {
-            "notes": (one.long, other.long),
-            "mobilenetv2_100": (one.short, other.short),
-        }[name]
-        weights = (
-            "imagenet"
-            if name == "notes"
-            else a.shared / "weights/mobilenetv2_100.safetensors"
-        )
-        torch.manual_seed(0)
-        network: TileNet = build_network(
-            name, codes.max() + 1, strips[0].spec, weights
-        ).eval()
-        corpus = TrainingData(
-            strips[0],
-            one_hot(codes, codes.max() + 1, 0.0),
-            one.table["group"].to_numpy(),
-            train,
-            valid,
-        )
-        fitted = fit_linear_probe(
-            network, corpus, CPU, 0, a.work / "features", refit=True
-        )
-        head: Any = network.backbone.get_classifier()
-        embed = _embedder(network, CPU, a.work / "features")
-        rows = []
-        with torch.inference_mode():
-            for n in test:
-                features = torch.from_numpy(
-                    embed(np.ascontiguousarray(strips[1].tiles(int(n))))
-                )
-                rows.append(pool(torch.log_softmax(head(features), dim=1).numpy()))
-        return np.stack(rows), fit_temperature(fitted.validation, codes[valid])
-
-    return run
+def predict_statistics(task: Task) -> tuple[Floats, float]:
+    """Fit logistic regression on the statistics of the CQT."""
+    x = compute_statistics(task.training_set)
+    x_test = compute_statistics(task.test_set)[task.test]
+    strengths = (1e-4, 1e-3, 1e-2, 1e-1)
+    return regress(task, x, x_test, strengths, standardise=True)
 
 
-def by_statistics(
-    one: Set, codes: Any, train: Any, valid: Any, other: Set, test: Any
-) -> tuple[np.ndarray, float]:
-    def table_of(of: Set) -> np.ndarray:
-        strips = of.long
-        return np.concatenate(
-            [
-                sketch_tiles(s[None], strips.spec, int(min(n, s.shape[1])))
-                for s, n in zip(strips.strips, strips.n_frames, strict=True)
-            ]
-        )
-
-    x, x_test = table_of(one), table_of(other)[test]
-    return regress(x, codes, train, valid, x_test, (1e-4, 1e-3, 1e-2, 1e-1), scale=True)
+def compute_statistics(recordings: RecordingSet) -> Floats:
+    """Return mean, spread and rise of every semitone of each recording."""
+    arrays = recordings.notes_arrays
+    rows = []
+    for array, n_frames in zip(arrays.arrays, arrays.n_frames.tolist(), strict=True):
+        n_columns = min(n_frames, array.shape[1])
+        rows.append(compute_tile_statistics(array[None], arrays.spec, n_columns))
+    return np.concatenate(rows)
 
 
-def by_score(
-    one: Set, codes: Any, train: Any, valid: Any, other: Set, test: Any
-) -> tuple[np.ndarray, float]:
-    """Hear the notes as they were written, in as many parts as `notes` has tiles."""
-    x, x_test = written(one), written(other)[test]
-    return regress(x, codes, train, valid, x_test, (1.0, 10.0, 100.0), scale=False)
+def predict_written(task: Task) -> tuple[Floats, float]:
+    """Fit logistic regression on the notes as written, one part per tile."""
+    x = read_written_notes(task.training_set)
+    x_test = read_written_notes(task.test_set)[task.test]
+    return regress(task, x, x_test, (1.0, 10.0, 100.0), standardise=False)
 
 
-def regress(
-    x: Any,
-    codes: Any,
-    train: Any,
-    valid: Any,
-    x_test: Any,
-    strengths: tuple[float, ...],
-    scale: bool,
-) -> tuple[np.ndarray, float]:
-    """Choose a regularisation on the validation recordings, then fit to these, too."""
-
-    def fit(strength: float, places: Any) -> Any:
-        head = LogisticRegression(C=strength, max_iter=1000, class_weight="balanced")
-        return (make_pipeline(StandardScaler(), head) if scale else head).fit(
-            x[places], codes[places]
-        )
-
-    found = []
-    for strength in strengths:
-        rows = fit(strength, train).predict_log_proba(x[valid]).astype("f4")
-        warmth = fit_temperature(rows, codes[valid])
-        found.append((log_loss(to_proba(rows, warmth), codes[valid]), strength, warmth))
-    _, strength, warmth = min(found)
-    return fit(strength, np.concatenate([train, valid])).predict_log_proba(
-        x_test
-    ).astype("f4"), warmth
-
-
-def written(one: Set) -> np.ndarray:
-    """Give the phrases of every performance as it was written."""
+def read_written_notes(recordings: RecordingSet) -> Floats:
+    """Return the phrase features of every performance as written."""
     import pretty_midi
 
-    folder = (
-        one.a.shared
-        / "data"
-        / ("pianists" if one.corpus == "pianists" else "jazz")
-        / "midi"
-    )
-    spec, rows = one.long.spec, []
-    for path, strip in zip(one.table["path"], one.long.strips, strict=True):
-        midi = pretty_midi.PrettyMIDI(str(folder / f"{Path(path).stem}.mid"))
-        notes = np.array(
-            sorted(
-                (n.start, n.pitch, n.end)
-                for part in midi.instruments
-                for n in part.notes
-            ),
-            float,
-        )
-        starts = np.arange(strip.shape[1] // spec.width) * spec.tile_seconds
-        parts = [
-            notes[(notes[:, 0] >= s) & (notes[:, 0] < s + spec.tile_seconds)]
-            for s in starts
-        ]
-        rows.append(
-            describe_phrases([read_phrases(part) for part in parts]).mean(axis=0)
-        )
+    arrays = recordings.notes_arrays
+    spec = arrays.spec
+    rows = []
+    for path, array in zip(recordings.paths, arrays.arrays, strict=True):
+        file = recordings.midi / f"{Path(path).stem}.mid"
+        notes = []
+        for instrument in pretty_midi.PrettyMIDI(str(file)).instruments:
+            notes += [(note.start, note.pitch, note.end) for note in instrument.notes]
+        written = np.array(sorted(notes), float)
+        onset = written[:, 0]
+        counts = []
+        for n in range(array.shape[1] // spec.width):
+            start = n * spec.tile_seconds
+            is_in_tile = (onset >= start) & (onset < start + spec.tile_seconds)
+            counts.append(count_phrases(written[is_in_tile]))
+        rows.append(hash_phrases(counts).mean(axis=0))
     return np.stack(rows)
 
 
-NETS: dict[str, Callable] = {
-    "plain": by_network("mobilenetv2_100"),
-    "statistics": by_statistics,
-    "notes": by_network("notes"),
-    "score": by_score,
+def regress(
+    task: Task,
+    x: Floats,
+    x_test: Floats,
+    strengths: tuple[float, ...],
+    *,
+    standardise: bool,
+) -> tuple[Floats, float]:
+    """Choose a regularisation on the validation recordings, then fit to both sides."""
+    class_indices = task.class_indices
+
+    def predict(strength: float, indices: Indices, x_new: Floats) -> Floats:
+        model = LogisticRegression(C=strength, max_iter=1000, class_weight="balanced")
+        if standardise:
+            model = make_pipeline(StandardScaler(), model)
+        model.fit(x[indices], class_indices[indices])
+        return model.predict_log_proba(x_new).astype(np.float32)
+
+    found = []
+    for strength in strengths:
+        log_proba = predict(strength, task.train, x[task.valid])
+        temperature = fit_temperature(log_proba, class_indices[task.valid])
+        proba = to_proba(log_proba, temperature)
+        loss = log_loss(proba, class_indices[task.valid])
+        found.append((loss, strength, temperature))
+    _, strength, temperature = min(found)
+    both = np.concatenate([task.train, task.valid])
+    return predict(strength, both, x_test), temperature
+
+
+MODELS: dict[str, Model] = {
+    "plain": predict_plain,
+    "statistics": predict_statistics,
+    "notes": predict_notes,
+    "written": predict_written,
 }
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from cqt2img.data.synthetic import make_corpus
 
 
 def main(folder: str) -> None:
-    table = list_recordings(folder)
+    recordings = list_recordings(folder)
     model = Classifier(
         "test_resnet",
         weights=None,
@@ -29,9 +29,9 @@ def main(folder: str) -> None:
         verbose=False,
     )
     folds = StratifiedGroupKFold(n_splits=2, shuffle=True, random_state=0)
-    labels = table["label"].to_numpy(dtype=str)
+    labels = np.array(recordings.labels)
     named = cross_val_predict(
-        model, table["path"].tolist(), labels, groups=table["group"], cv=folds
+        model, recordings.paths, labels, groups=recordings.groups, cv=folds
     )
     print(classification_report(labels, named, zero_division=np.nan))
 

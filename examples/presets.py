@@ -37,7 +37,7 @@ def main() -> None:
         rows = f"{spec.bins_per_octave // 12} row{'s' * (spec.bins_per_octave > 12)} a semitone"
         title = f"{name}: {rows}, {1000 * spec.frame_seconds:.0f} ms a column, {spec.tile_seconds:.1f} s"
         axes = figure.add_subplot(2, 2, n + 1)
-        plot_tile(axes, tiles[0], spec, title)
+        plot_tile(axes, tiles[0], spec, title=title)
         axes.set_xlabel("seconds", fontsize=8)
     save(figure, out / "presets.png")
     synth.make_corpus(

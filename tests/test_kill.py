@@ -20,7 +20,7 @@ import soundfile
 
 SCRIPT = """
 import signal, sys
-from cqt2img.cli import main
+from cqt2img.cli.main import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell takes it from what runs in the background
 main()
 """

@@ -1,4 +1,4 @@
-"""Data frames with Python strings."""
+"""Tables with Python strings."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -7,34 +7,53 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-PATH_ERRORS = "surrogateescape"  # how text holds file names that are not UTF-8
+PATH_ERRORS = "surrogateescape"  # file names need not be UTF-8
 
 
 def make_table(
     rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None
 ) -> "pd.DataFrame":
-    """Make a table with Python strings.
+    """Make a DataFrame whose text columns hold Python strings.
 
-    The strings of Arrow, which pandas uses by default, can hold neither file names
-    that are not UTF-8 nor None.
+    Arrow strings would neither hold names that are not UTF-8 nor None.
 
     Parameters
     ----------
     rows : sequence of mapping
-        One mapping from column to value for each row.
+        The rows.
     columns : sequence of str, optional
-        Columns of the result. By default those of `rows`.
+        Names of the columns; needed if there may be no rows.
 
     Returns
     -------
     DataFrame
-        The rows; columns of numbers have a numeric type.
+        Columns without text have the numeric type of their values.
     """
     import pandas as pd
 
-    table = pd.DataFrame(rows, columns=columns, dtype=object)
+    table = pd.DataFrame(list(rows), columns=columns, dtype=object)
     for name in table.columns:
         has_text = any(isinstance(value, str) for value in table[name])
         if not has_text:
             table[name] = table[name].infer_objects()
     return table
+
+
+def is_missing(value: object) -> bool:
+    """Check whether a table entry is empty.
+
+    Parameters
+    ----------
+    value : object
+        Any value, such as an entry of a DataFrame.
+
+    Returns
+    -------
+    bool
+        True for None, NaN, NaT, `pandas.NA` and the empty string.
+    """
+    import pandas as pd
+
+    if isinstance(value, str):
+        return value == ""
+    return pd.api.types.is_scalar(value) and bool(pd.isna(value))

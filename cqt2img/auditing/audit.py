@@ -1,6 +1,5 @@
 """Is a score honest? What a corpus and a model give away, found before the disappointment."""
 
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,16 +20,16 @@ from cqt2img.auditing.leakage import SplitScore, score_splits
 from cqt2img.auditing.robustness import measure_robustness
 from cqt2img.auditing.shortcuts import find_shortcuts
 from cqt2img.auditing.tile_statistics import sketch
-from cqt2img.classifier import Listener
+from cqt2img.classifier import Classifier
 from cqt2img.data.labels import check_labelled, encode
 from cqt2img.data.recordings import list_recordings
+from cqt2img.data.specs import resolve_spec
 from cqt2img.data.tile_arrays import load_tile_arrays
-from cqt2img.data.tile_folder import resolve_spec
 from cqt2img.errors import InputError
 from cqt2img.evaluation.comparison import compare
 from cqt2img.evaluation.evaluation import Evaluation
+from cqt2img.evaluation.page import Notice, Section, render_page
 from cqt2img.evaluation.plots import plot_shares
-from cqt2img.evaluation.report import to_png, write_page
 from cqt2img.tiles.extract import QUALITY
 
 if TYPE_CHECKING:
@@ -211,7 +210,7 @@ def audit(
     groups: Sequence[Any] | None = None,
     *,
     group_by: str | None = None,
-    model: Listener | None = None,
+    model: Classifier | None = None,
     n_jobs: int = 1,
     verbose: bool = True,
 ) -> Audit:
@@ -259,18 +258,21 @@ def audit(
     bar = progress_bar if verbose else None
     if model is not None:
         check_is_fitted(model)
-    table = list_recordings(X, y, groups, group_by)
+    recordings = list_recordings(X, y, groups, group_by, caller="audit")
+    table = recordings.to_frame()
     check_labelled("audit", table["label"].tolist(), table["path"].tolist())
     if model is not None:
         encode(
             table["label"].tolist(), model.classes_
         )  # a name that it does not know should not cost the whole audit
     spec = resolve_spec(None if model is None else model.spec_, X, "audit", "fast")
-    strips, infos = load_tile_arrays(table, spec, n_jobs, bar)
-    bad = [info["status"] != "ok" for info in infos]
+    strips, infos = load_tile_arrays(recordings, spec, n_jobs, bar)
+    bad = [not info.is_ok for info in infos]
     new = [name for name in ("seconds", *QUALITY) if name not in table]
-    table = table.assign(**{name: [info.get(name) for info in infos] for name in new})
-    marks = [info["fingerprint"] for info in infos if info["status"] == "ok"]
+    table = table.assign(
+        **{name: [getattr(info, name) for info in infos] for name in new}
+    )
+    marks = [info.fingerprint for info in infos if info.is_ok]
     failed, table = table[bad], table[np.logical_not(bad)].reset_index(drop=True)
     n_each = table["label"].astype(str).value_counts()
     classes = sorted(n_each.index)
@@ -361,51 +363,45 @@ def _count(n: int, word: str) -> str:
 
 def _write_page(report: Audit, path: Path) -> None:
     """Write the audit as one page."""
-    colours = dict(zip(SEVERITIES, ("#b3261e", "#b26a00", "#4a6572"), strict=True))
-    blocks: list[str | bytes] = [f"<p><b>{html.escape(report.verdict)}</b></p>"]
-    blocks.append(
-        f"{report.n_recordings} recordings in {report.n_groups} groups, {len(report.classes)} classes"
-        + (f"; {report.n_failed} could not be read" if report.n_failed else "")
-        + "."
-    )
-    for one in report.findings:
-        files = "".join(f"<li>{html.escape(name)}</li>" for name in one.files)
-        more = (
-            f"<details><summary>{_count(len(one.files), 'file')}</summary><ul>{files}</ul></details>"
-            if files
-            else ""
+    counts = f"{report.n_recordings} recordings in {report.n_groups} groups, {len(report.classes)} classes"
+    if report.n_failed:
+        counts += f"; {report.n_failed} could not be read"
+    notices = [
+        Notice(
+            severity=finding.severity,
+            title=finding.title,
+            advice=finding.advice,
+            files=finding.files,
         )
-        blocks.append(
-            f'<div style="border-left: 4px solid {colours[one.severity]}; padding: 0 1rem; margin: 1rem">'
-            f'<b style="color: {colours[one.severity]}">{one.severity}</b> {html.escape(one.title)}<br>'
-            f"<i>{html.escape(one.advice)}</i>{more}</div>"
-        )
-    blocks += [
-        "<h2>What can be told, and from what</h2>",
-        to_png(report.show()),
-        "The first bars are one small model, scored with ever more kept apart between training and test; what it loses "
-        "from bar to bar it had from the recording, the piece or the album, and not from the player. The bars below "
-        "are what one clue alone tells, with whole groups held out. Lines are 95 % intervals over groups.",
+        for finding in report.findings
+    ]
+    sections = [
+        Section(text=f"{counts}.", notices=notices),
+        Section(
+            title="What can be told, and from what",
+            figure=report.show(),
+            caption="The first bars are one small model, scored with ever more kept apart between training and test; "
+            "what it loses from bar to bar it had from the recording, the piece or the album, and not from the player. "
+            "The bars below are what one clue alone tells, with whole groups held out. Lines are 95 % intervals over "
+            "groups.",
+        ),
     ]
     if report.stability is not None and len(report.stability):
-        blocks += [
-            "<h2>What must not matter, and does it?</h2>",
-            "Part of the recordings that get another name after each change. The first row changes nothing "
-            "but where the tiles begin, and is what to hold the others against.",
-            _table(report.stability),
-        ]
-    write_page(path, "Can this score be believed?", blocks)
+        sections.append(
+            Section(
+                title="What must not matter, and does it?",
+                text="Part of the recordings that get another name after each change. The first row changes nothing "
+                "but where the tiles begin, and is what to hold the others against.",
+                table=_format_table(report.stability),
+            )
+        )
+    render_page(path, "Can this score be believed?", sections, summary=report.verdict)
 
 
-def _table(frame: "pd.DataFrame") -> str:
-    """Give a table as HTML, parts as percent."""
-    shown = frame.assign(
-        **{
-            name: frame[name].map("{:.0%}".format)
-            for name in frame.columns
-            if frame[name].dtype == float
-        }
-    )
-    return shown.rename(columns=lambda name: name.replace("_", " ")).to_html(
-        index=False, border=0
+def _format_table(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Format shares as percentages and column names as words."""
+    shares = frame.select_dtypes(float)
+    percentages = {name: shares[name].map("{:.0%}".format) for name in shares}
+    return frame.assign(**percentages).rename(
+        columns=lambda name: name.replace("_", " ")
     )

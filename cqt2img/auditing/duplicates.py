@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from cqt2img._utils.parallel import run_parallel
 from cqt2img._utils.progress import Progress
 from cqt2img._utils.tables import make_table
+from cqt2img.data.extraction import extract_recording, without_columns
 from cqt2img.data.recordings import list_recordings
-from cqt2img.data.tile_folder import resolve_spec
-from cqt2img.tiles.extract import try_extract
+from cqt2img.data.specs import resolve_spec
+from cqt2img.tiles.extract import RecordingInfo
 from cqt2img.tiles.spec import TileSpec
 
 if TYPE_CHECKING:
@@ -439,7 +440,7 @@ def _correlate(
 
 
 def _take(
-    blocks: Iterator[NDArray[np.uint8]], info: dict[str, Any], spec: TileSpec
+    blocks: Iterator[NDArray[np.uint8]], info: RecordingInfo, spec: TileSpec
 ) -> Landmarks:
     return landmarks(np.concatenate(list(blocks)), spec)
 
@@ -475,30 +476,23 @@ def find_duplicates(
     performance of the same piece, whoever plays. A recording that cannot be read is named in the log and left out.
     """
     spec = resolve_spec(spec, X, "find_duplicates", "fast")
-    table = list_recordings(X)
+    recordings = list_recordings(X, caller="find_duplicates")
     take = functools.partial(_take, spec=spec)
-    jobs = (
-        (item, spec, tiles, take)
-        for item, tiles in zip(table["item"], table["tiles"], strict=True)
-    )
+    jobs = ((recording, spec, take) for recording in without_columns(recordings))
     takes: list[Landmarks] = []
     paths: list[str] = []
     fingerprints: list[str] = []
+    n = len(recordings)
     results = run_parallel(
-        try_extract,
-        jobs,
-        len(table),
-        n_jobs=n_jobs,
-        progress=progress,
-        title="onsets",
+        extract_recording, jobs, n, n_jobs=n_jobs, progress=progress, title="onsets"
     )
-    for path, (marks, info) in zip(table["path"], results, strict=True):
-        if info["status"] != "ok":
-            log.warning("find_duplicates: left out %s", info["message"])
+    for path, (marks, info) in zip(recordings.paths, results, strict=True):
+        if marks is None:
+            log.warning("find_duplicates: left out %s", info.message)
             continue
-        takes.append(marks)
+        takes.append(cast(Landmarks, marks))
         paths.append(path)
-        fingerprints.append(info["fingerprint"])
+        fingerprints.append(info.fingerprint)
     found = match_takes(takes, fingerprints, progress=progress).itertuples(
         index=False, name=None
     )

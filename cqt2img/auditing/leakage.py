@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cqt2img.data.dataset import TrainingData
 from cqt2img.data.labels import encode, find_classes, one_hot
-from cqt2img.data.splits import deal
+from cqt2img.data.splits import split_folds
 from cqt2img.data.tile_arrays import TileArrays
 from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
 from cqt2img.inference.calibration import pool, to_proba
@@ -18,7 +18,7 @@ from cqt2img.inference.predict import tile_log_proba
 from cqt2img.models.device import resolve_device
 from cqt2img.models.factory import TileNet
 from cqt2img.training.callbacks import Callback
-from cqt2img.training.config import TrainingConfig
+from cqt2img.training.config import TrainingSettings
 from cqt2img.training.trainer import train
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def score_tiles(
     table: "pd.DataFrame",
     is_test: NDArray[np.bool_] | float,
     network: TileNet,
-    recipe: TrainingConfig,
+    recipe: TrainingSettings,
     watch: Callback | None = None,
 ) -> Evaluation:
     """Train and test on single tiles, as a first network is often built.
@@ -156,7 +156,7 @@ def score_tiles(
         The recordings whose tiles are tested, or the part of all tiles, drawn at random.
     network : TileNet
         Where training starts; it is changed.
-    recipe : TrainingConfig
+    recipe : TrainingSettings
         How to train; the last epoch is kept.
     watch : Callback, optional
         Gets told how training goes.
@@ -190,7 +190,7 @@ def score_tiles(
         np.flatnonzero(~test),
         np.arange(0),
     )
-    trained = train(network, corpus, recipe, None, watch)
+    trained = train(network, corpus, recipe, callback=watch)
     network.load_state_dict(trained.state)
     device = resolve_device(None)
     proba = to_proba(tile_log_proba(network.to(device), single[test], device))
@@ -229,7 +229,7 @@ def _folds(
     codes: NDArray, keys: NDArray, seed: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     n_splits = min(_N_SPLITS, len(np.unique(keys)), int(np.bincount(codes).max()))
-    return deal(codes, keys, n_splits, seed)
+    return split_folds(codes, keys, n_splits, seed)
 
 
 def _fit(features: NDArray, codes: NDArray) -> Any:

@@ -12,7 +12,7 @@ from cqt2img._utils.progress import Progress
 from cqt2img._utils.tables import make_table
 from cqt2img.audio.decode import AUDIO_SUFFIXES, load_wave
 from cqt2img.audio.effects import add_noise, add_room, change_speed, equalise, reencode
-from cqt2img.classifier import Listener
+from cqt2img.classifier import Classifier
 from cqt2img.errors import Cqt2imgError
 from cqt2img.tiles.cqt import compute_cqt
 from cqt2img.tiles.spec import TileSpec
@@ -32,7 +32,7 @@ KINDS = (
 
 
 def measure_robustness(
-    model: Listener,
+    model: Classifier,
     table: "pd.DataFrame",
     n_recordings: int = 40,
     n_jobs: int = 1,
@@ -42,7 +42,7 @@ def measure_robustness(
 
     Parameters
     ----------
-    model : Listener
+    model : Classifier
         A fitted `Classifier`.
     table : DataFrame
         `path` and `label` of recordings, and `item`, the file.
@@ -136,7 +136,7 @@ def _stretch(cqt: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
     return cqt[:, left] * (1 - part) + cqt[:, np.minimum(left + 1, n - 1)] * part
 
 
-def _ask(model: Listener, cqts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+def _ask(model: Classifier, cqts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     was, model.verbose = model.verbose, False
     try:
         return model.predict_proba(cqts)

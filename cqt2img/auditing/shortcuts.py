@@ -134,9 +134,7 @@ def find_shortcuts(
     if len(table) > _MOST_RECORDINGS:
         places = np.linspace(0, len(table) - 1, _MOST_RECORDINGS).astype(int)
         table = table.iloc[places]
-        strips = TileArrays(
-            strips.spec, [strips.strips[n] for n in places], strips.n_frames[places]
-        )
+        strips = strips.select(places)
     rows = []
     for clue, values in measure_clues(strips, table).items():
         known = np.isfinite(values).all(axis=1)

@@ -1,35 +1,38 @@
-"""Label sets: the names to choose from, as numbers and as targets."""
+"""Labels as class indices and as targets."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cqt2img._utils.tables import is_missing
 from cqt2img.errors import InputError
+
+_N_SHOWN = 10  # classes in a message
 
 
 def find_classes(
-    y: Sequence[Any] | NDArray, paths: Sequence[Any] | None = None
+    y: Sequence[object] | NDArray, paths: Sequence[str] | None = None
 ) -> NDArray:
-    """Give the names to choose from, sorted.
+    """Return the sorted classes of training data.
 
     Parameters
     ----------
-    y : sequence
-        One label per recording.
-    paths : sequence, optional
-        Their names, for messages.
+    y : sequence, shape (n_recordings,)
+        Labels.
+    paths : sequence of str, optional
+        Names of the recordings for error messages.
 
     Returns
     -------
     ndarray, shape (n_classes,)
-        Every label once.
+        Unique labels.
 
     Raises
     ------
     InputError
-        If a label is missing, there is one class only, or a class has one recording.
+        If a label is missing, there is only one class, or a class has only one
+        recording.
 
     Examples
     --------
@@ -40,122 +43,134 @@ def find_classes(
     classes, counts = np.unique(np.asarray(y), return_counts=True)
     if len(classes) < 2:
         raise InputError(
-            f"fit: y must hold two classes or more, got only {classes[0]!s}. Add recordings of another player."
+            f"fit: y must have 2 classes or more, got only {classes[0]!s}. "
+            "Add recordings of another player."
         )
     if counts.min() < 2:
-        lonely = classes[counts.argmin()]
+        rarest = classes[counts.argmin()]
         raise InputError(
-            f"fit: y must hold two recordings or more of every class, got one of {lonely!s}. "
-            "Add recordings of it, or leave it out."
+            "fit: y must have 2 recordings or more of every class, got 1 of "
+            f"{rarest!s}. Add recordings of this class, or remove it."
         )
     return classes
 
 
 def check_labelled(
-    caller: str, y: Sequence[Any] | NDArray, paths: Sequence[Any] | None = None
+    caller: str, y: Sequence[object] | NDArray, paths: Sequence[str] | None = None
 ) -> None:
-    """Stop if a recording has no label.
+    """Check that every recording has a label.
 
     Parameters
     ----------
     caller : str
-        Name of the function that needs them all.
-    y : sequence
-        One label per recording.
-    paths : sequence, optional
-        Their names, for the message.
+        Public method or command for the error message.
+    y : sequence, shape (n_recordings,)
+        Labels; None, NaN and "" are missing.
+    paths : sequence of str, optional
+        Names of the recordings for the error message.
 
     Raises
     ------
     InputError
         If a label is missing.
     """
-    missing = [
-        n for n, label in enumerate(y) if label is None or label != label or label == ""
-    ]
-    if missing:
-        first = (
-            f"number {missing[0]}"
-            if paths is None
-            else repr(str(list(paths)[missing[0]]))
-        )
-        raise InputError(
-            f"{caller}: y must label every recording, got none for {len(missing)} of {len(y)}, "
-            f"first {first}. "
-            "Sort the recordings into one folder per label, or give y or a csv with the column label."
-        )
+    missing = [index for index, label in enumerate(y) if is_missing(label)]
+    if not missing:
+        return
+    first = missing[0]
+    name = f"number {first}" if paths is None else repr(str(list(paths)[first]))
+    raise InputError(
+        f"{caller}: y must have a label for every recording, got none for "
+        f"{len(missing)} of {len(y)}, such as {name}. Sort the recordings into one "
+        "folder per label, or pass y or a csv file with the column label."
+    )
 
 
-def encode(y: Sequence[Any] | NDArray, classes: NDArray) -> NDArray[np.int64]:
-    """Turn labels into their places among the classes.
+def encode(
+    y: Sequence[object] | NDArray, classes: NDArray, *, caller: str | None = None
+) -> NDArray[np.int64]:
+    """Convert labels to class indices.
 
     Parameters
     ----------
-    y : sequence
-        One label per recording. A number and its text are one label, unless two classes share it.
+    y : sequence, shape (n_recordings,)
+        Labels. A number and its text are the same label, unless they are two classes.
     classes : ndarray, shape (n_classes,)
-        Sorted names.
+        Sorted classes.
+    caller : str, optional
+        Public method or command for the error message.
 
     Returns
     -------
     ndarray of int64, shape (n_recordings,)
-        0 to n_classes - 1.
+        Class indices, 0 to n_classes - 1.
 
     Raises
     ------
     InputError
-        If a label is not among the classes.
+        If a label is not one of the classes.
 
     Examples
     --------
     >>> encode(["Monk", "Evans"], np.array(["Evans", "Monk"]))
     array([1, 0])
     """
-    places = {name: n for n, name in enumerate(classes.tolist())}
-    values = np.asarray(y).tolist()
-    texts = {str(name): name for name in places}
-    if len(texts) == len(places):  # a csv has text where an array had numbers
-        values = [
-            label if label in places else texts.get(str(label), label)
-            for label in values
-        ]
-    strange = sorted({str(label) for label in values if label not in places})
-    if strange:
-        known = ", ".join(map(str, classes[:10]))
+    index_of = {label: index for index, label in enumerate(classes.tolist())}
+    # A csv file has text where an array has numbers.
+    index_of_text = {str(label): index for label, index in index_of.items()}
+    is_ambiguous = len(index_of_text) < len(index_of)
+    if is_ambiguous:
+        index_of_text = {}
+    class_indices = []
+    unknown = set()
+    for label in np.asarray(y).tolist():
+        index = index_of.get(label, index_of_text.get(str(label)))
+        if index is None:
+            unknown.add(str(label))
+        else:
+            class_indices.append(index)
+    if unknown:
+        shown = list(map(str, classes[:_N_SHOWN]))
+        if len(classes) > _N_SHOWN:
+            shown.append("…")
+        prefix = "" if caller is None else f"{caller}: "
         raise InputError(
-            f"encode: y must hold labels that the model knows, got {', '.join(strange[:5])}. "
-            f"It knows {known}{' …' if len(classes) > 10 else ''}: rename the labels or fit a new model."
+            f"{prefix}y must contain only classes of the model, got "
+            f"{', '.join(sorted(unknown)[:5])}. The classes are {', '.join(shown)}. "
+            "Rename the labels, or fit a new model."
         )
-    return np.array([places[label] for label in values], dtype=np.int64)
+    return np.array(class_indices, dtype=np.int64)
 
 
 def one_hot(
-    codes: NDArray[np.int64], n_classes: int, smoothing: float = 0.0
+    class_indices: NDArray[np.int64], n_classes: int, smoothing: float = 0.0
 ) -> NDArray[np.float32]:
-    """Turn places into one-hot targets.
+    """Convert class indices to one-hot targets, with optional label smoothing.
 
     Parameters
     ----------
-    codes : ndarray of int64, shape (n,)
+    class_indices : ndarray of int64, shape (n,)
         0 to n_classes - 1.
     n_classes : int
-        2 or more.
+        Number of classes, 2 or more.
     smoothing : float
-        Part of the target that is shared among all classes, 0 to below 1.
+        Fraction of each target that is distributed evenly over all classes, 0 to
+        below 1.
 
     Returns
     -------
     ndarray of float32, shape (n, n_classes)
-        Every row adds up to 1.
+        Targets; every row sums to 1.
 
     References
     ----------
-    Christian Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016.
+    Christian Szegedy et al., "Rethinking the Inception Architecture for Computer
+    Vision", 2016.
 
     Examples
     --------
     >>> one_hot(np.array([1]), 2, smoothing=0.1)
     array([[0.05, 0.95]], dtype=float32)
     """
-    hard = np.eye(n_classes, dtype=np.float32)[codes]
+    hard = np.eye(n_classes, dtype=np.float32)[class_indices]
     return np.float32(1 - smoothing) * hard + np.float32(smoothing / n_classes)

@@ -1,475 +1,386 @@
-"""What the user gives, in any of its forms, as one table with a row per recording."""
+"""Recordings, labels and groups: everything users pass as X, y and groups."""
 
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cqt2img._utils.tables import PATH_ERRORS, make_table
+from cqt2img._utils.messages import start_errors_with
 from cqt2img.audio.decode import AUDIO_SUFFIXES
-from cqt2img.errors import AudioError, InputError
+from cqt2img.data.manifest import (
+    RECORDINGS_FILE,
+    SPEC_FILE,
+    read_csv,
+    resolve_tile_folder,
+)
+from cqt2img.data.recording_tables import (
+    GROUP_COLUMNS,
+    group_by_column,
+    read_frame,
+    read_user_csv,
+    with_groups,
+    with_labels,
+)
+from cqt2img.data.recording_types import (
+    PUBLIC_COLUMNS,
+    Label,
+    Recording,
+    Recordings,
+    join_recordings,
+)
+from cqt2img.data.tile_folder import TileSet
+from cqt2img.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = [
+    "Label",
+    "Recording",
+    "Recordings",
+    "RecordingsLike",
+    "join_labels",
+    "list_recordings",
+]
+
 log = logging.getLogger(__name__)
+
+RecordingsLike: TypeAlias = (
+    "str | os.PathLike[str] | pd.DataFrame | TileSet | Recordings | Sequence[object]"
+    " | NDArray[np.generic] | pd.Series | pd.Index"
+)
+
 _SUFFIXES = AUDIO_SUFFIXES | {".npy"}
-_GROUP_COLUMNS = ("group", "album", "session", "concert")
-SPEC_FILE, RECORDINGS_FILE, TILES_FILE = "spec.json", "recordings.csv", "tiles.csv"
+_SUFFIX_HINT = f"Supported are {', '.join(sorted(AUDIO_SUFFIXES))} and .npy."
 
 
 def list_recordings(
-    X: Any,
-    y: Sequence[Any] | None = None,
-    groups: Sequence[Any] | None = None,
+    X: RecordingsLike,
+    y: Iterable[Label] | None = None,
+    groups: Iterable[object] | None = None,
     group_by: str | None = None,
-) -> "pd.DataFrame":
-    """Turn whatever stands for recordings into one table.
+    *,
+    caller: str | None = None,
+) -> Recordings:
+    """List the recordings that `X` contains.
 
     Parameters
     ----------
-    X : str, Path, DataFrame, TileSet, or sequence of str, Path or ndarray
-        A folder of recordings (label = the folder below it, group = the folder below that), a
-        folder of tiles made by `render`, a csv file or data frame with the column `path` and
-        perhaps `label`, one recording, or a sequence of these, or CQT arrays of shape
-        (n_bins, n_frames) in memory or as `.npy` files.
+    X : str, Path, DataFrame, TileSet, Recordings, or sequence of str, Path or ndarray
+        A folder of recordings (label = the folder below it, group = the folder below
+        that), a tile folder made by `render`, a csv file or DataFrame with the column
+        `path` and optionally `label`, one recording, or a sequence of these, or CQT
+        arrays of shape (n_bins, n_frames) in memory or as `.npy` files.
     y : sequence, optional
-        One label per recording; comes before what the folders or the table say.
+        One label per recording; replaces the labels of folders and tables.
     groups : sequence, optional
-        One group per recording: what was recorded together; None is a group of its own.
+        One group per recording (album, session, concert); None makes the recording a
+        group of its own. Replaces the groups of folders and tables.
     group_by : str, optional
-        The column that names the group. By default the first of `group`, `album`, `session` and
-        `concert` that is there; without any, every recording is its own group, called by its
-        absolute path.
+        The column with the group. By default the first of `group`, `album`, `session`
+        and `concert` that exists; if none exists, every recording is a group of its
+        own, named by its absolute path.
+    caller : str, optional
+        Public method or command that error messages start with.
 
     Returns
     -------
-    DataFrame
-        Columns `path` (str), `label` (str or None), `group` (str), `name` (the path below the
-        folder or table it came from), `item` (a Path, a CQT array, or the AudioError that
-        rendering it met), `tiles` (folder of its tiles, or None), and the other columns.
+    Recordings
+        The recordings, in the order of `X`.
 
     Raises
     ------
     InputError
-        If nothing is found, lengths differ, a column is missing, or a file has two labels.
+        If nothing is found, lengths differ, a column is missing, a table defines
+        segments, or a file has two labels.
     """
-    import pandas as pd
-
-    if hasattr(X, "recordings"):  # a TileSet
-        table = _from_frame(X.recordings, X.path, str(X.path), group_by)
-    elif isinstance(X, pd.DataFrame):
-        table = _from_frame(X, Path(), "X", group_by)
-    elif isinstance(X, (str, os.PathLike)):
-        table = _from_path(Path(X), group_by)
-    elif isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind != "O":
-        raise InputError(
-            f"list_recordings: X must be a sequence of recordings, got one array of shape {X.shape}. Write [cqt]."
-        )
-    elif isinstance(X, (Sequence, np.ndarray, pd.Series, pd.Index)):
-        parts = [_from_item(item, n, group_by) for n, item in enumerate(X)]
-        table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    else:
-        advice = "Write list(X)." if isinstance(X, Iterator) else "See its docstring."
-        raise InputError(
-            f"list_recordings: X must be paths, a table or CQT arrays, got {type(X).__name__}. {advice}"
-        )
-    if table.empty:
-        raise InputError(
-            f"list_recordings: X must hold recordings, got none in {_short(X)}. {_SUFFIX_HINT}"
-        )
-    if y is not None:
-        table["label"] = pd.Series(_one_each("y", y, len(table)), dtype=object)
-    places = [
-        _place(item, tiles)
-        for item, tiles in zip(table["item"], table["tiles"], strict=True)
-    ]
-    if groups is not None:
-        given = pd.Series(_one_each("groups", groups, len(table)), dtype=object)
-        own = [place or path for place, path in zip(places, table["path"], strict=True)]
-        table["group"] = given.where(
-            given.notna() & (given != ""), pd.Series(own, dtype=object)
-        )
-    table["label"] = table["label"].astype(object).where(table["label"].notna(), None)
-    _refuse_two_labels(places, table["label"])
-    return table.reset_index(drop=True)
+    with start_errors_with(caller, argument="X"):
+        recordings = _read(X, group_by)
+        if not recordings:
+            raise InputError(f"no recordings in {_describe(X)}. {_SUFFIX_HINT}")
+    with start_errors_with(caller):
+        if y is not None:
+            labels = _check_length("y", y, len(recordings))
+            recordings = with_labels(recordings, labels)
+        if groups is not None:
+            given = _check_length("groups", groups, len(recordings))
+            recordings = with_groups(recordings, given)
+        _check_one_label_each(recordings)
+    return recordings
 
 
-def join_labels(X: Any, labels: Path, group_by: str | None = None) -> "pd.DataFrame":
-    """List recordings with the labels and other columns of a csv file.
+def join_labels(
+    X: RecordingsLike,
+    labels: Path,
+    group_by: str | None = None,
+    *,
+    caller: str | None = None,
+) -> Recordings:
+    """List recordings with the labels and further columns of a csv file.
 
     Parameters
     ----------
     X : folder, csv file, or sequence of paths
         The recordings.
     labels : Path
-        A csv with the columns `path` and `label`. Its paths may be as `X` lists them, below the
-        folder of `X` or of the recordings that were rendered to it, or below the folder of the csv.
+        A csv file with the columns `path` and `label`. Its paths may be written as `X`
+        lists them, or relative to the folder of `X`, to the folder of the recordings
+        that were rendered to it, or to the folder of the csv file.
     group_by : str, optional
-        Column that names the group.
+        The column with the group.
+    caller : str, optional
+        Public method or command that error messages start with.
 
     Returns
     -------
-    DataFrame
-        The recordings that the csv names, as `list_recordings` gives them.
+    Recordings
+        The recordings that the csv file lists, in its order.
 
     Raises
     ------
     InputError
-        If the csv lacks a column, or names a recording that is not among those of `X`.
+        If the csv file lacks a column, or lists a recording that `X` does not contain.
     """
-    import pandas as pd
-
-    table = list_recordings(X)
-    frame = _read_list(labels, group_by)
-    if "label" not in frame.columns:
-        raise InputError(
-            f"join_labels: labels must have the column label, got {', '.join(frame.columns)} in {str(labels)!r}. "
-            "Name the column that holds the labels label."
-        )
-    given = _from_frame(frame, labels.parent, str(labels), group_by)
-    places: dict[str, int] = {}
-    for row, (path, name, item) in enumerate(
-        zip(table["path"], table["name"], table["item"], strict=True)
-    ):
-        for key in (
-            path,
-            name,
-            os.path.abspath(item) if isinstance(item, Path) else path,
-        ):
-            places.setdefault(str(key), row)
-    rows = []
-    for path, item in zip(given["path"], given["item"], strict=True):
-        found = places.get(path, places.get(os.path.abspath(item)))
-        if found is None:
+    listed = list_recordings(X, caller=caller)
+    with start_errors_with(caller, argument="labels"):
+        frame = read_user_csv(labels, group_by)
+        if "label" not in frame.columns:
+            known = ", ".join(frame.columns)
             raise InputError(
-                f"join_labels: labels must name recordings of {_short(X)}, got {path!r} in {str(labels)!r}. "
-                "Write the paths as they are below that folder."
+                f"no column 'label' in {str(labels)!r}, only {known}. Rename the "
+                "column with the labels to label."
             )
-        rows.append(found)
-    if len(rows) < len(table):
+        rows = read_frame(frame, labels.parent, str(labels), group_by)
+        indices = _find_rows(rows, listed, labels, _describe(X))
+    if len(indices) < len(listed):
         log.warning(
-            "left out %d of %d recordings that %s does not name",
-            len(table) - len(rows),
-            len(table),
+            "left out %d of %d recordings that %s does not list",
+            len(listed) - len(indices),
+            len(listed),
             labels,
         )
-    where = table.iloc[rows].reset_index(drop=True)
-    known = ["path", "name", "item", "tiles"]
-    if group_by is None and not set(_GROUP_COLUMNS) & set(frame.columns):
-        known.append(
-            "group"
-        )  # the csv says nothing of groups, and what the folders say stays
-    own = [c for c in given.columns if c not in known]
-    return pd.concat(
-        [where.drop(columns=[c for c in own if c in where]), given[own]], axis=1
-    )
+    # without a group column in the csv file the groups of the folders are kept
+    has_groups = group_by is not None or _has_groups(frame)
+    joined = []
+    for recording, row in zip(listed.select(indices), rows, strict=True):
+        complete = replace(
+            recording,
+            label=row.label,
+            group=row.group if has_groups else recording.group,
+            columns={**recording.columns, **row.columns},
+        )
+        joined.append(complete)
+    names = dict.fromkeys((*listed.column_names, *rows.column_names))
+    return Recordings(tuple(joined), tuple(names))
 
 
-_SUFFIX_HINT = f"Give files that end in {', '.join(sorted(AUDIO_SUFFIXES))} or .npy."
+def _has_groups(frame: "pd.DataFrame") -> bool:
+    return any(name in frame.columns for name in GROUP_COLUMNS)
 
 
-def _short(X: Any) -> str:
-    return (
-        repr(str(X)) if isinstance(X, (str, os.PathLike)) else f"a {type(X).__name__}"
-    )
+def _find_rows(
+    rows: Recordings, listed: Recordings, labels: Path, where: str
+) -> list[int]:
+    """Return the index in `listed` of each row of a csv file."""
+    indices: dict[str, int] = {}
+    for index, recording in enumerate(listed):
+        keys = [recording.path, recording.name]
+        if recording.error is None and isinstance(recording.source, Path):
+            keys.append(os.path.abspath(recording.source))
+        for key in keys:
+            indices.setdefault(key, index)
+    found = []
+    for row in rows:
+        file = os.path.abspath(str(row.source))
+        key = row.path if row.path in indices else file
+        if key not in indices:
+            raise InputError(
+                f"no such recording in {where}: {row.path!r} of {str(labels)!r}. "
+                "Write the paths relative to that folder."
+            )
+        found.append(indices[key])
+    return found
 
 
-def _place(item: Any, tiles: Any) -> str | None:
-    """Say where a recording lies, whichever way its path is spelled."""
-    if isinstance(tiles, str):
-        return tiles  # a tile folder does not know where relative paths started
-    return os.path.abspath(item) if isinstance(item, Path) else None
+def _describe(X: object) -> str:
+    if isinstance(X, (str, os.PathLike)):
+        return repr(os.fspath(X))
+    return f"a {type(X).__name__}"
 
 
-def _one_each(word: str, values: Any, n: int) -> list[Any]:
-    """Check what stands for every recording: a flat sequence as long as the table."""
-    flat = isinstance(values, Iterable) and not isinstance(
-        values, (str, bytes, dict, set)
-    )
-    flat = flat and getattr(values, "ndim", 1) == 1
-    listed = list(values) if flat else []
-    nested = (list, np.ndarray, tuple) if word == "y" else (list, np.ndarray)
-    if not flat or any(isinstance(value, nested) for value in listed):
+def _check_length(argument: str, values: Iterable[object], n: int) -> list[object]:
+    """Check that an argument is a flat sequence with one entry per recording."""
+    is_flat = isinstance(values, Iterable)
+    is_flat = is_flat and not isinstance(values, (str, bytes, dict, set))
+    is_flat = is_flat and getattr(values, "ndim", 1) == 1
+    listed = list(values) if is_flat else []
+    # a group may be a tuple, such as (player, album)
+    nested = (list, np.ndarray, tuple) if argument == "y" else (list, np.ndarray)
+    is_nested = any(isinstance(value, nested) for value in listed)
+    if not is_flat or is_nested:
+        kind = type(values).__name__
+        got = f"{kind} with several values per entry" if is_nested else kind
         raise InputError(
-            f"list_recordings: {word} must be a sequence with one entry per recording, "
-            f"got {type(values).__name__}{' of several per entry' if flat else ''}. Write a flat list."
+            f"{argument} must be a sequence with one entry per recording, got {got}. "
+            "Pass a flat list."
         )
     if len(listed) != n:
         raise InputError(
-            f"list_recordings: {word} must have one entry per recording, got {len(listed)} for {n}. "
-            "Count the recordings of X."
+            f"{argument} must have one entry per recording, got {len(listed)} for {n} "
+            "recordings. Compare it with X."
         )
     return listed
 
 
-def _refuse_two_labels(places: Sequence[str | None], labels: Iterable[Any]) -> None:
-    known: dict[str, Any] = {}
-    for place, label in zip(places, labels, strict=True):
-        if (
-            place is not None
-            and label is not None
-            and known.setdefault(place, label) != label
-        ):
+def _check_one_label_each(recordings: Recordings) -> None:
+    known: dict[str, Label] = {}
+    for recording in recordings:
+        location = recording.location
+        if location is None or recording.label is None:
+            continue
+        label = known.setdefault(location, recording.label)
+        if label != recording.label:
             raise InputError(
-                f"list_recordings: X must give a recording one label, got {known[place]!s} and {label!s} "
-                f"for {place!r}. Keep one of them."
+                f"a recording must have one label, got {label!s} and "
+                f"{recording.label!s} for {location!r}. Remove one of them."
             )
 
 
-def _row(
-    path: str, item: Any, name: str, label: str | None = None, group: str | None = None
-) -> dict[str, Any]:
-    group = group or _place(item, None) or path
-    return {
-        "path": path,
-        "label": label,
-        "group": group,
-        "name": name,
-        "item": item,
-        "tiles": None,
-    }
+def _read(X: RecordingsLike, group_by: str | None) -> Recordings:
+    import pandas as pd
 
-
-def _from_item(item: Any, n: int, group_by: str | None) -> "pd.DataFrame":
-    """Read one entry of a sequence: a CQT array, a file, or something that holds several recordings."""
-    if isinstance(item, np.ndarray):
-        return make_table([_row(f"array {n}", item, f"array {n}")])
-    if not isinstance(item, (str, os.PathLike)):
+    if isinstance(X, Recordings):
+        return X if group_by is None else group_by_column(X, group_by)
+    if isinstance(X, TileSet):
+        return read_frame(X.recordings, X.path, str(X.path), group_by)
+    if isinstance(X, pd.DataFrame):
+        return read_frame(X, Path(), "X", group_by)
+    if isinstance(X, (str, os.PathLike)):
+        return _from_path(Path(X), group_by)
+    if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind != "O":
         raise InputError(
-            f"list_recordings: X must hold paths or CQT arrays, got {type(item).__name__}. Convert its entries."
+            "X must be a sequence of recordings, got one array of shape "
+            f"{X.shape}. Write [cqt]."
         )
-    path = Path(item)
+    if isinstance(X, (Sequence, np.ndarray, pd.Series, pd.Index)):
+        parts = [_from_entry(entry, n, group_by) for n, entry in enumerate(X)]
+        return join_recordings(parts)
+    advice = "Write list(X)." if isinstance(X, Iterator) else "See list_recordings."
+    raise InputError(
+        f"X must be paths, a table or CQT arrays, got {type(X).__name__}. {advice}"
+    )
+
+
+def _from_entry(entry: object, index: int, group_by: str | None) -> Recordings:
+    """Read one entry of a sequence: a recording, or something that contains several."""
+    if isinstance(entry, Recording):
+        names = dict.fromkeys((*PUBLIC_COLUMNS, *entry.columns))
+        one = Recordings((entry,), tuple(names))
+        return one if group_by is None else group_by_column(one, group_by)
+    if isinstance(entry, np.ndarray):
+        name = f"array {index}"
+        array = Recording(
+            path=name,
+            source=entry,
+            label=None,
+            group=name,
+            name=name,
+        )
+        return Recordings((array,))
+    if not isinstance(entry, (str, os.PathLike)):
+        raise InputError(
+            f"X must contain paths or CQT arrays, got {type(entry).__name__}. "
+            "Convert its entries."
+        )
+    path = Path(entry)
     if path.is_dir() or path.suffix.lower() == ".csv":
         return _from_path(path, group_by)
-    return make_table(
-        [_row(str(item), path, path.name)]
-    )  # a missing file is one row with a reason, later
+    return _from_file(path, str(entry))  # a missing file is reported when it is read
 
 
-def _from_path(path: Path, group_by: str | None) -> "pd.DataFrame":
+def _from_file(path: Path, written: str) -> Recordings:
+    recording = Recording(
+        path=written,
+        source=path,
+        label=None,
+        group=os.path.abspath(path),
+        name=path.name,
+    )
+    return Recordings((recording,))
+
+
+def _from_path(path: Path, group_by: str | None) -> Recordings:
     """Read a folder of recordings or of tiles, a csv file, or one recording."""
-    path = tile_folder(path)
+    path = resolve_tile_folder(path)
     if path.is_dir():
-        rendered = (path / SPEC_FILE).is_file()
-        if rendered and (path / RECORDINGS_FILE).is_file():
-            return _from_frame(
-                read_csv(path / RECORDINGS_FILE), path, str(path), group_by
-            )
-        if rendered and (path / "tiles").is_dir():
+        is_tile_folder = (path / SPEC_FILE).is_file()
+        if is_tile_folder and (path / RECORDINGS_FILE).is_file():
+            frame = read_csv(path / RECORDINGS_FILE)
+            return read_frame(frame, path, str(path), group_by)
+        if is_tile_folder and (path / "tiles").is_dir():
             raise InputError(
-                f"list_recordings: X must be a finished folder of tiles, got {str(path)!r} without {RECORDINGS_FILE}. "
-                "Run render again; what is finished is not done again."
+                f"unfinished tile folder: {str(path)!r} has no {RECORDINGS_FILE}. "
+                "Run render again; finished recordings are kept."
             )
         return _from_folder(path, group_by)
-    if (
-        not path.exists() and path.suffix.lower() not in _SUFFIXES
-    ):  # a missing file is one row with a reason, later
-        raise InputError(
-            f"list_recordings: X must exist, got {str(path)!r}. Check the spelling of the path."
-        )
+    if not path.exists() and path.suffix.lower() not in _SUFFIXES:
+        raise InputError(f"no such file or folder: {str(path)!r}. Check the spelling.")
     if path.suffix.lower() == ".csv":
-        return _from_frame(_read_list(path, group_by), path.parent, str(path), group_by)
-    return make_table([_row(str(path), path, path.name)])
+        frame = read_user_csv(path, group_by)
+        return read_frame(frame, path.parent, str(path), group_by)
+    return _from_file(path, str(path))
 
 
-def tile_folder(path: Path) -> Path:
-    """Give the folder of tiles that a manifest belongs to.
-
-    Parameters
-    ----------
-    path : Path
-        Any path.
-
-    Returns
-    -------
-    Path
-        The folder, if the path is the `recordings.csv` of one, else the path itself.
-    """
-    return (
-        path.parent
-        if path.name == RECORDINGS_FILE and (path.parent / SPEC_FILE).is_file()
-        else path
-    )
-
-
-def _is_loop(path: Path) -> bool:
-    """Whether a folder is a link to one that holds it."""
-    return path.is_symlink() and any(
-        path.samefile(above) for above in Path(os.path.abspath(path)).parents
-    )
-
-
-def _from_folder(root: Path, group_by: str | None) -> "pd.DataFrame":
-    """Label is the folder below the root, group is the folder below that."""
-    rows = []
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(
-            n
-            for n in folders
-            if not n.startswith(".") and not _is_loop(Path(folder, n))
+def _from_folder(root: Path, group_by: str | None) -> Recordings:
+    """List the recordings below a folder; folders are labels, folders in them groups."""
+    items = []
+    for path in _walk(root):
+        name = path.relative_to(root)
+        *folders, _ = name.parts
+        group = os.path.abspath(path)
+        if len(folders) > 1:
+            group = "/".join(folders[:2])
+        recording = Recording(
+            path=str(path),
+            source=path,
+            label=folders[0] if folders else None,
+            group=group,
+            name=str(name),
         )
+        items.append(recording)
+    if not items:
+        raise InputError(f"no recordings in {str(root)!r}. {_SUFFIX_HINT}")
+    if group_by is not None:
+        raise InputError(
+            f"group_by must name a column of a table, got {group_by!r} for the folder "
+            f"{str(root)!r}. Pass a csv file with the columns path, label and "
+            f"{group_by}."
+        )
+    return Recordings(tuple(items))
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Yield the recordings below a folder in sorted order, following links."""
+    for folder, folders, names in os.walk(root, followlinks=True):
+        followed = []
+        for name in sorted(folders):
+            if not name.startswith(".") and not _is_cycle(Path(folder, name)):
+                followed.append(name)
+        folders[:] = followed
         for name in sorted(names):
             path = Path(folder, name)
             if path.suffix.lower() in _SUFFIXES and not name.startswith("."):
-                parts = path.relative_to(root).parts
-                label = parts[0] if len(parts) > 1 else None
-                group = "/".join(parts[:2]) if len(parts) > 2 else None
-                rows.append(
-                    _row(str(path), path, str(path.relative_to(root)), label, group)
-                )
-    if not rows:
-        raise InputError(
-            f"list_recordings: X must hold recordings, got none below {str(root)!r}. {_SUFFIX_HINT}"
-        )
-    if group_by is not None:
-        raise InputError(
-            f"list_recordings: group_by must name a column of a table, got {group_by!r} for a folder. "
-            "Give a csv with the columns path, label and that one."
-        )
-    return make_table(rows)
+                yield path
 
 
-def read_csv(path: Path) -> "pd.DataFrame":
-    """Read a table as text, so that a player called 007 keeps the name.
-
-    Parameters
-    ----------
-    path : Path
-        A csv with a header, in UTF-8.
-
-    Returns
-    -------
-    DataFrame
-        Python strings; what is empty is an empty one.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read.
-    """
-    import pandas as pd
-
-    try:
-        return pd.read_csv(
-            path,
-            dtype=object,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            encoding_errors=PATH_ERRORS,
-        )
-    except (ValueError, OSError) as err:
-        raise InputError(
-            f"list_recordings: X must be a readable csv, got {str(path)!r}: {err}. Save it anew."
-        ) from err
-
-
-def _read_list(path: Path, group_by: str | None) -> "pd.DataFrame":
-    """Read a table that people wrote: spaces around names are not part of them, and names must be legible."""
-    import pandas as pd
-
-    frame = read_csv(path)
-    if len(frame.columns) == 1 and any(mark in frame.columns[0] for mark in ";\t"):
-        raise InputError(
-            f"list_recordings: X must be a csv with commas, got the header {frame.columns[0]!r} in {str(path)!r}. "
-            "Separate the columns with commas."
-        )
-    names = [str(name).strip() for name in frame.columns]
-    if len(set(names)) == len(names):
-        frame.columns = pd.Index(names)
-    for name in [c for c in frame.columns if c in {"label", group_by, *_GROUP_COLUMNS}]:
-        values = [v.strip() if isinstance(v, str) else v for v in frame[name]]
-        strange = next(
-            (v for v in values if isinstance(v, str) and not _is_legible(v)), None
-        )
-        if strange is not None:
-            raise InputError(
-                f"list_recordings: {name} must be UTF-8, got {strange!r} in {str(path)!r}. Save the csv as UTF-8."
-            )
-        frame[name] = pd.Series(values, index=frame.index, dtype=object)
-    return frame
-
-
-def _is_legible(text: str) -> bool:
-    return not any("\ud800" <= mark <= "\udfff" for mark in text)
-
-
-def _from_frame(
-    frame: "pd.DataFrame", base: Path, name: str, group_by: str | None
-) -> "pd.DataFrame":
-    """Read a table with the column path; relative paths start at its folder."""
-    import pandas as pd
-
-    if "path" not in frame.columns:
-        raise InputError(
-            f"list_recordings: X must have the column path, got {', '.join(map(str, frame.columns))} in {name!r}. "
-            "Name the column that holds the files path."
-        )
-    if group_by is not None and group_by not in frame.columns:
-        raise InputError(
-            f"list_recordings: group_by must be a column, got {group_by!r} in {name!r}. "
-            f"Choose one of {', '.join(map(str, frame.columns))}."
-        )
-    table = frame.copy().reset_index(drop=True)
-    if {"item", "tiles", "name", "group", "label"} <= set(
-        table.columns
-    ):  # listed before
-        return table
-    paths = pd.Series([str(p) for p in table["path"]], dtype=object)
-    group_by = group_by or next((c for c in _GROUP_COLUMNS if c in table.columns), None)
-    label = table["label"].astype(object) if "label" in table.columns else None
-    own = pd.Series([os.path.abspath(base / p) for p in paths], dtype=object)
-    group = table[group_by].astype(object) if group_by else own
-    known = group.notna() & (group != "")
-    # albums of two players may share a name, and are not one session for it
-    if label is not None and group_by and group_by != "group":
-        names = [f"{who}/{what}" for who, what in zip(label, group, strict=True)]
-    else:
-        names = [str(what) for what in group]
-    table["path"] = paths
-    table["label"] = (
-        label.where(label.notna() & (label != ""), None) if label is not None else None
-    )
-    table["group"] = pd.Series(names, dtype=object).where(known, own)
-    table["name"] = paths
-    table["item"] = [base / p for p in paths]
-    if {"tiles", "status", "reason", "message"} <= set(table.columns) and (
-        base / SPEC_FILE
-    ).is_file():
-        return _with_tiles(table, base)
-    table["tiles"] = pd.Series([None] * len(table), dtype=object)
-    return table
-
-
-def _with_tiles(table: "pd.DataFrame", base: Path) -> "pd.DataFrame":
-    """Read what only the manifest of a tile folder says: where the tiles are, and what failed."""
-    import pandas as pd
-
-    failed = table["status"] == "error"
-    errors = [
-        AudioError(*words)
-        for words in table.loc[failed, ["reason", "message"]].itertuples(index=False)
-    ]
-    table.loc[failed, "item"] = pd.Series(
-        errors, index=table.index[failed], dtype=object
-    )
-    below = [str(tiles or "").removeprefix("tiles/") for tiles in table["tiles"]]
-    pairs = list(zip(table["path"], below, strict=True))
-    roots = [
-        path.removesuffix(name)
-        for path, name in pairs
-        if name and path.endswith(f"/{name}")
-    ]
-    root = (
-        roots[0] if roots else ""
-    )  # the recordings folder; what failed has no tiles, and is named below it, too
-    table["name"] = pd.Series(
-        [name or path.removeprefix(root) for path, name in pairs], dtype=object
-    )
-    table["tiles"] = pd.Series(
-        [str(base / t) if t else None for t in table["tiles"]], dtype=object
-    )
-    return table
+def _is_cycle(path: Path) -> bool:
+    """Check whether a folder is a symbolic link to one of its parents."""
+    if not path.is_symlink():
+        return False
+    parents = Path(os.path.abspath(path)).parents
+    return any(path.samefile(parent) for parent in parents)

@@ -1,13 +1,17 @@
-"""Splits that keep together what was recorded together."""
+"""Splits and cross-validation folds that keep groups whole.
+
+A group is a set of recordings that were made together: an album, session or concert.
+"""
 
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cqt2img._utils.tables import is_missing
 from cqt2img.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,102 +19,143 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Labels = Sequence[object] | NDArray
+Groups = Sequence[object] | NDArray  # or a data frame; of one or several levels
+Indices = NDArray[np.int64]
+Split = tuple[Indices, Indices]
+
 
 def group_split(
-    y: Sequence[Any] | NDArray,
-    groups: Sequence[Any] | NDArray,
+    y: Labels,
+    groups: "Groups | pd.DataFrame",
+    *,
     test_size: float = 0.2,
     random_state: int = 0,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Part recordings in two, so that no group stands on both sides and every class on the first.
+) -> Split:
+    """Split recordings into training and test so that no group is in both.
 
-    A class whose recordings are all of one group stays on the first side.
+    Every class keeps at least one group for training, so that a class with a single
+    group has no test recordings.
 
     Parameters
     ----------
-    y : sequence
-        One label per recording.
+    y : sequence, shape (n_recordings,)
+        Labels.
     groups : sequence, or array or data frame of shape (n_recordings, n_levels)
-        One group per recording: album, session or concert. Of several levels all are kept whole.
+        Group of each recording: album, session or concert. With several levels, the
+        groups of every level are kept whole, see `join_groups`.
     test_size : float
-        Part of the recordings of every class to aim at for the second side, above 0 and below 1.
+        Fraction of the recordings of every class to aim at for the test, between 0
+        and 1.
     random_state : int
         Seed.
 
     Returns
     -------
-    first, second : ndarray of int64
-        Places in `y`. The second is empty where no group can be spared.
+    training, test : ndarray of int64
+        Indices of the recordings. `test` is empty if every group is needed for
+        training.
 
     Raises
     ------
     InputError
-        If lengths differ, or `test_size` is out of its range.
+        If the lengths differ, or `test_size` is out of range.
 
     References
     ----------
-    Arthur Flexer, "A closer look on artist filters for musical genre classification", 2007.
+    Arthur Flexer, "A closer look on artist filters for musical genre classification",
+    2007.
 
     Examples
     --------
     >>> y = ["Monk"] * 4 + ["Evans"] * 4
-    >>> first, second = group_split(y, [1, 1, 2, 2, 3, 3, 4, 4], test_size=0.5)
-    >>> sorted(y[n] for n in second)
+    >>> training, test = group_split(y, [1, 1, 2, 2, 3, 3, 4, 4], test_size=0.5)
+    >>> sorted(y[index] for index in test)
     ['Evans', 'Evans', 'Monk', 'Monk']
     """
     if len(y) != len(groups):
         raise InputError(
-            f"group_split: groups must have one entry per recording, got {len(groups)} for {len(y)}. Count them."
+            "group_split: groups must have one entry per recording, got "
+            f"{len(groups)} groups for {len(y)} labels."
         )
     if not 0 < test_size < 1:
         raise InputError(
-            f"group_split: test_size must lie between 0 and 1, got {test_size}. Try 0.2."
+            f"group_split: test_size must be between 0 and 1, got {test_size}. Try 0.2."
         )
-    labels, keys = np.asarray(y), join_groups(groups)
+    selection = _TestSelection(np.asarray(y), join_groups(groups))
     rng = np.random.default_rng(random_state)
-    spared: set[str] = set()
-    for label in np.unique(labels):
-        names, sizes = np.unique(keys[labels == label], return_counts=True)
+    for label in np.unique(selection.labels):
+        selection.add_class(label, test_size, rng)
+    is_test = np.isin(selection.groups, list(selection.test_groups))
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+
+class _TestSelection:
+    """Groups that are selected for the test.
+
+    Parameters
+    ----------
+    labels : ndarray, shape (n_recordings,)
+        Labels.
+    groups : ndarray of str, shape (n_recordings,)
+        Groups.
+    """
+
+    def __init__(self, labels: NDArray, groups: NDArray[np.str_]) -> None:
+        self.labels = labels
+        self.groups = groups
+        self.test_groups: set[str] = set()
+
+    def add_class(
+        self, label: object, test_size: float, rng: np.random.Generator
+    ) -> None:
+        """Select groups of a class until about `test_size` of it is selected."""
+        in_class = self.groups[self.labels == label]
+        names, sizes = np.unique(in_class, return_counts=True)
         size_of = dict(zip(names.tolist(), sizes.tolist(), strict=True))
-        want = test_size * sizes.sum()
-        taken = sum(size for name, size in size_of.items() if name in spared)
-        free = [name for name in rng.permutation(names).tolist() if name not in spared]
-        for name in (
-            free
-        ):  # a group is taken where that brings the part nearer to what is wanted
-            nearer = abs(taken + size_of[name] - want) < abs(taken - want)
-            if nearer and not _needed(name, labels, keys, spared):
-                spared.add(name)
-                taken += size_of[name]
-        smallest = min(free, key=size_of.__getitem__, default=None)
-        if (
-            not taken
-            and smallest is not None
-            and not _needed(smallest, labels, keys, spared)
-        ):
-            spared.add(smallest)  # one album that is too large is better than none
-    second = np.isin(keys, list(spared))
-    return np.flatnonzero(~second), np.flatnonzero(second)
+        n_wanted = test_size * sizes.sum()
+        n_selected = sum(size_of.get(name, 0) for name in self.test_groups)
+        shuffled = rng.permutation(names).tolist()
+        candidates = [name for name in shuffled if name not in self.test_groups]
+        for name in candidates:
+            error = abs(n_selected - n_wanted)
+            new_error = abs(n_selected + size_of[name] - n_wanted)
+            if new_error < error and self._try_add(name):
+                n_selected += size_of[name]
+        # One group that is too large is better than none.
+        if candidates and not n_selected:
+            smallest = min(candidates, key=lambda name: size_of[name])
+            self._try_add(smallest)
+
+    def _try_add(self, group: str) -> bool:
+        """Select a group unless one of its classes has no other group for training."""
+        is_training = ~np.isin(self.groups, [*self.test_groups, group])
+        classes = set(self.labels[self.groups == group])
+        can_add = classes <= set(self.labels[is_training])
+        if can_add:
+            self.test_groups.add(group)
+        return can_add
 
 
-def join_groups(groups: Any) -> NDArray[np.str_]:
-    """Join what shares an album, or a piece, or a session, however these cross, into groups to be kept whole.
+def join_groups(groups: "Groups | pd.DataFrame") -> NDArray[np.str_]:
+    """Join groups of several levels that have recordings in common.
 
     Parameters
     ----------
     groups : sequence, or array or data frame of shape (n_recordings, n_levels)
-        What each recording belongs to, on one level or on several. What is missing (None, NaN or
-        empty) joins nothing.
+        Groups of each recording on one or several levels, such as album and piece.
+        Missing values (None, NaN or "") join nothing.
 
     Returns
     -------
     ndarray of str, shape (n_recordings,)
-        One group each, called after its first member on the first level. Two recordings that share
-        anything on any level, or are linked by others that do, have the same.
+        Joined group of each recording, named after the first level of its first
+        recording. Recordings that share a value on any level, directly or through other
+        recordings, have the same group.
 
     Examples
     --------
-    Two albums share a piece:
+    Two albums have a piece in common:
 
     >>> albums = ["Solo Monk", "Solo Monk", "Underground", "Explorations"]
     >>> pieces = ["Dinah", "Ruby", "Ruby", "Israel"]
@@ -120,288 +165,333 @@ def join_groups(groups: Any) -> NDArray[np.str_]:
     table = np.asarray(groups, dtype=object)
     if table.ndim == 1:
         return np.asarray([str(group) for group in table])
+    component = _find_components(table)
+    _, first_rows, group_index = np.unique(
+        component, return_index=True, return_inverse=True
+    )
+    names = []
+    for row in first_rows:
+        value = table[row, 0]
+        names.append(f"recording {row}" if is_missing(value) else str(value))
+    has_duplicates = len(set(names)) < len(names)
+    if has_duplicates:  # only if the first level has missing values
+        pairs = zip(names, first_rows, strict=True)
+        names = [f"{name} ({row})" for name, row in pairs]
+    return np.asarray(names)[group_index]
+
+
+def _find_components(table: NDArray[np.object_]) -> NDArray[np.int32]:
+    """Return the connected component of each row of a table.
+
+    The nodes of the graph are the rows and the values of each level; every row is
+    connected to its values.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    n, n_levels = table.shape
-    names: dict[Any, int] = {}
-    links = [
-        (row, n + names.setdefault((level, str(table[row, level])), len(names)))
-        for level in range(n_levels)
-        for row in range(n)
-        if not _is_missing(table[row, level])
-    ]
-    ends = np.reshape(np.array(links, dtype=np.int64), (-1, 2)).T
-    size = n + len(names)
-    _, member = connected_components(
-        coo_array((np.ones(ends.shape[1], bool), tuple(ends)), shape=(size, size)),
-        False,
-    )
-    _, first, inverse = np.unique(member[:n], return_index=True, return_inverse=True)
-    called = [
-        str(table[row, 0]) if not _is_missing(table[row, 0]) else f"recording {row}"
-        for row in first
-    ]
-    if len(set(called)) < len(called):  # only where a level misses names
-        called = [f"{name} ({row})" for name, row in zip(called, first, strict=True)]
-    return np.asarray(called)[inverse]
+    n_rows = len(table)
+    node_of_value: dict[tuple[int, str], int] = {}
+    rows = []
+    nodes = []
+    for (row, level), value in np.ndenumerate(table):
+        if is_missing(value):
+            continue
+        key = (level, str(value))
+        node = node_of_value.setdefault(key, n_rows + len(node_of_value))
+        rows.append(row)
+        nodes.append(node)
+    n_nodes = n_rows + len(node_of_value)
+    edges = np.ones(len(rows), bool)
+    graph = coo_array((edges, (rows, nodes)), shape=(n_nodes, n_nodes))
+    _, component = connected_components(graph, directed=False)
+    return component[:n_rows]
 
 
 class GroupFolds:
-    """Folds that keep groups whole and classes even, for `cross_val_predict`, `GridSearchCV` and their like.
+    """Cross-validation folds that keep groups whole and classes balanced.
+
+    Works as `cv=` of `cross_val_predict`, `GridSearchCV` and other functions of
+    scikit-learn.
 
     Parameters
     ----------
     n_splits : int or None
-        Folds, 2 or more; None leaves one group out at a time.
+        Number of folds, 2 or more; None leaves out one group at a time.
     n_repeats : int
-        How often to draw all folds anew, 1 or more.
+        Number of times that the folds are drawn, 1 or more.
     random_state : int
         Seed.
 
     Notes
     -----
-    scikit-learn's `StratifiedGroupKFold` and `LeaveOneGroupOut`, which deal out whole groups, so that
-    none can stand on both sides; here for groups of several levels, and with what they leave unsaid:
-    a class that would miss from training is refused, one that misses from a test is named in the log.
+    Uses `StratifiedGroupKFold` and `LeaveOneGroupOut` of scikit-learn. In addition,
+    groups may have several levels (see `join_groups`), a class that is missing from a
+    training set is an error, and classes that are missing from a test set are logged.
 
     Examples
     --------
     >>> y = ["Monk"] * 4 + ["Evans"] * 4
     >>> for training, test in GroupFolds(2).split(None, y, [1, 1, 2, 2, 3, 3, 4, 4]):
-    ...     print(sorted(y[n] for n in test))
+    ...     print(sorted(y[index] for index in test))
     ['Evans', 'Evans', 'Monk', 'Monk']
     ['Evans', 'Evans', 'Monk', 'Monk']
     """
 
     def __init__(
-        self, n_splits: int | None = 5, n_repeats: int = 1, random_state: int = 0
+        self, n_splits: int | None = 5, *, n_repeats: int = 1, random_state: int = 0
     ) -> None:
         self.n_splits = n_splits
         self.n_repeats = n_repeats
         self.random_state = random_state
 
     def split(
-        self, X: Any = None, y: Any = None, groups: Any = None
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Part recordings, fold after fold.
+        self,
+        X: object = None,
+        y: Labels | None = None,
+        groups: "Groups | pd.DataFrame | None" = None,
+    ) -> Iterator[Split]:
+        """Split recordings, fold by fold.
 
         Parameters
         ----------
         X : object
-            Not looked at.
-        y : sequence
-            One label per recording.
+            Ignored.
+        y : sequence, shape (n_recordings,)
+            Labels.
         groups : sequence, or array or data frame of shape (n_recordings, n_levels)
-            As for `join_groups`; by default every recording is a group.
+            Groups, see `join_groups`. By default every recording is a group.
 
         Yields
         ------
         training, test : ndarray of int64
-            Places in `y`.
+            Indices of the recordings.
 
         Raises
         ------
         InputError
-            If lengths differ, there are fewer groups than folds, or a class would be missing from
-            a training side.
+            If the lengths differ, there are fewer groups than folds, or a class is
+            missing from a training set.
         """
         if y is None:
             raise InputError(
-                "GroupFolds: y must hold a label per recording, got None. Pass y."
+                "GroupFolds: y must have one label per recording, got None."
             )
         labels = np.asarray([str(label) for label in y])
-        keys = join_groups(np.arange(len(labels)) if groups is None else groups)
-        if len(labels) != len(keys):
-            raise InputError(
-                f"GroupFolds: groups must have one entry per recording, got {len(keys)} for "
-                f"{len(labels)}. Count them."
-            )
+        keys = join_groups(range(len(labels)) if groups is None else groups)
         self._check(labels, keys)
+        classes = set(labels.tolist())
         for repeat in range(self.n_repeats):
-            seed = int(
-                np.random.SeedSequence([self.random_state, repeat]).generate_state(1)[0]
-            )
-            for training, test in deal(labels, keys, self.n_splits, seed):
-                lost = set(labels.tolist()) - set(labels[training].tolist())
-                if lost:
+            sequence = np.random.SeedSequence([self.random_state, repeat])
+            seed = int(sequence.generate_state(1)[0])
+            for training, test in split_folds(labels, keys, self.n_splits, seed):
+                missing = classes - set(labels[training].tolist())
+                if missing:
                     raise InputError(
-                        f"GroupFolds: every class must be left in training, got none of {min(lost)!r} "
-                        "without one fold. Take other groups, or more folds."
+                        "GroupFolds: every class must have recordings outside of each "
+                        f"fold, got a fold with all of {min(missing)!r}. "
+                        "Use other groups or more folds."
                     )
                 yield training, test
 
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
-        """Count the splits.
+    def get_n_splits(
+        self,
+        X: object = None,
+        y: object = None,
+        groups: "Groups | pd.DataFrame | None" = None,
+    ) -> int:
+        """Return the number of splits.
 
         Parameters
         ----------
         X, y : object
-            Not looked at.
-        groups : sequence, or array or data frame of shape (n_recordings, n_levels), optional
-            Needed to leave one out.
+            Ignored.
+        groups : sequence, or array or data frame of shape (n_recordings, n_levels)
+            Groups. Required if `n_splits` is None.
 
         Returns
         -------
         int
-            1 or more.
+            Number of folds times number of repeats.
+
+        Raises
+        ------
+        InputError
+            If `n_splits` is None and `groups`, too.
         """
-        n_folds = (
-            len(set(join_groups(groups).tolist()))
-            if self.n_splits is None
-            else self.n_splits
-        )
+        n_folds = self.n_splits
+        if n_folds is None:
+            if groups is None:
+                raise InputError(
+                    "GroupFolds: groups must be given if n_splits is None, got None."
+                )
+            n_folds = len(set(join_groups(groups).tolist()))
         return n_folds * self.n_repeats
 
-    def _check(self, labels: NDArray, keys: NDArray) -> None:
-        """Refuse what cannot be parted, and name the classes that cannot be in every fold."""
-        n_groups = {
-            label: len(set(keys[labels == label]))
-            for label in sorted(set(labels.tolist()))
-        }
-        alone = [label for label, n in n_groups.items() if n < 2]
-        if alone:
+    def _check(self, labels: NDArray[np.str_], groups: NDArray[np.str_]) -> None:
+        """Raise an InputError if the recordings cannot be split into folds."""
+        if len(labels) != len(groups):
             raise InputError(
-                f"GroupFolds: every class must have 2 groups or more, got 1 for {', '.join(map(repr, alone[:5]))}. "
-                "What is tested would miss from training: add an album, or leave the class out."
+                "GroupFolds: groups must have one entry per recording, got "
+                f"{len(groups)} groups for {len(labels)} labels."
+            )
+        classes, counts = np.unique(labels, return_counts=True)
+        n_groups = {}
+        for label in classes.tolist():
+            groups_of_class = np.unique(groups[labels == label])
+            n_groups[label] = len(groups_of_class)
+        too_few = [repr(label) for label, n in n_groups.items() if n < 2]
+        if too_few:
+            raise InputError(
+                "GroupFolds: every class must have 2 groups or more, got 1 for "
+                f"{', '.join(too_few[:5])}. Add an album, or remove the class."
             )
         if self.n_splits is None:
             return
-        most = min(
-            len(set(keys)), max(labels.tolist().count(label) for label in n_groups)
-        )
-        if not 2 <= self.n_splits <= most:
+        n_splits_max = min(len(set(groups)), int(counts.max()))
+        if not 2 <= self.n_splits <= n_splits_max:
             raise InputError(
-                f"GroupFolds: n_splits must be from 2 to {most}, the most that groups and classes allow, "
-                f"got {self.n_splits}. Choose another."
+                f"GroupFolds: n_splits must be from 2 to {n_splits_max}, the number of "
+                "groups or of recordings of the largest class, got "
+                f"{self.n_splits}."
             )
-        few = [f"{label} ({n})" for label, n in n_groups.items() if n < self.n_splits]
-        if few:
+        rare = [f"{label} ({n})" for label, n in n_groups.items() if n < self.n_splits]
+        if rare:
             log.warning(
-                "GroupFolds: not in every one of %d folds, for want of groups: %s",
+                "GroupFolds: fewer groups than the %d folds, and so missing from some "
+                "test sets: %s",
                 self.n_splits,
-                ", ".join(few),
+                ", ".join(rare),
             )
 
 
-def deal(
+def split_folds(
     y: NDArray, groups: NDArray, n_splits: int | None, random_state: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Deal out whole groups to folds, as even as classes allow.
+) -> Iterator[Split]:
+    """Split recordings into folds of whole groups with balanced classes.
 
     Parameters
     ----------
     y : ndarray, shape (n_recordings,)
         Labels.
     groups : ndarray, shape (n_recordings,)
-        What is kept whole.
+        Groups.
     n_splits : int or None
-        Folds; None leaves one group out at a time.
+        Number of folds; None leaves out one group at a time.
     random_state : int
         Seed.
 
     Yields
     ------
     training, test : ndarray of int64
-        Places in `y`; a class may miss from either.
+        Indices of the recordings. A class may be missing from either.
     """
     from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
 
-    folds = LeaveOneGroupOut()
-    if n_splits is not None:
+    if n_splits is None:
+        folds = LeaveOneGroupOut()
+    else:
         folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=random_state)
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="The least populated class"
-        )  # `GroupFolds` names it
+        # `GroupFolds` logs the names of these classes.
+        warnings.filterwarnings("ignore", message="The least populated class")
         yield from folds.split(y, y, groups)
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or value == "" or value != value
-
-
 def validation_split(
-    codes: NDArray[np.int64], groups: Sequence[Any], fraction: float, random_state: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Keep whole groups from training to choose the epoch by, and tell where that cannot be honest.
+    class_indices: Indices,
+    groups: Sequence[object],
+    fraction: float,
+    random_state: int,
+) -> Split:
+    """Split recordings into training and validation, and log what limits the result.
 
     Parameters
     ----------
-    codes : ndarray of int64, shape (n_recordings,)
-        Places of the labels.
-    groups : sequence
-        One group per recording.
+    class_indices : ndarray of int64, shape (n_recordings,)
+        Labels as class indices.
+    groups : sequence, shape (n_recordings,)
+        Groups.
     fraction : float
-        Part of every class to keep, 0 to below 1.
+        Fraction of every class for validation, 0 to below 1.
     random_state : int
         Seed.
 
     Returns
     -------
     training, validation : ndarray of int64
-        Places of recordings.
+        Indices of the recordings.
     """
+    n_recordings = len(class_indices)
     if fraction == 0:
-        return np.arange(len(codes)), np.arange(0)
-    if len(set(map(str, groups))) == len(groups):
+        return np.arange(n_recordings), np.arange(0)
+    n_groups = len(set(map(str, groups)))
+    if n_groups == len(groups):
         log.warning(
-            "fit: no groups are given, so an album may stand on both sides of the validation split; "
-            "sort recordings into albums, or pass groups= (--group-by)"
+            "fit: no groups are given, so that recordings of one album may be in both "
+            "training and validation. Sort the recordings into albums, or pass groups= "
+            "(--group-by)"
         )
-    sides = group_split(codes, groups, fraction, random_state)
-    if not len(sides[1]):
+    training, validation = group_split(
+        class_indices, groups, test_size=fraction, random_state=random_state
+    )
+    if not len(validation):
         log.warning(
-            "fit: no group can be spared for validation, so the last epoch is kept, uncalibrated"
+            "fit: every group is needed for training, so that there is no validation: "
+            "the last epoch is kept, uncalibrated"
         )
-    return sides
+    return training, validation
 
 
-def check_leaks(
-    table: "pd.DataFrame", sides: tuple[NDArray[np.int64], NDArray[np.int64]]
-) -> None:
-    """Refuse the same recording on both sides or under two labels; tell of groups on both sides.
+def check_leaks(table: "pd.DataFrame", split: Split) -> None:
+    """Check that no recording is in both training and validation or has two labels.
+
+    Groups that are in both are logged.
 
     Parameters
     ----------
     table : DataFrame
         `path`, `label`, `group` and `fingerprint` of every recording.
-    sides : tuple of two ndarray of int64
-        Rows to train on, and to validate on.
+    split : tuple of two ndarray of int64
+        Indices of the recordings for training and for validation.
 
     Raises
     ------
     InputError
-        If the same sound has two labels, or stands on both sides.
+        If recordings with the same fingerprint have different labels or are in both
+        training and validation.
     """
-    first: dict[str, Any] = {}
-    for row in table.itertuples():
-        other = first.setdefault(row.fingerprint, row)
-        if str(other.label) != str(row.label):
-            raise InputError(
-                f"fit: y must give the same sound one label, got {other.label!s} for {other.path!r} and {row.label!s} "
-                f"for {row.path!r}. Remove one of them."
-            )
-    training, validation = (table.iloc[side] for side in sides)
-    twice = validation["path"][validation["fingerprint"].isin(training["fingerprint"])]
-    if len(twice):
+    _check_labels_of_copies(table)
+    training, validation = (table.iloc[indices] for indices in split)
+    is_copy = validation["fingerprint"].isin(training["fingerprint"])
+    copies = validation["path"][is_copy]
+    if len(copies):
         raise InputError(
-            f"fit: validation must hold recordings that training does not, got {len(twice)} of {len(validation)}, "
-            f"first {twice.iloc[0]!r}. Give other recordings, or put copies into one group."
+            "fit: validation must not contain recordings of the training data, got "
+            f"{len(copies)} of {len(validation)}, such as {copies.iloc[0]!r}. "
+            "Use other recordings, or give copies the same group."
         )
-    shared = set(map(str, training["group"])) & set(map(str, validation["group"]))
-    shared = {
-        group for group in shared if not group.startswith("array ")
-    }  # arrays are numbered anew in each
+    training_groups = set(map(str, training["group"]))
+    validation_groups = set(map(str, validation["group"]))
+    shared = training_groups & validation_groups
+    # Arrays in memory are numbered separately in each.
+    shared = {group for group in shared if not group.startswith("array ")}
     if shared:
         log.warning(
-            "fit: training and validation share groups, such as %r, so the epoch may be chosen by what they "
-            "have in common",
+            "fit: groups are in both training and validation, such as %r, so that the "
+            "epoch may be chosen by what they have in common",
             min(shared),
         )
 
 
-def _needed(group: str, labels: NDArray, keys: NDArray, spared: set[str]) -> bool:
-    """Whether a class that shares the group would be left with nothing on the first side."""
-    kept = ~np.isin(keys, [*spared, group])
-    return bool(set(labels[keys == group]) - set(labels[kept]))
+def _check_labels_of_copies(table: "pd.DataFrame") -> None:
+    """Raise an InputError if recordings with one fingerprint have different labels."""
+    first_rows: dict[str, tuple[str, str]] = {}
+    columns = (table["fingerprint"], table["path"], table["label"].map(str))
+    for fingerprint, path, label in zip(*columns, strict=True):
+        first_path, first_label = first_rows.setdefault(fingerprint, (path, label))
+        if label != first_label:
+            raise InputError(
+                "fit: y must have the same label for copies of a recording, got "
+                f"{first_label} for {first_path!r} and {label} for {path!r}. "
+                "Remove one of them."
+            )

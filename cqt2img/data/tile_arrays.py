@@ -1,53 +1,65 @@
-"""The pictures of all recordings, each as one long strip, in memory or mapped from a file."""
+"""Tiles of many recordings, in memory or mapped from a temporary file."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cqt2img._utils.buffer import DiskBuffer
-from cqt2img._utils.parallel import run_parallel
 from cqt2img._utils.progress import Progress
-from cqt2img.tiles.extract import try_extract
+from cqt2img.data.extraction import extract_recordings
+from cqt2img.data.recordings import Recordings
+from cqt2img.tiles.extract import RecordingInfo
 from cqt2img.tiles.spec import TileSpec
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 _IN_MEMORY = 2**31  # bytes of tiles: 70 hours of sound with the preset "piano"
 
 
 @dataclass(frozen=True)
 class TileArrays:
-    """The pictures of all recordings that could be read, each as one long strip.
+    """Tiles of recordings; those of one recording are joined in time.
 
     Parameters
     ----------
     spec : TileSpec
-        What a pixel means.
-    strips : list of ndarray of uint8, shape (height, n_tiles * width)
+        The meaning of a pixel.
+    arrays : list of ndarray of uint8, shape (height, n_tiles * width)
         Levels, one array per recording.
     n_frames : ndarray of int64, shape (n_recordings,)
-        Columns of each strip that hold sound.
+        Number of columns of each array that contain sound.
     """
 
     spec: TileSpec
-    strips: list[NDArray[np.uint8]]
+    arrays: list[NDArray[np.uint8]]
     n_frames: NDArray[np.int64]
 
     def __len__(self) -> int:
-        """Count the recordings."""
-        return len(self.strips)
+        """Return the number of recordings."""
+        return len(self.arrays)
 
-    def tiles(self, recording: int) -> NDArray[np.uint8]:
-        """Give the tiles of one recording, as they were cut.
+    def n_tiles(self, index: int) -> int:
+        """Return the number of tiles of one recording.
 
         Parameters
         ----------
-        recording : int
-            Its place.
+        index : int
+            Index of the recording.
+
+        Returns
+        -------
+        int
+            1 or more.
+        """
+        n_columns = self.arrays[index].shape[1]
+        return n_columns // self.spec.width
+
+    def tiles(self, index: int) -> NDArray[np.uint8]:
+        """Return the tiles of one recording, as they were rendered.
+
+        Parameters
+        ----------
+        index : int
+            Index of the recording.
 
         Returns
         -------
@@ -55,75 +67,88 @@ class TileArrays:
             Levels.
         """
         height, width = self.spec.size
-        return self.strips[recording].reshape(height, -1, width).swapaxes(0, 1)
+        array = self.arrays[index]
+        return array.reshape(height, -1, width).swapaxes(0, 1)
 
-    def crop(self, recording: int, start: int) -> NDArray[np.uint8]:
-        """Cut one tile from a strip at any column.
+    def crop(self, index: int, start: int) -> NDArray[np.uint8]:
+        """Cut one tile that starts at any column.
 
         Parameters
         ----------
-        recording : int
-            Its place.
+        index : int
+            Index of the recording.
         start : int
-            First column; brought back to where a whole tile of sound follows, if there is one.
+            First column; moved so that a whole tile of sound follows, if there is one.
 
         Returns
         -------
         ndarray of uint8, shape (height, width)
             Levels.
         """
-        last = (
-            min(self.n_frames[recording], self.strips[recording].shape[1])
-            - self.spec.width
-        )
-        start = int(np.clip(start, 0, max(0, last)))
-        return self.strips[recording][:, start : start + self.spec.width]
+        array = self.arrays[index]
+        width = self.spec.width
+        n_columns = min(int(self.n_frames[index]), array.shape[1])
+        last = max(0, n_columns - width)
+        start = min(max(start, 0), last)
+        return array[:, start : start + width]
+
+    def select(self, indices: NDArray[np.int64]) -> "TileArrays":
+        """Select recordings.
+
+        Parameters
+        ----------
+        indices : ndarray of int64
+            Indices of the recordings.
+
+        Returns
+        -------
+        TileArrays
+            Their tiles; the arrays are not copied.
+        """
+        arrays = [self.arrays[index] for index in indices.tolist()]
+        return TileArrays(self.spec, arrays, self.n_frames[indices])
 
 
 def load_tile_arrays(
-    table: "pd.DataFrame",
+    recordings: Recordings,
     spec: TileSpec,
     n_jobs: int = 1,
     progress: Progress | None = None,
-) -> tuple[TileArrays, list[dict[str, Any]]]:
-    """Make the pictures of all recordings of a table, and keep them in memory or in a file mapped to it.
+) -> tuple[TileArrays, list[RecordingInfo]]:
+    """Extract the tiles of recordings into memory, or into a file mapped to it.
 
     Parameters
     ----------
-    table : DataFrame
-        What `list_recordings` gives.
+    recordings : Recordings
+        The recordings.
     spec : TileSpec
-        What a pixel means.
+        The meaning of a pixel.
     n_jobs : int
-        Processes, as joblib counts them.
+        Number of processes, as in joblib.
     progress : callable, optional
-        Gets an iterator, its length and a title, and gives the iterator back.
+        Called with an iterator, its length and a title; returns the iterator.
 
     Returns
     -------
-    strips : TileArrays
-        Of the recordings that could be read, in their order.
-    infos : list of dict
-        For every row of the table its `status`, `reason` and `message`.
+    arrays : TileArrays
+        Tiles of the recordings that could be read, in their order.
+    infos : list of RecordingInfo
+        One per recording, whether it could be read or not.
 
     Notes
     -----
-    Tiles beyond 2 GiB lie in an unnamed temporary file (`TMPDIR` says where) that goes with the process.
+    Tiles beyond 2 GiB are written to an unnamed temporary file (in `TMPDIR`) that is
+    removed with the process.
     """
-    jobs = zip(table["item"], [spec] * len(table), table["tiles"], strict=True)
-    n_frames, infos = [], []
+    n_frames: list[int] = []
+    infos: list[RecordingInfo] = []
     with DiskBuffer(dtype=np.uint8, max_bytes=_IN_MEMORY) as buffer:
-        for tiles, info in run_parallel(
-            try_extract,
-            jobs,
-            len(table),
-            n_jobs=n_jobs,
-            progress=progress,
-            title="pictures",
-        ):
+        for tiles, info in extract_recordings(recordings, spec, n_jobs, progress):
             infos.append(info)
             if tiles is not None:
-                buffer.append(tiles.swapaxes(0, 1).reshape(-1))
-                n_frames.append(info["n_frames"])
-        strips = [block.reshape(spec.height, -1) for block in buffer.blocks()]
-    return TileArrays(spec, strips, np.asarray(n_frames, dtype=np.int64)), infos
+                in_time = tiles.swapaxes(0, 1)
+                buffer.append(in_time.reshape(-1))
+                n_frames.append(info.n_frames or 0)
+        arrays = [block.reshape(spec.height, -1) for block in buffer.blocks()]
+    loaded = TileArrays(spec, arrays, np.array(n_frames, dtype=np.int64))
+    return loaded, infos

@@ -1,59 +1,93 @@
-"""From a corpus to batches of tiles."""
+"""Training tiles as a torch dataset."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 
-from cqt2img.data.augment import make_augment
+from cqt2img.data.augment import Augment, make_augment
 from cqt2img.data.dataset import TrainingData
 
 
-class TrainingTiles(torch.utils.data.Dataset):
-    """One epoch of training tiles: every class or group equally often, each tile at a place of its own.
+class TileIndex(NamedTuple):
+    """Position of a tile in training data.
 
     Parameters
     ----------
-    corpus : TrainingData
+    recording : int
+        Index of the recording.
+    tile : int
+        Index of the tile in the recording.
+    """
+
+    recording: int
+    tile: int
+
+
+# group -> indices into TrainingTiles.tiles
+TilesByGroup: TypeAlias = dict[str, list[int]]
+
+
+class TrainingTiles(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """One epoch of training tiles: balanced over classes or groups, jittered in time.
+
+    Parameters
+    ----------
+    data : TrainingData
         The recordings.
-    augment : str
+    augment : str, callable or albumentations transform
         See `make_augment`.
     balance : {"group", "class"}
-        What is drawn equally often: every class, or every group within it, too.
+        Whether tiles are drawn equally often from every class, or also from every group
+        within a class.
     seed : int
-        Every draw depends on the seed, the epoch and the item alone.
+        Seed; every draw depends on the seed, the epoch and the item only.
     """
 
     def __init__(
-        self, corpus: TrainingData, augment: str, balance: str, seed: int
+        self,
+        data: TrainingData,
+        augment: Augment,
+        balance: str,
+        seed: int,
     ) -> None:
-        self.corpus, self.seed, self.strength = corpus, seed, augment
-        self.augment = make_augment(augment, corpus.strips.spec)
-        self.jitter = 0 if augment == "none" else corpus.strips.spec.width // 2
-        codes, width = corpus.targets.argmax(axis=1), corpus.strips.spec.width
-        places = [
-            (r, t)
-            for r in corpus.training.tolist()
-            for t in range(corpus.strips.strips[r].shape[1] // width)
-        ]
-        self.tiles = places
-        # class -> group -> its tiles
-        self.shelves: dict[int, dict[Any, list[int]]] = {}
-        for n, (recording, _) in enumerate(places):
-            group = corpus.groups[recording] if balance == "group" else None
-            self.shelves.setdefault(int(codes[recording]), {}).setdefault(
-                group, []
-            ).append(n)
+        self.data = data
+        self.seed = seed
+        self.balance = balance
+        self.augment = augment
+        self._make_transform()
+        self.tiles: list[TileIndex] = []
+        self.tiles_by_class: dict[int, TilesByGroup] = {}
+        for index in data.train_index.tolist():
+            self._add_recording(index)
         self.set_epoch(0)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what another process makes for itself: its classes come into being when albumentations does."""
-        return {**self.__dict__, "augment": None}
+    def _make_transform(self) -> None:
+        spec = self.data.arrays.spec
+        self._transform = make_augment(self.augment, spec)
+        is_plain = self._transform is None
+        self._jitter = 0 if is_plain else spec.width // 2
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(
-            state, augment=make_augment(state["strength"], state["corpus"].strips.spec)
-        )
+    def _add_recording(self, index: int) -> None:
+        """Add the tiles of a recording to those of its class and group."""
+        class_index = int(self.data.targets[index].argmax())
+        group = ""
+        if self.balance == "group":
+            group = str(self.data.groups[index])
+        by_group = self.tiles_by_class.setdefault(class_index, {})
+        members = by_group.setdefault(group, [])
+        for tile in range(self.data.arrays.n_tiles(index)):
+            members.append(len(self.tiles))
+            self.tiles.append(TileIndex(index, tile))
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the transform: classes made by albumentations cannot be pickled."""
+        return {**self.__dict__, "_transform": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._make_transform()
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the tiles of an epoch.
@@ -65,35 +99,66 @@ class TrainingTiles(torch.utils.data.Dataset):
         """
         self.epoch = epoch
         rng = np.random.default_rng([self.seed, epoch])
-        n_each = -(-len(self.tiles) // len(self.shelves))
-        drawn = []
-        for code in sorted(self.shelves):
-            groups = list(self.shelves[code].values())
-            share = [n_each // len(groups)] * len(groups)
-            for lucky in rng.permutation(len(groups))[: n_each % len(groups)]:
-                share[lucky] += 1
-            for mine, n in zip(groups, share, strict=True):
-                rounds = [rng.permutation(mine) for _ in range(-(-n // len(mine)))]
-                drawn.append(np.concatenate([*rounds, np.empty(0, np.int64)])[:n])
-        self.items = [
-            self.tiles[int(n)] for n in rng.permutation(np.concatenate(drawn))
-        ]
+        n_classes = len(self.tiles_by_class)
+        n_per_class = -(-len(self.tiles) // n_classes)  # rounded up
+        drawn: list[int] = []
+        for class_index in sorted(self.tiles_by_class):
+            groups = list(self.tiles_by_class[class_index].values())
+            drawn += _draw_from_groups(groups, n_per_class, rng)
+        order = rng.permutation(drawn)
+        self.items = [self.tiles[index] for index in order.tolist()]
 
     def __len__(self) -> int:
-        """Count the tiles of an epoch."""
+        """Return the number of tiles in an epoch."""
         return len(self.items)
 
     def __getitem__(self, item: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give the levels of one tile, shape (height, width), and its target, shape (n_classes,)."""
-        recording, n = self.items[item]
+        """Return the levels of one tile and its target.
+
+        Parameters
+        ----------
+        item : int
+            Index of the tile in the epoch.
+
+        Returns
+        -------
+        tile : Tensor of uint8, shape (height, width)
+            Levels.
+        target : Tensor of float32, shape (n_classes,)
+            Part of each class.
+        """
+        index = self.items[item]
         rng = np.random.default_rng([self.seed, self.epoch, item])
-        start = n * self.corpus.strips.spec.width + int(
-            rng.integers(-self.jitter, self.jitter + 1)
-        )
-        tile = np.ascontiguousarray(self.corpus.strips.crop(recording, start))
-        if self.augment is not None:
-            self.augment.set_random_seed(int(rng.integers(2**31)))
-            tile = np.ascontiguousarray(self.augment(image=tile)["image"])
-        return torch.from_numpy(tile.copy()), torch.from_numpy(
-            self.corpus.targets[recording]
-        )
+        shift = int(rng.integers(-self._jitter, self._jitter + 1))
+        arrays = self.data.arrays
+        start = index.tile * arrays.spec.width + shift
+        tile = np.array(arrays.crop(index.recording, start))  # a copy in memory
+        if self._transform is not None:
+            seed = int(rng.integers(2**31))
+            tile = self._transform(tile, seed=seed)
+        target = self.data.targets[index.recording]
+        return torch.from_numpy(tile), torch.from_numpy(target)
+
+
+def _draw_from_groups(
+    groups: Sequence[Sequence[int]],
+    n: int,
+    rng: np.random.Generator,
+) -> list[int]:
+    """Draw `n` members, equally many from each group."""
+    n_each = [n // len(groups)] * len(groups)
+    n_left = n % len(groups)
+    for group_index in rng.permutation(len(groups))[:n_left]:
+        n_each[group_index] += 1
+    drawn: list[int] = []
+    for members, n_members in zip(groups, n_each, strict=True):
+        drawn += _draw(members, n_members, rng)
+    return drawn
+
+
+def _draw(members: Sequence[int], n: int, rng: np.random.Generator) -> list[int]:
+    """Draw `n` members in random order, each equally often."""
+    drawn: list[int] = []
+    while len(drawn) < n:
+        drawn += rng.permutation(members).tolist()
+    return drawn[:n]

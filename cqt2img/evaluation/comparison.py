@@ -1,90 +1,107 @@
-"""Is one model better than another? Both are asked about the same recordings."""
+"""Paired comparison of two classifiers on the same recordings."""
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from cqt2img.errors import InputError
 from cqt2img.evaluation.evaluation import Evaluation
-from cqt2img.evaluation.intervals import mean_interval
+from cqt2img.evaluation.intervals import Interval, mean_interval
+from cqt2img.inference.array_types import IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
-    """What two models make of the same recordings.
+    """Predictions of two models for the same recordings.
 
     Parameters
     ----------
     table : DataFrame
-        One row per recording: `path`, `group`, `played`, `first` and `second` (what each model named),
-        `first_right` and `second_right`.
+        One row per recording: `path`, `group`, `label`, `first` and `second` (the
+        prediction of each model), `first_correct` and `second_correct`.
     """
 
-    table: pd.DataFrame
+    table: "pd.DataFrame"
 
     @property
     def difference(self) -> float:
-        """Accuracy of the first less that of the second."""
+        """Accuracy of the first model minus that of the second."""
         return float(self._gains.mean())
 
     @cached_property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the difference, over groups."""
-        sums, sizes = (
-            self._gains.groupby(self.table["group"]).agg(of).to_numpy()
-            for of in ("sum", "size")
-        )
-        low, high = mean_interval(sums, sizes, (-1, 1))
+    def interval(self) -> Interval:
+        """The 95 % interval of the difference over groups."""
+        low, high = mean_interval(self._group_gains, self._group_sizes, (-1, 1))
         return float(low), float(high)
 
     @cached_property
     def p_value(self) -> float:
-        """How often chance alone makes a difference as large, if in every group either model may be the better."""
-        return _flip_signs(self._gains.groupby(self.table["group"]).sum().to_numpy())
+        """Probability of a difference as large if the models are equally good."""
+        return _sign_flip_p_value(self._group_gains)
 
     @property
-    def only_first(self) -> pd.DataFrame:
-        """The recordings that the first model names right and the second does not."""
+    def only_first(self) -> "pd.DataFrame":
+        """Recordings that only the first model predicts correctly."""
         return self.table[self._gains > 0].reset_index(drop=True)
 
     @property
-    def only_second(self) -> pd.DataFrame:
-        """The recordings that the second model names right and the first does not."""
+    def only_second(self) -> "pd.DataFrame":
+        """Recordings that only the second model predicts correctly."""
         return self.table[self._gains < 0].reset_index(drop=True)
 
     @property
-    def _gains(self) -> pd.Series:
-        return self.table["first_right"].astype(int) - self.table[
-            "second_right"
-        ].astype(int)
+    def _gains(self) -> "pd.Series":
+        first_correct = self.table["first_correct"].astype(int)
+        second_correct = self.table["second_correct"].astype(int)
+        return first_correct - second_correct
+
+    @cached_property
+    def _group_index(self) -> IntArray:
+        # groupby of pandas fails for groups that are not valid Unicode
+        groups = self.table["group"].to_numpy(dtype=str)
+        return np.unique(groups, return_inverse=True)[1]
+
+    @property
+    def _group_sizes(self) -> IntArray:
+        return np.bincount(self._group_index)
+
+    @property
+    def _group_gains(self) -> IntArray:
+        return np.bincount(self._group_index, weights=self._gains).astype(np.int64)
 
     def __str__(self) -> str:
-        (low, high), first, second = (
-            self.interval,
-            self.table["first_right"],
-            self.table["second_right"],
+        first = self.table["first_correct"]
+        second = self.table["second_correct"]
+        n_recordings = len(self.table)
+        n_groups = len(self._group_sizes)
+        unit = "groups" if n_groups < n_recordings else "recordings"
+        low, high = self.interval
+        counts = (
+            f"{n_recordings} recordings in {n_groups} groups: "
+            f"{first.sum()} correct by the first model, {second.sum()} by the second, "
+            f"{(first & second).sum()} by both, {(~first & ~second).sum()} by neither"
         )
-        n_groups = self.table["group"].nunique()
-        clear = self.p_value < 0.05 and not low <= 0 <= high
-        better = (
-            f"the {'first' if low > 0 else 'second'} is better"
-            if clear
-            else "either may be the better"
+        difference = (
+            f"difference {self.difference:+.3f}  (95 % interval {low:+.3f} to "
+            f"{high:+.3f} over {unit}; p = {self.p_value:.3f})"
         )
-        return "\n".join(
-            [
-                f"{len(self.table)} recordings in {n_groups} groups: {first.sum()} right by the first model, "
-                f"{second.sum()} by the second, {(first & second).sum()} by both, {(~first & ~second).sum()} by neither",
-                f"difference {self.difference:+.3f}  (95 % interval {low:+.3f} to {high:+.3f} over "
-                f"{'groups' if n_groups < len(self.table) else 'recordings'}; p = {self.p_value:.3f})",
-                f"On recordings like these {better}.",
-            ]
-        )
+        return "\n".join([counts, difference, self._describe_result()])
 
-    __repr__ = __str__  # a notebook shows it as it prints
+    __repr__ = __str__  # shown by notebooks
+
+    def _describe_result(self) -> str:
+        low, high = self.interval
+        is_significant = self.p_value < 0.05
+        if is_significant and low > 0:
+            return "The first model is better on recordings like these."
+        if is_significant and high < 0:
+            return "The second model is better on recordings like these."
+        return "These recordings do not show that either model is better."
 
 
 def compare(first: Evaluation, second: Evaluation) -> Comparison:
@@ -93,61 +110,82 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     Parameters
     ----------
     first, second : Evaluation
-        What `Classifier.evaluate` gives. The groups are those of the first.
+        Results of `Classifier.evaluate`. Groups are those of `first`.
 
     Returns
     -------
     Comparison
-        The difference of accuracies with its interval, and who gets which recordings.
+        Difference of the accuracies, its interval and p-value, and the predictions.
 
     Raises
     ------
     InputError
-        If they are not of the same recordings with the same labels.
+        If the recordings or their labels differ.
 
     Notes
     -----
-    `p_value` flips the sign of the difference of every group, all ways at once. With groups of one it is
-    McNemar's exact test; that test itself takes the recordings of an album for independent.
+    `p_value` is that of a permutation test that flips the sign of the difference of
+    each group; all combinations are counted. With one recording per group it is
+    McNemar's exact test, which assumes independent recordings.
 
     References
     ----------
-    Quinn McNemar, "Note on the sampling error of the difference between correlated proportions or percentages", 1947.
+    Quinn McNemar, "Note on the sampling error of the difference between correlated
+    proportions or percentages", 1947.
     Ronald A. Fisher, "The Design of Experiments", 1935.
 
     Examples
     --------
     >>> from cqt2img.evaluation.evaluation import evaluate_proba
-    >>> codes, one, other = np.array([0, 0, 1, 1]), np.eye(2)[[0, 0, 1, 0]], np.eye(2)[[0, 1, 0, 0]]
-    >>> found = compare(*(evaluate_proba(proba, codes, ["Evans", "Monk"]) for proba in (one, other)))
-    >>> found.difference, found.p_value, found.only_first["path"].tolist()
-    (0.5, 0.5, ['1', '2'])
+    >>> class_indices, names = np.array([0, 0, 1, 1]), ["Evans", "Monk"]
+    >>> careful = evaluate_proba(np.eye(2)[[0, 0, 1, 0]], class_indices, names)
+    >>> careless = evaluate_proba(np.eye(2)[[0, 1, 0, 0]], class_indices, names)
+    >>> comparison = compare(careful, careless)
+    >>> comparison.difference, comparison.p_value
+    (0.5, 0.5)
+    >>> comparison.only_first["path"].tolist()
+    ['1', '2']
     """
-    tables = [
-        scores.answer_table().sort_values(["path", "played"], ignore_index=True)
-        for scores in (first, second)
-    ]
-    one, other = tables
-    if (
-        one[["path", "played"]].to_numpy().tolist()
-        != other[["path", "played"]].to_numpy().tolist()
-    ):
-        both = len(one.merge(other, on=["path", "played"]))
+    first_table, first_keys = _sort_answers(first)
+    second_table, second_keys = _sort_answers(second)
+    if first_keys != second_keys:
+        n_common = len(set(first_keys) & set(second_keys))
         raise InputError(
-            f"compare: first and second must score the same recordings with the same labels, got {len(one)} and "
-            f"{len(other)} with {both} in common. Evaluate both models on the same."
+            "compare: first and second must score the same recordings with the same "
+            f"labels, got {len(first_table)} and {len(second_table)} recordings with "
+            f"{n_common} in common. Evaluate both models on the same recordings."
         )
-    table = one[["path", "group", "played"]].assign(
-        first=one["named"], second=other["named"]
+    table = first_table[["path", "group", "label"]].assign(
+        first=first_table["predicted"],
+        second=second_table["predicted"],
+        first_correct=first_table["rank"] == 1,
+        second_correct=second_table["rank"] == 1,
     )
-    return Comparison(
-        table.assign(first_right=one["place"] == 1, second_right=other["place"] == 1)
-    )
+    return Comparison(table)
 
 
-def _flip_signs(gains: NDArray[np.int64]) -> float:
-    """Give the part of all ways to flip signs that brings a sum as far from 0; exact, for the gains are whole."""
-    ways, total = np.ones(1), np.abs(gains).sum()
-    for gain in np.abs(gains[gains != 0]):
-        ways = np.convolve(ways, np.bincount([0, 2 * gain]) / 2)
-    return float(ways[np.abs(np.arange(len(ways)) - total) >= abs(gains.sum())].sum())
+def _sort_answers(scores: Evaluation) -> tuple["pd.DataFrame", list[tuple[str, str]]]:
+    """Return the answers sorted by path and label, and the paths and labels."""
+    table = scores.answer_table()
+    # pandas cannot sort paths that are not valid Unicode
+    paths = table["path"].to_numpy(dtype=str)
+    labels = table["label"].to_numpy(dtype=str)
+    order = np.lexsort([labels, paths])
+    keys = list(zip(paths[order].tolist(), labels[order].tolist(), strict=True))
+    return table.iloc[order].reset_index(drop=True), keys
+
+
+def _sign_flip_p_value(gains: IntArray) -> float:
+    """Compute the share of all sign flips with a sum as far from 0.
+
+    The distribution is exact: gains are integers, and each flip convolves it with a
+    distribution of two equally likely values.
+    """
+    magnitudes = np.abs(gains)
+    distribution = np.ones(1)
+    for magnitude in magnitudes[magnitudes > 0]:
+        one_flip = np.bincount([0, 2 * magnitude]) / 2
+        distribution = np.convolve(distribution, one_flip)
+    sums = np.arange(len(distribution)) - magnitudes.sum()
+    is_as_extreme = np.abs(sums) >= abs(gains.sum())
+    return float(distribution[is_as_extreme].sum())

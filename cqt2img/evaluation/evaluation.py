@@ -1,11 +1,11 @@
-"""How good the answers are: per recording, with an interval over groups, beside chance."""
+"""Scores of a classifier per recording, with intervals over groups and baselines."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,559 +13,453 @@ from numpy.typing import NDArray
 from cqt2img._utils.files import write_atomic
 from cqt2img._utils.tables import make_table
 from cqt2img.errors import InputError
-from cqt2img.evaluation import calibration
-from cqt2img.evaluation import intervals as interval
+from cqt2img.evaluation import calibration, tables
+from cqt2img.evaluation.intervals import Interval, macro_f1_from_counts
+from cqt2img.evaluation.outcomes import MIN_PROBABILITY, Outcomes
+from cqt2img.inference.array_types import Float32Array, Float64Array, IntArray
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Pair = tuple[float, float]
-_LEAST = 1e-12  # probability, as in `predict.log_loss`
-_TOO_WIDE = 0.3  # an interval of 30 points: 40 recordings of which 20 are right
+_TOP_K = (1, 3, 5)
+# 20 correct of 40 independent recordings have an interval of 32 points
+_MAX_INTERVAL_WIDTH = 0.3
+_JSON_FIELDS = (
+    "n_recordings",
+    "n_groups",
+    "n_failed",
+    "accuracy",
+    "accuracy_interval",
+    "top_k",
+    "top_k_interval",
+    "macro_f1",
+    "macro_f1_interval",
+    "log_loss",
+    "log_loss_interval",
+    "overconfidence",
+    "overconfidence_interval",
+    "calibration_error",
+    "calibrated_range",
+    "aurc",
+    "chance",
+    "majority",
+    "classes",
+    "confusion",
+    "known_groups",
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """Scores over recordings.
+    """Scores of a classifier over recordings.
+
+    All intervals are 95 % intervals over groups, which are taken as independent.
 
     Parameters
     ----------
     proba : ndarray of float32, shape (n_recordings, n_classes)
-        What the model said.
-    codes : ndarray of int64, shape (n_recordings,)
-        Who played, as a place among the classes.
+        Predicted probabilities.
+    class_indices : ndarray of int64, shape (n_recordings,)
+        Index of the true class of each recording among `classes`.
     classes : tuple of str
-        The names.
+        Class names.
     groups : ndarray of str, shape (n_recordings,)
-        What was recorded together.
+        Group of each recording.
     paths : tuple of str
-        The recordings.
+        Path of each recording.
     n_failed : int
-        Recordings that could not be read.
+        Number of recordings that could not be read; they are not scored.
     known_groups : tuple of str
-        Groups that the model was trained on. Their recordings make the score too good.
-    tiles : tuple of ndarray of float32, shape (n_tiles, n_classes)
-        Log-probabilities of the tiles of each recording; none if they are not known.
+        Groups that were part of the training data. Scores on them are too high.
+    tile_log_proba : tuple of ndarray of float32, shape (n_tiles, n_classes)
+        Log-probabilities of the tiles of each recording; empty if unknown.
     tile_seconds : float
-        Length of a tile.
+        Duration of a tile.
 
     References
     ----------
-    Yonatan Geifman, Guy Uziel and Ran El-Yaniv, "Bias-Reduced Uncertainty Estimation for Deep Neural
-    Classifiers", 2019.
+    Yonatan Geifman, Guy Uziel and Ran El-Yaniv, "Bias-Reduced Uncertainty Estimation
+    for Deep Neural Classifiers", 2019.
     """
 
-    proba: NDArray[np.float32]
-    codes: NDArray[np.int64]
+    proba: Float32Array
+    class_indices: IntArray
     classes: tuple[str, ...]
     groups: NDArray[np.str_]
     paths: tuple[str, ...]
     n_failed: int = 0
     known_groups: tuple[str, ...] = ()
-    tiles: tuple[NDArray[np.float32], ...] = ()
+    tile_log_proba: tuple[Float32Array, ...] = ()
     tile_seconds: float = 0.0
+
+    @cached_property
+    def _outcomes(self) -> Outcomes:
+        return Outcomes(self.proba, self.class_indices, self.groups)
 
     @property
     def n_recordings(self) -> int:
-        """Recordings that were scored."""
-        return len(self.codes)
+        """Number of scored recordings."""
+        return len(self.class_indices)
 
     @property
     def n_groups(self) -> int:
-        """Groups among them."""
-        return int(self._members.max()) + 1
+        """Number of groups among the scored recordings."""
+        return len(self._outcomes.group_names)
 
     @cached_property
     def accuracy(self) -> float:
-        """Part of the recordings whose first name is right."""
-        return float(self._right.mean())
+        """Share of the recordings that are predicted correctly."""
+        return float(self._outcomes.is_correct.mean())
 
     @cached_property
-    def accuracy_interval(self) -> Pair:
-        """Its 95 % interval, as all intervals here over groups."""
-        return self._share(self._right)
+    def accuracy_interval(self) -> Interval:
+        """Interval of the accuracy."""
+        return self._outcomes.share_interval(self._outcomes.is_correct)
 
     @cached_property
     def top_k(self) -> dict[int, float]:
-        """For every k the part of the recordings whose name is among the first k."""
-        return {
-            k: float((self._place < k).mean())
-            for k in (1, 3, 5)
-            if k < len(self.classes)
-        }
+        """Top-k accuracy for k of 1, 3 and 5 below the number of classes."""
+        return {k: float((self._outcomes.rank <= k).mean()) for k in self._top_ks}
 
     @cached_property
-    def top_k_interval(self) -> dict[int, Pair]:
-        """Their 95 % intervals."""
-        return {k: self._share(self._place < k) for k in self.top_k}
+    def top_k_interval(self) -> dict[int, Interval]:
+        """Intervals of the top-k accuracies."""
+        outcomes = self._outcomes
+        return {k: outcomes.share_interval(outcomes.rank <= k) for k in self._top_ks}
+
+    @property
+    def _top_ks(self) -> list[int]:
+        return [k for k in _TOP_K if k < len(self.classes)]
 
     @cached_property
     def macro_f1(self) -> float:
-        """Mean of the F1 of the classes that occur."""
-        return float(interval.macro_f1_of(self._counts.sum(axis=0)))
+        """Mean F1 of the classes that occur."""
+        return float(macro_f1_from_counts(self._outcomes.f1_counts.sum(axis=0)))
 
     @cached_property
-    def macro_f1_interval(self) -> Pair:
-        """Its 95 % interval."""
-        return _pair(
-            interval.jackknife_interval(
-                interval.macro_f1_of,
-                self._counts,
-                self._sum(np.ones(self.n_recordings)),
-            )
-        )
+    def macro_f1_interval(self) -> Interval:
+        """Interval of the macro F1."""
+        return self._outcomes.macro_f1_interval()
 
     @cached_property
     def log_loss(self) -> float:
         """Mean log-loss in nats."""
-        return float(self._losses.mean())
+        return float(self._outcomes.log_losses.mean())
 
     @cached_property
-    def log_loss_interval(self) -> Pair:
-        """Its 95 % interval."""
-        low, high = self._mean(
-            self._losses, (0, 2 * np.log(len(self.classes))), log=True
+    def log_loss_interval(self) -> Interval:
+        """Interval of the log-loss in nats."""
+        bounds = (0.0, 2 * self._uniform_log_loss)
+        low, high = self._outcomes.mean_interval(
+            self._outcomes.log_losses, bounds, log_scale=True
         )
-        return low, min(high, -np.log(_LEAST))
+        return low, min(high, -np.log(MIN_PROBABILITY))
+
+    @property
+    def _uniform_log_loss(self) -> float:
+        return float(np.log(len(self.classes)))
 
     @cached_property
     def overconfidence(self) -> float:
-        """Mean probability of the answers less accuracy: above 0, the model is too sure."""
-        return float((self._trust - self._right).mean())
+        """Mean confidence minus accuracy; positive if the model is overconfident."""
+        return float(self._excess_confidence.mean())
 
     @cached_property
-    def overconfidence_interval(self) -> Pair:
-        """Its 95 % interval."""
-        return self._mean(self._trust - self._right, (-1, 1))
+    def overconfidence_interval(self) -> Interval:
+        """Interval of the overconfidence."""
+        return self._outcomes.mean_interval(self._excess_confidence, (-1.0, 1.0))
+
+    @property
+    def _excess_confidence(self) -> Float64Array:
+        return self._outcomes.confidence - self._outcomes.is_correct
 
     @cached_property
     def calibration_error(self) -> float:
-        """Mean distance of the probability of an answer from the part of such answers that is right."""
-        return calibration.calibration_error(self._trust, self._right)
+        """Mean distance between confidence and accuracy over monotonic bins."""
+        return calibration.calibration_error(
+            self._outcomes.confidence, self._outcomes.is_correct
+        )
 
     @cached_property
-    def calibrated_range(self) -> Pair:
-        """Where 95 of 100 models that mean these probabilities have their calibration error."""
-        return calibration.calibrated_range(self._trust)
+    def calibrated_range(self) -> Interval:
+        """Range of the calibration error of 95 % of calibrated models."""
+        return calibration.calibrated_range(self._outcomes.confidence)
 
     @cached_property
     def aurc(self) -> float:
-        """Mean error if the surest part is answered, over all parts; lower is better."""
-        right = self._right[np.argsort(-self._trust, kind="stable")]
-        return float(1 - (np.cumsum(right) / np.arange(1, len(right) + 1)).mean())
+        """Area under the risk-coverage curve; lower is better."""
+        is_correct = self._outcomes.is_correct[self._outcomes.by_confidence]
+        n_answered = np.arange(1, self.n_recordings + 1)
+        accuracy = np.cumsum(is_correct) / n_answered
+        return float(1 - accuracy.mean())
 
     @property
     def chance(self) -> float:
-        """Accuracy of one who guesses evenly."""
+        """Accuracy of uniform random guessing."""
         return 1 / len(self.classes)
 
     @property
     def majority(self) -> float:
-        """Accuracy of one who always says the most frequent name."""
-        return float(np.bincount(self.codes).max() / self.n_recordings)
+        """Accuracy of always predicting the most frequent class."""
+        return float(np.bincount(self.class_indices).max() / self.n_recordings)
 
     @cached_property
     def confusion(self) -> tuple[tuple[int, ...], ...]:
-        """Counts: row who played, column who was named."""
-        n = len(self.classes)
-        counts = np.bincount(self.codes * n + self._named, minlength=n**2)
-        return tuple(map(tuple, counts.reshape(n, n).tolist()))
+        """Confusion matrix of counts: true classes in rows, predictions in columns."""
+        n_classes = len(self.classes)
+        cells = self.class_indices * n_classes + self._outcomes.predicted
+        counts = np.bincount(cells, minlength=n_classes**2)
+        rows = counts.reshape(n_classes, n_classes).tolist()
+        return tuple(tuple(row) for row in rows)
 
     def answer_table(self) -> "pd.DataFrame":
-        """Tell what was said of every recording.
+        """List the prediction for each recording.
 
         Returns
         -------
         DataFrame
-            `path`, `group`, `played`, `named`, `probability` of that name, `played_probability`, and
-            `place`, from 1, of who played among the names.
+            `path`, `group`, `label`, `predicted`, `probability` of the predicted class,
+            `label_probability`, and `rank` of the true class, from 1.
         """
-        rows = []
-        for n, path in enumerate(self.paths):
-            said, played, named = self.proba[n], self.codes[n], self._named[n]
-            rows.append(
-                {
-                    "path": path,
-                    "group": str(self.groups[n]),
-                    "played": self.classes[played],
-                    "named": self.classes[named],
-                    "probability": float(said[named]),
-                    "played_probability": float(said[played]),
-                    "place": int(self._place[n]) + 1,
-                }
-            )
-        return make_table(rows)
+        return tables.answer_table(self._outcomes, self.classes, self.paths)
 
     def class_table(self) -> "pd.DataFrame":
-        """Tell how well every class is known.
+        """Compute recall, precision and F1 of each class.
 
         Returns
         -------
         DataFrame
-            `label`, `n_recordings`, `n_groups`, `recall` with `low` and `high`, `precision`, `f1`, and
-            `taken_for`: the name that was most often given instead. NaN or None where there is nothing to count.
+            `label`, `n_recordings`, `n_groups`, `recall` with its interval `low` and
+            `high`, `precision`, `f1`, and `confused_with`: the most frequent wrong
+            prediction. Undefined values are NaN or None.
         """
-        rows = []
-        for code, name in enumerate(self.classes):
-            own = self.codes == code
-            n, n_groups = int(own.sum()), len(set(self._members[own]))
-            right, named = (
-                int((own & self._right).sum()),
-                int((self._named == code).sum()),
-            )
-            recall, (low, high) = (
-                (right / n, self._share(self._right[own], own))
-                if n
-                else (None, (None,) * 2)
-            )
-            missed = np.bincount(self._named[own & ~self._right], minlength=1)
-            rows.append(
-                {
-                    "label": name,
-                    "n_recordings": n,
-                    "n_groups": n_groups,
-                    "recall": recall,
-                    "low": low,
-                    "high": high,
-                    "precision": right / named if named else None,
-                    "f1": 2 * right / (named + n) if n or named else None,
-                    "taken_for": self.classes[int(missed.argmax())]
-                    if missed.any()
-                    else None,
-                }
-            )
-        return make_table(rows)
+        return tables.class_table(self._outcomes, self.classes)
 
     def group_table(self) -> "pd.DataFrame":
-        """Tell how every group was heard.
+        """Count correct predictions of each group.
 
         Returns
         -------
         DataFrame
-            `group`, `played` (the most frequent), `n_recordings`, `n_right` and `most_named`.
+            `group`, `label` and `predicted` (the most frequent of the group),
+            `n_recordings` and `n_correct`.
         """
-        rows = []
-        for number, name in enumerate(np.unique(self.groups)):
-            own = self._members == number
-            played, named = (
-                self.classes[np.bincount(of[own]).argmax()]
-                for of in (self.codes, self._named)
-            )
-            rows.append(
-                {
-                    "group": str(name),
-                    "played": played,
-                    "n_recordings": int(own.sum()),
-                    "n_right": int(self._right[own].sum()),
-                    "most_named": named,
-                }
-            )
-        return make_table(rows)
+        return tables.group_table(self._outcomes, self.classes)
 
     def reliability_table(self) -> "pd.DataFrame":
-        """Compare how sure the answers are with how many are right.
+        """Compute confidence and accuracy of each bin of `calibration_error`.
 
         Returns
         -------
         DataFrame
-            One row per bin of `calibration_error`: `probability` (mean), `accuracy` with `low` and `high`,
+            `confidence` (mean), `accuracy` with its interval `low` and `high`,
             `n_recordings`.
         """
-        rows = []
-        for own in calibration.rising_bins(self._trust, self._right):
-            rows.append(
-                {
-                    "probability": float(self._trust[own].mean()),
-                    **self._row(self._right[own], own),
-                }
-            )
-        return make_table(rows)
+        return tables.reliability_table(self._outcomes)
 
     def risk_table(self) -> "pd.DataFrame":
-        """Tell how many are right if only the surest part of the recordings is answered.
+        """Compute the accuracy of the most confident predictions for each coverage.
 
         Returns
         -------
         DataFrame
-            `answered` (the part, 5 % and so on to 100 %), `probability` from which on there is an answer,
-            `accuracy` with `low` and `high`, `n_recordings`.
+            `coverage` (share of the recordings with a prediction, .05 to 1),
+            `threshold` (lowest confidence of a prediction), `accuracy` with its
+            interval `low` and `high`, `n_recordings`.
         """
-        order = np.argsort(-self._trust, kind="stable")
-        rows = []
-        for n in np.unique(
-            np.ceil(self.n_recordings * np.arange(1, 21) / 20 - 1e-9).astype(int)
-        ).tolist():
-            own, least = order[:n], float(self._trust[order[n - 1]])
-            rows.append(
-                {
-                    "answered": n / self.n_recordings,
-                    "probability": least,
-                    **self._row(self._right[own], own),
-                }
-            )
-        return make_table(rows)
+        return tables.risk_table(self._outcomes)
 
     def seconds_table(self) -> "pd.DataFrame":
-        """Tell how many are right after the first seconds.
+        """Compute the accuracy of predictions from the first seconds of recordings.
 
         Returns
         -------
         DataFrame
-            `seconds` (whole tiles), `accuracy` with `low` and `high`, `n_recordings`. Every row is of the
-            recordings that are that long: the last of them may end within the last tile. Empty if the
-            tiles are not known.
+            `seconds` (whole tiles), `accuracy` with its interval `low` and `high`,
+            `n_recordings`. A row counts the recordings of that duration or longer; the
+            last tile of a recording may be partly empty. No rows without
+            `tile_log_proba`.
         """
-        longest = max((len(rows) for rows in self.tiles), default=0)
-        steps = (
-            np.unique(np.geomspace(1, longest, 12).round().astype(int)).tolist()
-            if longest
-            else []
+        return tables.seconds_table(
+            self._outcomes, self.tile_log_proba, self.tile_seconds
         )
-        sums = [np.cumsum(rows, axis=0, dtype=np.float64) for rows in self.tiles]
-        rows = []
-        for k in steps:
-            own = np.array([n for n, one in enumerate(sums) if len(one) >= k])
-            right = np.array([sums[n][k - 1].argmax() for n in own]) == self.codes[own]
-            rows.append(
-                {"seconds": round(k * self.tile_seconds, 3), **self._row(right, own)}
-            )
-        return make_table(rows, ["seconds", "accuracy", "low", "high", "n_recordings"])
 
     def __str__(self) -> str:
-        over = "groups" if self.n_groups < self.n_recordings else "recordings"
-        low, high = self.overconfidence_interval
-        verdict = (
-            "too sure"
-            if low > 0
-            else "not sure enough"
-            if high < 0
-            else "not clearly too sure or too unsure"
-        )
-        lines = [
-            f"{self.n_recordings} recordings in {self.n_groups} groups, {len(self.classes)} classes"
-            + (f"; {self.n_failed} could not be read" if self.n_failed else ""),
-            f"accuracy  {self.accuracy:.3f}  (95 % interval {_between(self.accuracy_interval)}, as all over {over})",
-            *(
-                f"top {k}     {v:.3f}  ({_between(self.top_k_interval[k])})"
-                for k, v in self.top_k.items()
-                if k > 1
+        size = f"{self.n_recordings} recordings in {self.n_groups} groups"
+        size += f", {len(self.classes)} classes"
+        if self.n_failed:
+            size += f"; {self.n_failed} could not be read"
+        rows = [
+            ("accuracy", self.accuracy, self._describe_accuracy()),
+            *self._describe_top_k(),
+            ("macro F1", self.macro_f1, _format_interval(self.macro_f1_interval)),
+            ("chance", self.chance, ""),
+            ("majority class", self.majority, ""),
+            ("log-loss", self.log_loss, self._describe_log_loss()),
+            (
+                "mean confidence",
+                float(self._outcomes.confidence.mean()),
+                self._describe_overconfidence(),
             ),
-            f"macro F1  {self.macro_f1:.3f}  ({_between(self.macro_f1_interval)})",
-            f"chance    {self.chance:.3f}\nmajority  {self.majority:.3f}",
-            f"log-loss  {self.log_loss:.3f}  ({_between(self.log_loss_interval)}; of one who does not know "
-            f"{np.log(len(self.classes)):.3f})",
-            f"trust     {self._trust.mean():.3f}  is the mean probability of its answers: {verdict} "
-            f"({low:+.3f} to {high:+.3f})",
-            f"calibration error {self.calibration_error:.3f} (of one who means these probabilities "
-            f"{_between(self.calibrated_range)})",
+            (
+                "calibration error",
+                self.calibration_error,
+                f"{_format_interval(self.calibrated_range)} if calibrated",
+            ),
         ]
-        return "\n".join([*lines, *(f"WARNING: {text}" for text in self._warnings())])
+        lines = [_format_row(*row) for row in rows]
+        warnings = [f"WARNING: {text}" for text in self._list_warnings()]
+        return "\n".join([size, *lines, *warnings])
 
-    __repr__ = __str__  # a notebook shows it as it prints
+    __repr__ = __str__  # shown by notebooks
 
-    def _warnings(self) -> list[str]:
-        """Say what these scores cannot."""
-        found, (low, high) = [], self.accuracy_interval
-        if high - low > _TOO_WIDE:
-            found.append(
-                f"{int(self._right.sum())} of {self.n_recordings} right, in {self.n_groups} groups, means "
-                f"{_percent(low)} to {_percent(high)} %. Score recordings of more groups."
-            )
-        for guess, who in (
-            (self.chance, "guesses"),
-            (self.majority, "always says the most frequent name"),
-        ):
-            if low <= guess <= high:
-                found.append(
-                    f"these recordings cannot tell this model from one that {who}, {guess:.3f}."
+    def _describe_accuracy(self) -> str:
+        unit = "groups" if self.n_groups < self.n_recordings else "recordings"
+        interval = _format_interval(self.accuracy_interval)
+        return f"95 % interval {interval}; all intervals are over {unit}"
+
+    def _describe_top_k(self) -> list[tuple[str, float, str]]:
+        return [
+            (f"top-{k} accuracy", value, _format_interval(self.top_k_interval[k]))
+            for k, value in self.top_k.items()
+            if k > 1
+        ]
+
+    def _describe_log_loss(self) -> str:
+        interval = _format_interval(self.log_loss_interval)
+        return f"{interval}; chance {self._uniform_log_loss:.3f}"
+
+    def _describe_overconfidence(self) -> str:
+        low, high = self.overconfidence_interval
+        verdict = "not clearly over- or underconfident"
+        if low > 0:
+            verdict = "overconfident"
+        elif high < 0:
+            verdict = "underconfident"
+        return f"minus accuracy {low:+.3f} to {high:+.3f}; {verdict}"
+
+    def _list_warnings(self) -> list[str]:
+        """List the limits of these scores."""
+        checks = [
+            self._warn_of_wide_interval(),
+            self._warn_of_baseline(),
+            self._warn_of_known_groups(),
+        ]
+        return [text for text in checks if text]
+
+    def _warn_of_wide_interval(self) -> str:
+        low, high = self.accuracy_interval
+        if high - low <= _MAX_INTERVAL_WIDTH:
+            return ""
+        n_correct = int(self._outcomes.is_correct.sum())
+        return (
+            f"{n_correct} of {self.n_recordings} recordings correct in "
+            f"{self.n_groups} groups means an accuracy of {_format_percent(low)} to "
+            f"{_format_percent(high)} %. Evaluate recordings of more groups."
+        )
+
+    def _warn_of_baseline(self) -> str:
+        low, high = self.accuracy_interval
+        baselines = {
+            "uniform random guessing": self.chance,
+            "always predicting the most frequent class": self.majority,
+        }
+        for name, accuracy in baselines.items():
+            if low <= accuracy <= high:
+                return (
+                    "these recordings do not show that the model is better than "
+                    f"{name}, accuracy {accuracy:.3f}."
                 )
-                break
-        if self.known_groups:
-            first, n = self.known_groups[0], len(self.known_groups)
-            found.append(
-                f"{n} of these groups were in training, such as {first!r}. "
-                "This score says nothing about recordings it never met."
-            )
-        return found
+        return ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give all scores as plain values.
+    def _warn_of_known_groups(self) -> str:
+        if not self.known_groups:
+            return ""
+        return (
+            f"{len(self.known_groups)} of these groups were in training, such as "
+            f"{self.known_groups[0]!r}. The score does not apply to new recordings."
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return all scores as values that JSON can represent.
 
         Returns
         -------
         dict
-            Ready for JSON: every attribute but the arrays, and the tables that are not of recordings,
-            groups or classes.
+            All scalar scores with their intervals, `classes`, `confusion`,
+            `known_groups` and `warnings`, and the rows of `reliability_table`,
+            `risk_table` and `seconds_table`.
         """
-        names = (
-            "n_recordings",
-            "n_groups",
-            "n_failed",
-            "accuracy",
-            "accuracy_interval",
-            "top_k",
-            "top_k_interval",
-            "macro_f1",
-            "macro_f1_interval",
-            "log_loss",
-            "log_loss_interval",
-            "overconfidence",
-            "overconfidence_interval",
-            "calibration_error",
-            "calibrated_range",
-            "aurc",
-            "chance",
-            "majority",
-            "classes",
-            "confusion",
-            "known_groups",
-        )
-        tables = {
-            "reliability": self.reliability_table(),
-            "risk": self.risk_table(),
-            "seconds": self.seconds_table(),
+        scores = {name: getattr(self, name) for name in _JSON_FIELDS}
+        rows = {
+            "reliability": self.reliability_table().to_dict("records"),
+            "risk": self.risk_table().to_dict("records"),
+            "seconds": self.seconds_table().to_dict("records"),
         }
-        plain = {
-            **{name: getattr(self, name) for name in names},
-            "warnings": self._warnings(),
-        }
-        return json.loads(
-            json.dumps(
-                {**plain, **{name: t.to_dict("records") for name, t in tables.items()}}
-            )
-        )
+        values = {**scores, "warnings": self._list_warnings(), **rows}
+        return json.loads(json.dumps(values))
 
     def save(self, folder: str | Path) -> None:
-        """Write `evaluation.json`, and `confusion`, `classes`, `groups` and `answers` as csv.
+        """Write scores and tables to a folder.
+
+        Writes `evaluation.json` (`to_dict`), and as csv `confusion`, `classes`,
+        `groups` and `answers`.
 
         Parameters
         ----------
         folder : str or Path
-            Made if it is not there.
+            Created if it does not exist.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2) + "\n"
-        write_atomic(
-            folder / "evaluation.json",
-            partial(Path.write_text, data=text, encoding="utf-8"),
-        )
-        counts = [dict(zip(self.classes, row, strict=True)) for row in self.confusion]
-        confusion = make_table(
-            [
-                {"played \\ named": name, **row}
-                for name, row in zip(self.classes, counts, strict=True)
-            ]
-        )
-        tables = {
-            "confusion": confusion,
+        write_text = partial(Path.write_text, data=text, encoding="utf-8")
+        write_atomic(folder / "evaluation.json", write_text)
+        frames = {
+            "confusion": self._confusion_table(),
             "classes": self.class_table(),
             "groups": self.group_table(),
             "answers": self.answer_table(),
         }
-        for name, table in tables.items():
-            write = partial(
-                table.to_csv, index=False, encoding="utf-8", errors="surrogateescape"
+        for name, frame in frames.items():
+            write_csv = partial(
+                frame.to_csv, index=False, encoding="utf-8", errors="surrogateescape"
             )
-            write_atomic(folder / f"{name}.csv", write)
+            write_atomic(folder / f"{name}.csv", write_csv)
 
-    @cached_property
-    def _named(self) -> NDArray[np.int64]:
-        return self.proba.argmax(axis=1)
-
-    @cached_property
-    def _right(self) -> NDArray[np.bool_]:
-        return self._named == self.codes
-
-    @cached_property
-    def _trust(self) -> NDArray[np.float64]:
-        return self.proba.max(axis=1).astype(np.float64)
-
-    @cached_property
-    def _losses(self) -> NDArray[np.float64]:
-        return -np.log(
-            np.maximum(
-                self.proba[np.arange(self.n_recordings), self.codes].astype(np.float64),
-                _LEAST,
-            )
-        )
-
-    @cached_property
-    def _place(self) -> NDArray[np.int64]:
-        ranks = np.argsort(-self.proba, axis=1, kind="stable")
-        return (ranks == self.codes[:, None]).argmax(axis=1)
-
-    @cached_property
-    def _members(self) -> NDArray[np.int64]:
-        return np.unique(self.groups, return_inverse=True)[1]
-
-    @cached_property
-    def _counts(self) -> NDArray[np.float64]:
-        """What `macro_f1_of` takes, for every group."""
-        one = np.eye(len(self.classes))
-        return self._sum(
-            np.hstack(
-                [
-                    one[self.codes] * self._right[:, None],
-                    one[self.codes],
-                    one[self._named],
-                ]
-            )
-        )
-
-    def _sum(
-        self, values: NDArray, own: NDArray | slice = slice(None)
-    ) -> NDArray[np.float64]:
-        """Sum over the recordings of every group."""
-        sums = np.zeros((self.n_groups, *values.shape[1:]))
-        np.add.at(sums, self._members[own], values)
-        return sums
-
-    def _share(self, right: NDArray, own: NDArray | slice = slice(None)) -> Pair:
-        """Interval of the part that is right among some recordings."""
-        return _pair(
-            interval.share_interval(
-                self._sum(right, own), self._sum(np.ones(len(right)), own)
-            )
-        )
-
-    def _row(self, right: NDArray, own: NDArray) -> dict[str, Any]:
-        """Accuracy among some recordings, as a part of a row."""
-        ends = dict(zip(("low", "high"), self._share(right, own), strict=True))
-        return {"accuracy": float(right.mean()), **ends, "n_recordings": len(right)}
-
-    def _mean(self, values: NDArray, extremes: Pair, log: bool = False) -> Pair:
-        return _pair(
-            interval.mean_interval(
-                self._sum(values), self._sum(np.ones(len(values))), extremes, log
-            )
-        )
+    def _confusion_table(self) -> "pd.DataFrame":
+        rows: list[tables.Row] = []
+        for name, counts in zip(self.classes, self.confusion, strict=True):
+            counts_by_class = dict(zip(self.classes, counts, strict=True))
+            rows.append({"label \\ predicted": name, **counts_by_class})
+        return make_table(rows)
 
 
 def evaluate_proba(
-    proba: NDArray[np.float32],
-    codes: NDArray[np.int64],
-    classes: Sequence[Any] | NDArray,
-    groups: Sequence[Any] | NDArray | None = None,
-    n_failed: int = 0,
+    proba: Float32Array,
+    class_indices: IntArray,
+    classes: Sequence[object] | NDArray,
+    groups: Sequence[object] | NDArray | None = None,
+    *,
     paths: Sequence[str] | None = None,
+    n_failed: int = 0,
 ) -> Evaluation:
-    """Score probabilities of recordings.
+    """Score predicted probabilities of recordings.
 
     Parameters
     ----------
     proba : ndarray of float32, shape (n_recordings, n_classes)
-        Probabilities.
-    codes : ndarray of int64, shape (n_recordings,)
-        Who played, as a place among the classes.
+        Predicted probabilities.
+    class_indices : ndarray of int64, shape (n_recordings,)
+        Index of the true class of each recording among `classes`.
     classes : sequence
-        The names.
+        Class names.
     groups : sequence, optional
-        One group per recording; by default every recording is its own.
-    n_failed : int
-        Recordings that could not be read.
+        Group of each recording; each recording is its own group by default.
     paths : sequence of str, optional
-        The recordings; by default their numbers.
+        Path of each recording; its index by default.
+    n_failed : int
+        Number of recordings that could not be read.
 
     Returns
     -------
@@ -579,34 +473,48 @@ def evaluate_proba(
 
     Examples
     --------
-    >>> proba = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], dtype="float32")
+    >>> proba = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
     >>> scores = evaluate_proba(proba, np.array([0, 1, 1, 1]), ["Evans", "Monk"])
-    >>> scores.accuracy, scores.chance, scores.majority, scores.confusion
-    (0.75, 0.5, 0.75, ((1, 0), (1, 2)))
+    >>> scores.accuracy, scores.chance, scores.majority
+    (0.75, 0.5, 0.75)
+    >>> scores.confusion
+    ((1, 0), (1, 2))
     """
-    n = len(codes)
-    if not n:
+    n_recordings = len(class_indices)
+    if not n_recordings:
         raise InputError(
-            "evaluate: X must hold a recording that can be read, got none. See the reasons with identify."
+            "evaluate: X must contain a recording that can be read, got 0 of "
+            f"{n_failed}. See the reasons with identify."
         )
-    keys = np.array([str(group) for group in (range(n) if groups is None else groups)])
-    names = tuple(str(path) for path in (range(n) if paths is None else paths))
+    if groups is None:
+        groups = range(n_recordings)
+    if paths is None:
+        paths = [str(n) for n in range(n_recordings)]
     return Evaluation(
-        proba, codes, tuple(str(name) for name in classes), keys, names, n_failed
+        proba=proba,
+        class_indices=class_indices,
+        classes=tuple(str(name) for name in classes),
+        groups=np.array([str(group) for group in groups]),
+        paths=tuple(str(path) for path in paths),
+        n_failed=n_failed,
     )
 
 
-def _pair(found: tuple[NDArray, NDArray]) -> Pair:
-    return float(found[0]), float(found[1])
+def _format_row(name: str, value: float, details: str) -> str:
+    row = f"{name:19}{value:.3f}"
+    if details:
+        row += f"  ({details})"
+    return row
 
 
-def _between(found: Pair) -> str:
-    return f"{found[0]:.3f} to {found[1]:.3f}"
+def _format_interval(interval: Interval) -> str:
+    low, high = interval
+    return f"{low:.3f} to {high:.3f}"
 
 
-def _percent(share: float) -> str:
-    return (
-        f"{100 * share:.1f}"
-        if 0.0005 < share < 0.01 or 0.99 < share < 0.9995
-        else f"{100 * share:.0f}"
-    )
+def _format_percent(share: float) -> str:
+    """Format a proportion in percent, with a decimal near 0 and 100 %."""
+    is_near_0 = 0.0005 < share < 0.01
+    is_near_1 = 0.99 < share < 0.9995
+    n_decimals = 1 if is_near_0 or is_near_1 else 0
+    return f"{100 * share:.{n_decimals}f}"

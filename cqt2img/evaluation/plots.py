@@ -1,26 +1,46 @@
-"""What people look at: scores as pictures."""
+"""Plots of scores and of training."""
 
 import csv
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cqt2img.errors import InputError
 from cqt2img.evaluation.evaluation import Evaluation
+from cqt2img.inference.array_types import Float64Array
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK, _GREY, _BLUE, _RED, _PALE = "#222222", "#b8b8b8", "#3b6ea5", "#c0392b", "#e6e6e6"
+_BLACK = "#222222"
+_GREY = "#b8b8b8"
+_DARK_GREY = "#8a8a8a"
+_LIGHT_GREY = "#e6e6e6"
+_BLUE = "#3b6ea5"
+_RED = "#c0392b"
+
+# raised where a history is of another kind or its file cannot be read
+_HISTORY_ERRORS = (
+    AttributeError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+    csv.Error,
+)
+
+_MAX_LARGE_BARS = 6
+_MAX_MARKERS = 40
+_MIN_TICK_DISTANCE = 0.12  # of the axis, so that labels do not overlap
 
 
 def plot_confusion(scores: Evaluation) -> "Figure":
-    """Draw who was taken for whom.
+    """Plot the confusion matrix.
 
     Parameters
     ----------
@@ -30,114 +50,114 @@ def plot_confusion(scores: Evaluation) -> "Figure":
     Returns
     -------
     matplotlib Figure
-        Rows: who played. Columns: who was named.
+        True classes in rows, predicted classes in columns. Cells show counts; their
+        colour is the share of the row.
     """
     from matplotlib.figure import Figure
 
     counts = np.asarray(scores.confusion)
-    size = 2.5 + 0.45 * len(scores.classes)
+    row_sums = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(row_sums, 1)
+    names = list(scores.classes)
+    ticks = range(len(names))
+
+    size = 2.5 + 0.45 * len(names)
     figure = Figure(figsize=(size + 1, size), layout="constrained")
     axes = figure.add_subplot()
-    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    places = range(len(scores.classes))
-    axes.set_xticks(places, list(scores.classes), rotation=40, ha="right")
-    axes.set_yticks(places, list(scores.classes))
-    axes.set_xlabel("was named")
-    axes.set_ylabel("played")
+    axes.set_xticks(ticks, names, rotation=40, ha="right", parse_math=False)
+    axes.set_yticks(ticks, names, parse_math=False)
+    axes.set(xlabel="predicted class", ylabel="true class")
     for row, column in np.argwhere(counts > 0):
-        colour = "white" if shares[row, column] > 0.5 else _INK
         axes.text(
             column,
             row,
             str(counts[row, column]),
             ha="center",
             va="center",
-            color=colour,
+            color="white" if shares[row, column] > 0.5 else _BLACK,
             fontsize=9,
         )
     low, high = scores.accuracy_interval
     axes.set_title(
-        f"{scores.accuracy:.0%} right ({low:.0%} to {high:.0%}), chance {scores.chance:.0%}",
+        f"accuracy {scores.accuracy:.0%} ({low:.0%} to {high:.0%}), "
+        f"chance {scores.chance:.0%}",
         fontsize=10,
     )
     return figure
 
 
 def plot_scores(names: Sequence[str], scores: Sequence[Evaluation]) -> "Figure":
-    """Draw accuracies side by side, with their intervals, beside chance.
+    """Plot accuracies as bars, with intervals and the chance level.
 
     Parameters
     ----------
     names : sequence of str
-        What each score is of.
+        Label of each bar.
     scores : sequence of Evaluation
-        The scores.
+        Scores of each bar. The chance level is that of the first.
 
     Returns
     -------
     matplotlib Figure
-        One bar each.
+        One bar per score; the first is grey, as the reference.
     """
-    return plot_shares(
-        [
-            (name, one.accuracy, *one.accuracy_interval)
-            for name, one in zip(names, scores, strict=True)
-        ],
-        scores[0].chance,
-        1,
-    )
+    bars = [
+        (name, one.accuracy, *one.accuracy_interval)
+        for name, one in zip(names, scores, strict=True)
+    ]
+    return plot_shares(bars, chance=scores[0].chance, n_grey=1)
 
 
 def plot_shares(
-    rows: Sequence[tuple[str, float, float, float]], chance: float, n_grey: int
+    bars: Sequence[tuple[str, float, float, float]], chance: float, n_grey: int
 ) -> "Figure":
-    """Draw shares side by side, with their intervals, beside chance.
+    """Plot shares of recordings as bars, with intervals and the chance level.
 
     Parameters
     ----------
-    rows : sequence of (str, float, float, float)
-        What each is of, and the share with its 95 % interval, 0 to 1.
+    bars : sequence of (str, float, float, float)
+        Label, share from 0 to 1, and its 95 % interval.
     chance : float
-        0 to 1.
+        Chance level, 0 to 1.
     n_grey : int
-        How many of the first are drawn in grey: those that are not to be believed.
+        Number of bars, from the first, that are grey instead of blue.
 
     Returns
     -------
     matplotlib Figure
-        One bar each.
+        Horizontal bars, from top to bottom.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
-    thin = len(rows) > 6
-    figure = Figure(
-        figsize=(8, 0.8 + (0.42 if thin else 0.75) * len(rows)), layout="constrained"
-    )
+    is_large = len(bars) <= _MAX_LARGE_BARS
+    bar_height = 0.75 if is_large else 0.42
+    figure = Figure(figsize=(8, 1.1 + bar_height * len(bars)), layout="constrained")
     axes = figure.add_subplot()
-    for place, (_, share, low, high) in enumerate(rows):
-        axes.barh(place, share, color=_GREY if place < n_grey else _BLUE, height=0.6)
-        axes.plot([low, high], [place, place], color=_INK, linewidth=2)
+    for index, (_, share, low, high) in enumerate(bars):
+        colour = _GREY if index < n_grey else _BLUE
+        axes.barh(index, share, color=colour, height=0.6)
+        axes.plot([low, high], [index, index], color=_BLACK, linewidth=2)
         axes.text(
             1.02,
-            place,
+            index,
             f"{share:.0%}",
             va="center",
-            fontsize=10 if thin else 12,
-            color=_INK,
+            fontsize=12 if is_large else 10,
+            color=_BLACK,
         )
-    axes.axvline(chance, color="#c0392b", linestyle="--", linewidth=1)
-    axes.text(chance, -0.62, " chance", color="#c0392b", fontsize=9, va="bottom")
-    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.set_yticks(range(len(bars)), [name for name, *_ in bars], parse_math=False)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(xlim=(0, 1), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="accuracy (%)")
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    _draw_vertical_chance(axes, chance)
+    _hide_spines(axes)
     return figure
 
 
 def plot_classes(scores: Evaluation) -> "Figure":
-    """Draw how many recordings of every class are named right.
+    """Plot the recall of each class.
 
     Parameters
     ----------
@@ -147,42 +167,41 @@ def plot_classes(scores: Evaluation) -> "Figure":
     Returns
     -------
     matplotlib Figure
-        One bar for each class that occurs, the best known on top, with its 95 % interval over groups.
+        One bar for each class that occurs, by decreasing recall, with its 95 % interval
+        over groups, counts, and the most frequent wrong prediction.
     """
     from matplotlib.figure import Figure
 
-    table = (
-        scores.class_table()
-        .query("n_recordings > 0")
-        .sort_values("recall", kind="stable", ascending=False)
-    )
+    table = scores.class_table().query("n_recordings > 0")
+    table = table.sort_values("recall", kind="stable", ascending=False)
     figure = Figure(figsize=(8, 1.2 + 0.34 * len(table)), layout="constrained")
     axes = figure.add_subplot()
-    for row, one in enumerate(table.itertuples()):
-        axes.barh(row, 100 * one.recall, color=_BLUE, height=0.6)
-        axes.plot(
-            [100 * one.low, 100 * one.high], [row, row], color=_INK, linewidth=1.6
-        )
-        instead = f", else {one.taken_for}" if one.taken_for else ""
+    for index, row in enumerate(table.itertuples()):
+        interval = [100 * row.low, 100 * row.high]
+        axes.barh(index, 100 * row.recall, color=_BLUE, height=0.6)
+        axes.plot(interval, [index, index], color=_BLACK, linewidth=1.6)
+        label = f"{round(row.recall * row.n_recordings)} of {row.n_recordings}"
+        if row.confused_with:
+            label += f", errors mostly {row.confused_with}"
         axes.text(
             102,
-            row,
-            f"{round(one.recall * one.n_recordings)} of {one.n_recordings}{instead}",
+            index,
+            label,
             va="center",
             fontsize=9,
-            color=_INK,
+            color=_BLACK,
             parse_math=False,
         )
     axes.set_yticks(range(len(table)), table["label"].tolist(), parse_math=False)
     axes.invert_yaxis()
-    axes.set(xlim=(0, 100), xlabel="recordings named right in %")
-    _add_chance(axes, scores, upright=True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(xlim=(0, 100), xlabel="recall (% of the recordings of a class)")
+    _draw_vertical_chance(axes, 100 * scores.chance)
+    _hide_spines(axes)
     return figure
 
 
 def plot_reliability(scores: Evaluation) -> "Figure":
-    """Draw whether answers are as sure as they should be.
+    """Plot the reliability diagram: accuracy against confidence.
 
     Parameters
     ----------
@@ -192,35 +211,28 @@ def plot_reliability(scores: Evaluation) -> "Figure":
     Returns
     -------
     matplotlib Figure
-        Right: how sure. Up: how many of such answers are right, with 95 % intervals over groups. On the
-        line a model means what it says; below it is too sure.
+        One point per calibration bin, with its 95 % interval over groups. Points below
+        the diagonal show overconfidence.
 
     References
     ----------
-    Morris H. DeGroot and Stephen E. Fienberg, "The Comparison and Evaluation of Forecasters", 1983.
+    Morris H. DeGroot and Stephen E. Fienberg, "The Comparison and Evaluation of
+    Forecasters", 1983.
     """
     table = scores.reliability_table()
-    figure, axes = _percent_axes(
-        "how sure the answers are, in %", "answers that are right, in %", (4.8, 4.6)
-    )
+    figure, axes = _make_percent_axes("confidence (%)", "accuracy (%)", (4.8, 4.6))
     axes.plot([0, 100], [0, 100], color=_GREY, linewidth=1.2)
-    axes.text(
-        60, 20, "too sure", color="#8a8a8a", ha="center", fontsize=11, style="italic"
-    )
-    axes.text(
-        25,
-        75,
-        "not sure enough",
-        color="#8a8a8a",
-        ha="center",
-        fontsize=11,
-        style="italic",
-    )
-    _draw_band(axes, 100 * table["probability"], table, is_curve=False)
+    for x, y, text in ((70, 20, "overconfident"), (25, 80, "underconfident")):
+        axes.text(
+            x, y, text, color=_DARK_GREY, ha="center", fontsize=11, style="italic"
+        )
+    confidence = 100 * table["confidence"]
+    _draw_error_bars(axes, confidence, table)
+    _draw_accuracy(axes, confidence, table)
     low, high = scores.calibrated_range
     axes.set_title(
-        f"off by {100 * scores.calibration_error:.0f} points on average\n(if the model means what it says: "
-        f"{100 * low:.0f} to {100 * high:.0f})",
+        f"calibration error {scores.calibration_error:.1%}\n"
+        f"(calibrated models: {low:.1%} to {high:.1%})",
         fontsize=10,
     )
     axes.set_aspect("equal")
@@ -228,52 +240,60 @@ def plot_reliability(scores: Evaluation) -> "Figure":
 
 
 def plot_seconds(scores: Evaluation) -> "Figure":
-    """Draw how many recordings are named right after the first seconds.
+    """Plot the accuracy of predictions from the first seconds of recordings.
 
     Parameters
     ----------
     scores : Evaluation
-        What `Classifier.evaluate` gives: it knows the tiles.
+        Result of `Classifier.evaluate`, which keeps the predictions for tiles.
 
     Returns
     -------
     matplotlib Figure
-        Accuracy with its 95 % interval over groups, as long as half of the recordings last; below, how many.
+        Accuracy with its 95 % interval over groups, up to the duration that half of the
+        recordings reach. Tick labels show the number of recordings.
 
     Raises
     ------
     InputError
-        If the tiles are not known.
+        If the scores have no predictions for tiles.
     """
     table = scores.seconds_table()
     if not len(table):
         raise InputError(
-            "plot_seconds: scores must know the tiles, got none. Pass what Classifier.evaluate gives."
+            "plot_seconds: scores must contain predictions for tiles, got none. Pass "
+            "the result of Classifier.evaluate."
         )
-    table = table[
-        table["n_recordings"] >= scores.n_recordings / 2
-    ]  # a few long ones are another question
-    figure, axes = _percent_axes(
-        "seconds listened to, and recordings that are that long",
-        "named right, in %",
+    # a few long recordings are not comparable with all
+    table = table[table["n_recordings"] >= scores.n_recordings / 2]
+    figure, axes = _make_percent_axes(
+        "duration used, and number of recordings of that duration or longer",
+        "accuracy (%)",
         (6.4, 4),
     )
     _draw_band(axes, table["seconds"], table)
-    _add_chance(axes, scores)
-    axes.set_xlim(0, 1.04 * table["seconds"].max())
-    shown = table.iloc[np.unique(np.linspace(0, len(table) - 1, 6).round().astype(int))]
-    axes.set_xticks(
-        shown["seconds"],
-        [
-            f"{s:.0f} s\n{n}"
-            for s, n in zip(shown["seconds"], shown["n_recordings"], strict=True)
-        ],
-    )
+    _draw_accuracy(axes, table["seconds"], table)
+    _draw_horizontal_chance(axes, 100 * scores.chance)
+    longest = table["seconds"].max()
+    axes.set_xlim(0, 1.04 * longest)
+    ticks = _select_ticks(table, _MIN_TICK_DISTANCE * longest)
+    labels = [f"{row.seconds:.0f} s\n{row.n_recordings}" for row in ticks.itertuples()]
+    axes.set_xticks(ticks["seconds"], labels)
     return figure
 
 
+def _select_ticks(table: "pd.DataFrame", distance: float) -> "pd.DataFrame":
+    """Select rows of `seconds_table` at least `distance` apart, from the last."""
+    selected = [len(table) - 1]
+    seconds = table["seconds"].to_numpy()
+    for row in reversed(range(len(table))):
+        if seconds[selected[-1]] - seconds[row] >= distance:
+            selected.append(row)
+    return table.iloc[selected[::-1]]
+
+
 def plot_risk_coverage(scores: Evaluation) -> "Figure":
-    """Draw how many answers are right if only the surest are given.
+    """Plot the accuracy of the most confident predictions against coverage.
 
     Parameters
     ----------
@@ -283,203 +303,247 @@ def plot_risk_coverage(scores: Evaluation) -> "Figure":
     Returns
     -------
     matplotlib Figure
-        Right: the part of the recordings that gets an answer. Up: the part of these answers that is
-        right, with its 95 % interval over groups.
+        Accuracy with its 95 % interval over groups, against the share of recordings
+        whose prediction is kept.
 
     References
     ----------
-    Ran El-Yaniv and Yair Wiener, "On the Foundations of Noise-free Selective Classification", 2010.
+    Ran El-Yaniv and Yair Wiener, "On the Foundations of Noise-free Selective
+    Classification", 2010.
     """
     table = scores.risk_table()
-    across = "recordings that get an answer, the surest first, in %"
-    figure, axes = _percent_axes(across, "answers that are right, in %", (6.4, 4))
-    _draw_band(axes, 100 * table["answered"], table)
-    _add_chance(axes, scores)
-    half = table.iloc[int((table["answered"] - 0.5).abs().argmin())]
+    figure, axes = _make_percent_axes(
+        "coverage (% of the recordings, most confident first)",
+        "accuracy (%)",
+        (6.4, 4),
+    )
+    coverage = 100 * table["coverage"]
+    _draw_band(axes, coverage, table)
+    _draw_accuracy(axes, coverage, table)
+    _draw_horizontal_chance(axes, 100 * scores.chance)
+    distance_from_half = (table["coverage"] - 0.5).abs()
+    half = table.loc[distance_from_half.idxmin()]
     axes.set_title(
-        f"all answered: {scores.accuracy:.0%} right; the surer half: {half['accuracy']:.0%}",
+        f"accuracy {scores.accuracy:.0%} of all recordings, "
+        f"{half['accuracy']:.0%} of the most confident half",
         fontsize=10,
     )
     return figure
 
 
-def _percent_axes(x: str, y: str, size: tuple[float, float]) -> tuple["Figure", "Axes"]:
-    """Give axes of percentages."""
+def _make_percent_axes(
+    x_label: str, y_label: str, size: tuple[float, float]
+) -> tuple["Figure", "Axes"]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
-    axes.set(xlabel=x, ylabel=y, xlim=(0, 102), ylim=(0, 102))
-    axes.grid(color=_PALE, linewidth=0.8)
+    axes.set(xlabel=x_label, ylabel=y_label, xlim=(0, 102), ylim=(0, 102))
+    axes.grid(color=_LIGHT_GREY, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    _hide_spines(axes)
     return figure, axes
 
 
-def _draw_band(
-    axes: "Axes", x: "pd.Series", table: "pd.DataFrame", is_curve: bool = True
-) -> None:
-    """Draw accuracies with their intervals."""
-    low, mean, high = (
-        100 * table[name].to_numpy() for name in ("low", "accuracy", "high")
+def _hide_spines(axes: "Axes") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_accuracy(axes: "Axes", x: "pd.Series", table: "pd.DataFrame") -> None:
+    axes.plot(
+        x,
+        100 * table["accuracy"],
+        color=_BLUE,
+        marker="o",
+        markersize=4,
+        linewidth=1.6,
     )
-    if is_curve and len(table) > 1:
-        axes.fill_between(x, low, high, color=_BLUE, alpha=0.18, linewidth=0)
-    else:
-        axes.vlines(x, low, high, color=_BLUE, alpha=0.5, linewidth=2)
-    axes.plot(x, mean, color=_BLUE, marker="o", markersize=4, linewidth=1.6)
 
 
-def _add_chance(axes: "Axes", scores: Evaluation, upright: bool = False) -> None:
-    """Mark where one stands who guesses."""
-    at = 100 * scores.chance
-    if upright:
-        axes.axvline(at, color=_RED, linestyle="--", linewidth=1)
-        axes.text(
-            at,
-            1.0,
-            " chance",
-            color=_RED,
-            fontsize=9,
-            va="bottom",
-            transform=axes.get_xaxis_transform(),
-        )
-    else:
-        axes.axhline(at, color=_RED, linestyle="--", linewidth=1)
-        axes.text(
-            1.01,
-            at,
-            "chance",
-            color=_RED,
-            fontsize=9,
-            va="center",
-            transform=axes.get_yaxis_transform(),
-        )
+def _draw_band(axes: "Axes", x: "pd.Series", table: "pd.DataFrame") -> None:
+    """Draw intervals as a band, or as a line where there is one point."""
+    if len(table) == 1:
+        _draw_error_bars(axes, x, table)
+        return
+    low = 100 * table["low"]
+    high = 100 * table["high"]
+    axes.fill_between(x, low, high, color=_BLUE, alpha=0.18, linewidth=0)
+
+
+def _draw_error_bars(axes: "Axes", x: "pd.Series", table: "pd.DataFrame") -> None:
+    low = 100 * table["low"]
+    high = 100 * table["high"]
+    axes.vlines(x, low, high, color=_BLUE, alpha=0.5, linewidth=2)
+
+
+def _draw_vertical_chance(axes: "Axes", chance: float) -> None:
+    axes.axvline(chance, color=_RED, linestyle="--", linewidth=1)
+    axes.text(
+        chance,
+        1.0,
+        " chance",
+        color=_RED,
+        fontsize=9,
+        va="bottom",
+        transform=axes.get_xaxis_transform(),
+    )
+
+
+def _draw_horizontal_chance(axes: "Axes", chance: float) -> None:
+    axes.axhline(chance, color=_RED, linestyle="--", linewidth=1)
+    axes.text(
+        1.01,
+        chance,
+        "chance",
+        color=_RED,
+        fontsize=9,
+        va="center",
+        transform=axes.get_yaxis_transform(),
+    )
 
 
 def plot_history(
-    history: Sequence[Mapping[str, Any]] | str | os.PathLike[str],
+    history: Sequence[Mapping[str, object]] | str | os.PathLike[str],
 ) -> "Figure":
-    """Draw how training went: the loss and the validation accuracy of every epoch.
+    """Plot loss and validation accuracy against the training epoch.
 
     Parameters
     ----------
-    history : sequence of dict, or path
-        `history_` of a fitted `Classifier`, or the `history.csv` of a checkpoint, also while it grows.
+    history : sequence of mapping, or path
+        `history_` of a fitted `Classifier`, or the `history.csv` of a checkpoint,
+        finished or not.
 
     Returns
     -------
     matplotlib Figure
-        Left the loss in nats, right the validation recordings named right in percent; one panel only
-        where no recordings were held out. Rings mark the epoch that is kept: the lowest validation loss.
+        Loss in nats on the left, validation accuracy in percent on the right; one panel
+        without validation recordings. Circles mark the selected epoch, that of the
+        lowest validation loss.
 
     Raises
     ------
     InputError
-        If it is something else, cannot be read, or has no epoch yet.
+        If `history` is of another kind, cannot be read, or has no epoch.
 
     Notes
     -----
-    The two losses are not of one kind: training is measured on single tiles, altered, mixed and with
-    softened labels as `fit` was told, and can stay above the validation, which is of whole recordings.
+    The two losses are not comparable: the training loss is that of single, augmented
+    tiles, with mixup and label smoothing where `fit` uses them, and can exceed the
+    validation loss, which is that of whole recordings.
     """
     from matplotlib.figure import Figure
 
-    epochs, loss, held, accuracy = _read_history(history).T
-    is_held = bool(np.isfinite(held).any())
-    figure = Figure(figsize=(9 if is_held else 4.8, 3.6), layout="constrained")
-    left, *others = figure.subplots(1, 1 + is_held, squeeze=False)[0]
-    _draw_curve(left, epochs, loss, "#8a8a8a", "training, tile by tile")
-    left.set_ylabel("loss (lower is better)")
-    if is_held:
-        right, best = others[0], int(np.nanargmin(held))
-        _draw_curve(left, epochs, held, _BLUE, "validation, per recording")
-        _draw_curve(right, epochs, 100 * accuracy, _BLUE)
-        right.set(ylabel="recordings named right in %", ylim=(-3, 103))
-        for axes, curve in ((left, held), (right, 100 * accuracy)):
-            ring = {
-                "s": 90,
-                "facecolor": "none",
-                "edgecolor": _INK,
-                "linewidth": 1.5,
-                "zorder": 3,
-                "clip_on": False,
-            }
-            axes.scatter(
-                epochs[best],
-                curve[best],
-                label=f"kept: epoch {epochs[best]:.0f}",
-                **ring,
-            )
-        right.set_title(
-            f"{accuracy[best]:.0%} of the validation recordings at epoch {epochs[best]:.0f}",
-            fontsize=10,
-        )
-    left.set_ylim(bottom=0)
-    left.legend(frameon=False, fontsize=9)
+    epochs, loss, valid_loss, valid_accuracy = _read_history(history).T
+    has_validation = bool(np.isfinite(valid_loss).any())
+    width = 9 if has_validation else 4.8
+    figure = Figure(figsize=(width, 3.6), layout="constrained")
+    n_panels = 2 if has_validation else 1
+    panels = figure.subplots(1, n_panels, squeeze=False)[0]
+
+    loss_axes = panels[0]
+    _draw_curve(loss_axes, epochs, loss, _DARK_GREY, "training (augmented tiles)")
+    if has_validation:
+        best = int(np.nanargmin(valid_loss))
+        selected = f"selected: epoch {epochs[best]:.0f}"
+        _draw_curve(loss_axes, epochs, valid_loss, _BLUE, "validation (recordings)")
+        _draw_circle(loss_axes, epochs[best], valid_loss[best], selected)
+        accuracy = 100 * valid_accuracy
+        accuracy_axes = panels[1]
+        _draw_curve(accuracy_axes, epochs, accuracy, _BLUE)
+        _draw_circle(accuracy_axes, epochs[best], accuracy[best], selected)
+        accuracy_axes.set(ylabel="validation accuracy (%)", ylim=(-3, 103))
+        title = f"accuracy {accuracy[best]:.0f}% at epoch {epochs[best]:.0f}"
+        accuracy_axes.set_title(title, fontsize=10)
+    loss_axes.set_ylabel("loss (nats)")
+    loss_axes.set_ylim(bottom=0)
+    loss_axes.legend(frameon=False, fontsize=9)
     return figure
 
 
 def _draw_curve(
     axes: "Axes",
-    epochs: NDArray[np.float64],
-    curve: NDArray[np.float64],
+    epochs: Float64Array,
+    values: Float64Array,
     colour: str,
-    label: str = "",
+    label: str | None = None,
 ) -> None:
-    """Draw one value per epoch, with whole epochs below."""
+    """Draw one value per epoch, with ticks at integers."""
     from matplotlib.ticker import MaxNLocator
 
-    marker = "o" if len(epochs) <= 40 else ""
+    marker = "o" if len(epochs) <= _MAX_MARKERS else ""
     axes.plot(
         epochs,
-        curve,
+        values,
         color=colour,
         marker=marker,
         markersize=4,
         linewidth=1.6,
-        label=label or None,
+        label=label,
     )
     axes.set(xlabel="epoch", xlim=(epochs.min() - 0.5, epochs.max() + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axes.grid(axis="y", color=_LIGHT_GREY, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    _hide_spines(axes)
 
 
-def _read_history(history: Any) -> NDArray[np.float64]:
-    """Give one row per epoch, NaN where nothing was measured."""
-    shown, rows = type(history).__name__, history
-    rule = "plot_history: history must be the history_ of a fitted Classifier or the path of its history.csv"
+def _draw_circle(axes: "Axes", x: float, y: float, label: str) -> None:
+    axes.scatter(
+        x,
+        y,
+        s=90,
+        facecolor="none",
+        edgecolor=_BLACK,
+        linewidth=1.5,
+        zorder=3,
+        clip_on=False,
+        label=label,
+    )
+
+
+def _read_history(
+    history: Sequence[Mapping[str, object]] | str | os.PathLike[str],
+) -> Float64Array:
+    """Return epoch, loss, validation loss and accuracy per row; NaN if not measured."""
     try:
-        if isinstance(history, str | os.PathLike):
-            shown = repr(os.fspath(history))
-            with open(history, newline="", encoding="utf-8") as file:
-                rows = [
-                    {name: value or None for name, value in row.items()}
-                    for row in csv.DictReader(file)
-                ]
-        held = [[row.get("valid_loss"), row.get("valid_accuracy")] for row in rows]
-        curves = np.array(
+        rows = history
+        if isinstance(rows, str | os.PathLike):
+            rows = _read_history_file(Path(rows))
+        values = [
             [
-                [row["epoch"], row["loss"], *two]
-                for row, two in zip(rows, held, strict=True)
-            ],
-            float,
-        )
-    except (
-        AttributeError,
-        LookupError,
-        OSError,
-        TypeError,
-        ValueError,
-        csv.Error,
-    ) as err:
-        raise InputError(f"{rule}, got {shown}. Pass model.history_.") from err
+                row["epoch"],
+                row["loss"],
+                row.get("valid_loss"),
+                row.get("valid_accuracy"),
+            ]
+            for row in rows
+        ]
+        curves = np.array(values, dtype=float)
+    except _HISTORY_ERRORS as err:
+        raise _make_history_error(history) from err
     if not len(curves):
         raise InputError(
-            "plot_history: history must have one epoch or more, got none. Fit, or wait for the first."
+            "plot_history: history must contain an epoch, got 0 epochs. Fit a model, "
+            "or wait for the first epoch."
         )
     if not np.isfinite(curves[:, :2]).all():
-        raise InputError(f"{rule}, got {shown}. Pass model.history_.")
+        raise _make_history_error(history)
     return curves
+
+
+def _read_history_file(path: Path) -> list[dict[str, object]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            {name: value or None for name, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _make_history_error(history: object) -> InputError:
+    shown = type(history).__name__
+    if isinstance(history, str | os.PathLike):
+        shown = repr(os.fspath(history))
+    return InputError(
+        "plot_history: history must be the history_ of a fitted Classifier or the path "
+        f"of its history.csv, got {shown}. Pass model.history_."
+    )

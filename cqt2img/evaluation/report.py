@@ -1,13 +1,11 @@
-"""What people keep: tables, label tracks, one page that holds everything."""
+"""Result files: tables, Audacity label tracks, and scores with plots."""
 
-import base64
-import html
-import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -15,6 +13,7 @@ from cqt2img._utils.files import check_folder, write_atomic
 from cqt2img.errors import InputError
 from cqt2img.evaluation.comparison import compare
 from cqt2img.evaluation.evaluation import Evaluation
+from cqt2img.evaluation.page import to_png
 from cqt2img.evaluation.plots import (
     plot_classes,
     plot_confusion,
@@ -25,204 +24,197 @@ from cqt2img.evaluation.plots import (
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
-
-TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
-_INK = "#222222"
 
 
-def check_table_name(path: Path) -> None:
-    """Refuse a table in a format that cannot be written, before any work is done.
+_PLOTS = {
+    "confusion": plot_confusion,
+    "classes": plot_classes,
+    "reliability": plot_reliability,
+    "risk-coverage": plot_risk_coverage,
+    "seconds": plot_seconds,
+}
+
+
+def check_table_name(path: Path, argument: str = "path") -> None:
+    """Check that a table can be written, before any work is done.
 
     Parameters
     ----------
     path : Path
-        Where a table is to go.
+        File of the table.
+    argument : str
+        What the user set to `path`, for the message, such as "predict: --out".
 
     Raises
     ------
     InputError
-        If it does not end in .csv, .jsonl or .parquet, is a folder, or its folder cannot be written.
+        If the suffix is not .csv, .jsonl or .parquet, if the path is a folder, or if
+        its folder cannot be written.
     """
-    if path.suffix.lower() not in TABLE_SUFFIXES or path.is_dir():
+    if path.suffix.lower() not in TABLE_WRITERS or path.is_dir():
         raise InputError(
-            f"write_table: path must be a file that ends in {', '.join(TABLE_SUFFIXES)}, got {str(path)!r}. Rename it."
+            f"{argument} must be a file that ends in {', '.join(TABLE_WRITERS)}, got "
+            f"{str(path)!r}. Rename it."
         )
     check_folder(path.parent)
 
 
 def write_table(frame: "pd.DataFrame", path: Path) -> None:
-    """Write a table as csv, JSON lines or parquet, whole or not at all.
+    """Write a table as csv, JSON lines or Parquet, atomically.
 
     Parameters
     ----------
     frame : DataFrame
-        The table.
+        The table; the index is left out.
     path : Path
-        Its ending says the format.
+        File; its suffix selects the format.
 
     Raises
     ------
     InputError
-        If the ending is another one.
+        If the suffix is not .csv, .jsonl or .parquet.
+
+    Notes
+    -----
+    Text that is not valid Unicode, such as some file names, is kept as the original
+    bytes in csv, and written with escapes in the other formats.
     """
     check_table_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    write = TABLE_WRITERS[path.suffix.lower()]
+    write_atomic(path, partial(write, frame))
 
-    def write(part: Path) -> None:
-        if path.suffix.lower() == ".csv":
-            frame.to_csv(part, index=False, encoding="utf-8", errors="surrogateescape")
-        elif path.suffix.lower() == ".jsonl":
-            rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-            part.write_text(
-                "".join(json.dumps(row) + "\n" for row in rows), encoding="ascii"
-            )
-        else:
-            legible = frame.map(
-                lambda v: (
-                    v.encode(errors="backslashreplace").decode()
-                    if isinstance(v, str)
-                    else v
-                )
-            )
-            legible.to_parquet(
-                part, index=False
-            )  # Arrow has no text that is not UTF-8, such as some names of files
 
-    write_atomic(path, write)
+def _write_csv(frame: "pd.DataFrame", path: Path) -> None:
+    frame.to_csv(path, index=False, encoding="utf-8", errors="surrogateescape")
+
+
+def _write_jsonl(frame: "pd.DataFrame", path: Path) -> None:
+    values = frame.astype(object).where(frame.notna(), None)
+    lines = [json.dumps(row) + "\n" for row in values.to_dict("records")]
+    path.write_text("".join(lines), encoding="ascii")
+
+
+def _write_parquet(frame: "pd.DataFrame", path: Path) -> None:
+    frame.map(_escape_surrogates).to_parquet(path, index=False)
+
+
+TABLE_WRITERS: dict[str, Callable[["pd.DataFrame", Path], None]] = {
+    ".csv": _write_csv,
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
+}
+
+
+def _escape_surrogates(value: object) -> object:
+    """Replace surrogates in text, which Arrow cannot encode."""
+    if not isinstance(value, str):
+        return value
+    return value.encode(errors="backslashreplace").decode()
+
+
+class _Tile(Protocol):
+    """One row of `Classifier.predict_tiles`."""
+
+    path: str
+    start_seconds: float
+    end_seconds: float
+    label: object
+    probability: float
+
+
+@dataclass
+class _Label:
+    """One label of an Audacity label track."""
+
+    start_seconds: float
+    end_seconds: float
+    name: object
+    probabilities: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        name = " ".join(str(self.name).split())
+        probability = np.mean(self.probabilities)
+        times = f"{self.start_seconds:.3f}\t{self.end_seconds:.3f}"
+        return f"{times}\t{name} {probability:.2f}\n"
 
 
 def write_audacity(frame: "pd.DataFrame", folder: Path) -> list[Path]:
-    """Write label tracks that Audacity imports: who plays when, one file per recording.
+    """Write an Audacity label track with the predictions for each recording.
 
     Parameters
     ----------
     frame : DataFrame
-        What `Classifier.predict_tiles` gives.
+        Result of `Classifier.predict_tiles`.
     folder : Path
-        Made if it is not there.
+        Created if it does not exist.
 
     Returns
     -------
     list of Path
-        The files; neighbouring tiles of one name are one label.
+        One file per recording that could be read. Consecutive tiles with the same
+        prediction share one label, with their mean probability.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # groupby of pandas fails for paths that are not valid Unicode
+    tiles_of_path: dict[str, list[_Tile]] = {}
+    for tile in frame[frame["status"] == "ok"].itertuples():
+        tiles_of_path.setdefault(tile.path, []).append(tile)
+
     written: list[Path] = []
-    good = frame[frame["status"] == "ok"]
-    by_path: dict[str, list[Any]] = {}
-    for row in good.itertuples():
-        by_path.setdefault(str(row.path), []).append(row)
-    for path, tiles in by_path.items():
-        lines: list[list[Any]] = []
-        for row in tiles:
-            if lines and lines[-1][2] == row.label:
-                lines[-1][1] = row.end_seconds
-                lines[-1][3].append(row.probability)
-            else:
-                lines.append(
-                    [row.start_seconds, row.end_seconds, row.label, [row.probability]]
-                )
-        text = "".join(
-            f"{a:.3f}\t{b:.3f}\t{' '.join(str(name).split())} {np.mean(p):.2f}\n"
-            for a, b, name, p in lines
+    for path, tiles in tiles_of_path.items():
+        labels = "".join(str(label) for label in _merge_tiles(tiles))
+        target = _find_free_name(folder, Path(path).name, written)
+        write = partial(
+            Path.write_text, data=labels, encoding="utf-8", errors="surrogateescape"
         )
-        target, n = folder / f"{Path(path).name}.txt", 1
-        while target in written:  # two folders may hold files of one name
-            n += 1
-            target = folder / f"{Path(path).name}~{n}.txt"
-        write_atomic(
-            target,
-            partial(
-                Path.write_text, data=text, encoding="utf-8", errors="surrogateescape"
-            ),
-        )
+        write_atomic(target, write)
         written.append(target)
     return written
 
 
-def to_png(figure: "Figure", dpi: int = 110) -> bytes:
-    """Draw a figure as a PNG.
+def _merge_tiles(tiles: Sequence[_Tile]) -> list[_Label]:
+    """Merge consecutive tiles with the same prediction."""
+    labels: list[_Label] = []
+    for tile in tiles:
+        if not labels or labels[-1].name != tile.label:
+            label = _Label(tile.start_seconds, tile.end_seconds, tile.label)
+            labels.append(label)
+        labels[-1].end_seconds = tile.end_seconds
+        labels[-1].probabilities.append(tile.probability)
+    return labels
 
-    Parameters
-    ----------
-    figure : matplotlib Figure
-        The figure.
-    dpi : int
-        Pixels per inch.
 
-    Returns
-    -------
-    bytes
-        The file.
-    """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return buffer.getvalue()
+def _find_free_name(folder: Path, name: str, taken: list[Path]) -> Path:
+    """Return a path that is not taken: recordings of two folders may share a name."""
+    path = folder / f"{name}.txt"
+    number = 1
+    while path in taken:
+        number += 1
+        path = folder / f"{name}~{number}.txt"
+    return path
 
 
 def write_scores(
     folder: Path, scores: Evaluation, other: Evaluation | None = None
 ) -> None:
-    """Write scores as tables and pictures.
+    """Write scores as tables and plots.
+
+    Writes the files of `Evaluation.save`, and `confusion.png`, `classes.png`,
+    `reliability.png`, `risk-coverage.png` and `seconds.png`.
 
     Parameters
     ----------
     folder : Path
-        Gets what `Evaluation.save` writes, and `confusion`, `classes`, `reliability`, `risk-coverage` and
-        `seconds`, each a .png.
+        Created if it does not exist.
     scores : Evaluation
-        What `Classifier.evaluate` gives.
+        Result of `Classifier.evaluate`.
     other : Evaluation, optional
-        Of another model on the same recordings; both go into `comparison.csv`.
+        Scores of another model on the same recordings, for `comparison.csv`.
     """
     scores.save(folder)
     if other is not None:
         write_table(compare(scores, other).table, folder / "comparison.csv")
-    drawn = {
-        "confusion": plot_confusion,
-        "classes": plot_classes,
-        "reliability": plot_reliability,
-        "risk-coverage": plot_risk_coverage,
-        "seconds": plot_seconds,
-    }
-    for name, plot in drawn.items():
-        write_atomic(
-            folder / f"{name}.png", partial(Path.write_bytes, data=to_png(plot(scores)))
-        )
-
-
-def write_page(path: Path, title: str, blocks: Sequence[str | bytes]) -> None:
-    """Write one HTML page that holds everything it shows and asks the network for nothing.
-
-    Parameters
-    ----------
-    path : Path
-        Where to.
-    title : str
-        Its heading, plain text.
-    blocks : sequence of str or bytes
-        Paragraphs as HTML, and pictures as PNG, from top to bottom.
-    """
-    parts = []
-    for block in blocks:
-        if isinstance(block, bytes):
-            parts.append(
-                f'<img alt="" src="data:image/png;base64,{base64.b64encode(block).decode()}">'
-            )
-        else:
-            parts.append(block if block.startswith("<") else f"<p>{block}</p>")
-    body = "\n".join(parts)
-    text = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{html.escape(title)}</title><style>
-body {{ font: 17px/1.55 Georgia, serif; color: {_INK}; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }}
-h1, h2 {{ font-weight: normal; line-height: 1.2; }} img {{ max-width: 100%; }}
-table {{ border-collapse: collapse; }}
-td, th {{ padding: .25rem .8rem; text-align: left; border-bottom: 1px solid #ddd; }}
-audio {{ width: 100%; }}
-</style></head><body><h1>{html.escape(title)}</h1>
-{body}
-</body></html>
-"""
-    write_atomic(path, lambda part: part.write_text(text, encoding="utf-8"))
+    for name, plot in _PLOTS.items():
+        png = to_png(plot(scores))
+        write_atomic(folder / f"{name}.png", partial(Path.write_bytes, data=png))

@@ -1,136 +1,122 @@
-"""A fitted model as a folder of safetensors and JSON: opens offline, without pickle, without running code."""
+"""A fitted model as a folder of safetensors and JSON.
 
-import hashlib
+Such a folder opens offline, without pickle and without running code.
+"""
+
 import json
-import platform
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from cqt2img._utils.hashing import hash_file
 from cqt2img.errors import InputError
-from cqt2img.inference.enrollment import ReferenceSet
+from cqt2img.inference import model_format_1
+from cqt2img.inference.array_types import Float32Array, Tiles
+from cqt2img.inference.model import FittedModel
+from cqt2img.inference.model_format_1 import JsonObject
+from cqt2img.inference.model_json import (
+    FORMAT,
+    ModelJson,
+    describe_model,
+    is_model_json,
+    parse_model_json,
+    read_provenance,
+)
+from cqt2img.inference.open_set import OpenSetDetector
 from cqt2img.inference.predict import tile_log_proba
+from cqt2img.inference.references import ReferenceSet
 from cqt2img.models.factory import TileNet, build_network
 from cqt2img.tiles.spec import TileSpec
 
-_FORMAT = 1
-_JSON, _WEIGHTS, _SELFTEST = "model.json", "model.safetensors", "selftest.safetensors"
-_GALLERY = "gallery.safetensors"  # not in models of before
-_LISTS = ("training_groups", "fingerprints", "history", "skipped")
-_FACTS = (*_LISTS, "temperature", "params")
-_TOLERANCE = 1e-3  # of a log-probability; other CPUs add up in another order
+_JSON = "model.json"
+_WEIGHTS = "model.safetensors"
+_SELFTEST = "selftest.safetensors"
+_REFERENCES = "references.safetensors"  # absent if the model has no references
+_FILES = {_JSON, _WEIGHTS, _SELFTEST, _REFERENCES, model_format_1.REFERENCES_FILE}
+# Of a log-probability; other processors add up in another order.
+_TOLERANCE = 1e-3
 
 
-@dataclass(frozen=True)
-class SavedModel:
-    """What a model folder holds.
-
-    Parameters
-    ----------
-    network : TileNet
-        With its weights, on the CPU.
-    spec : TileSpec
-        What its tiles look like.
-    classes : ndarray, shape (n_classes,)
-        The names.
-    facts : dict
-        Everything else that was saved, as JSON gives it.
-    gallery : ReferenceSet or None
-        What the model remembers of its recordings; None in a model of before.
-    """
-
-    network: TileNet
-    spec: TileSpec
-    classes: NDArray
-    facts: dict[str, Any]
-    gallery: ReferenceSet | None
-
-
-def save_model(
-    folder: Path,
-    network: TileNet,
-    architecture: dict[str, Any],
-    spec: TileSpec,
-    classes: NDArray,
-    facts: dict[str, Any],
-    gallery: ReferenceSet | None,
-) -> None:
+def save_model(path: Path, model: FittedModel, params: JsonObject) -> None:
     """Write a model folder, whole or not at all.
 
     Parameters
     ----------
-    folder : Path
-        New, or an older model that is to be replaced.
-    network : TileNet
-        The network.
-    architecture : dict
-        `backbone` and `in_chans`, as `build_network` takes them.
-    spec : TileSpec
-        What its tiles look like.
-    classes : ndarray, shape (n_classes,)
-        The names.
-    facts : dict
-        What else to keep; must be fit for JSON.
-    gallery : ReferenceSet or None
-        What the model remembers of its recordings.
+    path : Path
+        New, or a saved model, which is replaced.
+    model : FittedModel
+        The model.
+    params : dict
+        Arguments of `Classifier`; must be convertible to JSON.
 
     Raises
     ------
     InputError
-        If something that is no model lies at the name.
+        If something else than a model is at `path`, or the network returns NaN or
+        infinity.
     """
-    from safetensors.numpy import save_file
-    from safetensors.torch import save_file as save_tensors
-
-    check_model_path(folder)
-    folder = folder.resolve()  # a link to a model stays a link
+    check_model_path(path)
+    folder = path.resolve()  # a link to a model stays a link
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
     try:
-        network = network.cpu()
-        state = {k: v.detach().contiguous() for k, v in network.state_dict().items()}
-        save_tensors(state, part / _WEIGHTS)
-        rng = np.random.default_rng(0)
-        tiles = rng.integers(0, 256, size=(2, *spec.size), dtype=np.uint8)
-        log_proba = _run(network, tiles)
-        if not np.isfinite(log_proba).all():
-            raise InputError(
-                "save: the model must give finite numbers, got NaN. Fit it with a lower learning_rate."
-            )
-        save_file({"tiles": tiles, "log_proba": log_proba}, part / _SELFTEST)
-        if gallery is not None:
-            save_file(vars(gallery), part / _GALLERY)
-            facts = {**facts, "gallery_sha256": _digest(part / _GALLERY)}
-        about = {
-            "format": _FORMAT,
-            "made_by": "cqt2img",
-            "architecture": architecture,
-            "classes": classes.tolist(),
-            "spec_key": spec.key,
-            "spec": asdict(spec),
-            "weights_sha256": _digest(part / _WEIGHTS),
-            "versions": {
-                "python": platform.python_version(),
-                **{n: version(n) for n in ("cqt2img", "torch", "timm", "librosa")},
-            },
-            **facts,
-        }
-        (part / _JSON).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        _write_weights(part / _WEIGHTS, model.network)
+        _write_selftest(part / _SELFTEST, model)
+        references_sha256 = None
+        if model.references is not None:
+            _write_references(part / _REFERENCES, model.references)
+            references_sha256 = hash_file(part / _REFERENCES)
+        about = describe_model(
+            model,
+            params,
+            weights_sha256=hash_file(part / _WEIGHTS),
+            references_sha256=references_sha256,
+        )
+        text = json.dumps(about, indent=1) + "\n"
+        (part / _JSON).write_text(text, encoding="utf-8")
         part.chmod(0o755)
-        _replace(folder, part)
+        _replace_folder(folder, part)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _replace(folder: Path, part: Path) -> None:
-    """Put the new folder in the place of the older one, which is deleted only then."""
+def _write_weights(file: Path, network: TileNet) -> None:
+    from safetensors.torch import save_file
+
+    state = network.state_dict()
+    save_file({name: value.cpu().contiguous() for name, value in state.items()}, file)
+
+
+def _write_selftest(file: Path, model: FittedModel) -> None:
+    """Write two random tiles and what the network returns for them."""
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(0)
+    tiles = rng.integers(0, 256, size=(2, *model.spec.size), dtype=np.uint8)
+    device = model.network.table.device
+    try:
+        log_proba = _predict_on_cpu(model.network, tiles)
+    finally:
+        model.network.to(device)
+    if not np.isfinite(log_proba).all():
+        raise InputError(
+            "save: the model returns NaN or infinity. Fit it with a lower "
+            "learning_rate."
+        )
+    save_file({"tiles": tiles, "log_proba": log_proba}, file)
+
+
+def _write_references(file: Path, references: ReferenceSet) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(vars(references), file)
+
+
+def _replace_folder(folder: Path, part: Path) -> None:
+    """Move the new folder to its name; the older one is deleted only then."""
     if not folder.exists():
         part.rename(folder)
         return
@@ -144,154 +130,161 @@ def _replace(folder: Path, part: Path) -> None:
     shutil.rmtree(aside)
 
 
-def check_model_path(folder: Path) -> None:
-    """Refuse to write a model over something that is none, before any work is done.
+def check_model_path(path: Path) -> None:
+    """Check that a model may be written to a path, before any work is done.
 
     Parameters
     ----------
-    folder : Path
-        Where a model is to go.
+    path : Path
+        Folder for a model.
 
     Raises
     ------
     InputError
-        If something that is no model lies at the name, or a model with other files beside it.
+        If something else than a model is at `path`, or a model with other files
+        beside it.
     """
-    folder = folder.resolve()
-    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    if not free and not _is_model(folder):
+    folder = path.resolve()
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not is_empty and not _is_model(folder):
         raise InputError(
-            f"save: path must be new or an older model, got {str(folder)!r}. Choose another name."
+            "save: path must be new, an empty folder or a saved model, got "
+            f"{str(folder)!r}. Choose another name."
         )
 
 
 def _is_model(folder: Path) -> bool:
-    """Whether the folder is ours to replace: it holds a model of ours and nothing else."""
+    """Return whether a folder holds a saved model and nothing else."""
     try:
-        if {path.name for path in folder.iterdir()} - {
-            _JSON,
-            _WEIGHTS,
-            _SELFTEST,
-            _GALLERY,
-        }:
-            return False
-        return (
-            json.loads((folder / _JSON).read_text(encoding="utf-8"))["made_by"]
-            == "cqt2img"
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        names = {path.name for path in folder.iterdir()}
+        text = (folder / _JSON).read_text(encoding="utf-8")
+    except (OSError, ValueError):
         return False
+    return names <= _FILES and is_model_json(text)
 
 
-def load_model(folder: Path) -> SavedModel:
+def load_model(path: Path) -> tuple[FittedModel, JsonObject]:
     """Open a model folder and run its self-test.
 
     Parameters
     ----------
-    folder : Path
-        What `save_model` wrote.
+    path : Path
+        Folder written by `save_model`, also one of format 1.
 
     Returns
     -------
-    SavedModel
-        What it holds.
+    model : FittedModel
+        The model, on the CPU.
+    params : dict
+        Arguments of `Classifier`, as JSON has them.
 
     Raises
     ------
     InputError
-        If it is no model, is damaged, or does not give the numbers it gave when it was saved.
+        If the folder is no model, is damaged, or the network does not return the
+        numbers that it returned when it was saved.
     """
+    about = _read_json(path)
+    spec = TileSpec.from_dict(about["spec"])
+    if spec.key != about["spec_key"]:
+        raise InputError(
+            f"load: {str(path)!r} needs tiles of spec {about['spec_key']}, which "
+            f"this version cannot render. {_versions_hint(about)}"
+        )
+    _check_digest(path / _WEIGHTS, about["weights_sha256"])
+    model = FittedModel(
+        network=_load_network(path, about, spec),
+        backbone=about["architecture"]["backbone"],
+        in_chans=about["architecture"]["in_chans"],
+        spec=spec,
+        classes=np.asarray(about["classes"]),
+        temperature=about["temperature"],
+        references=_load_references(path, about),
+        open_set=OpenSetDetector(**about["open_set"]),
+        provenance=read_provenance(about),
+    )
+    return model, about["params"]
+
+
+def _read_json(folder: Path) -> ModelJson:
+    for name in (_JSON, _WEIGHTS, _SELFTEST):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"load: not a model saved by cqt2img: {str(folder)!r} has no {name}. "
+                "Check the path."
+            )
+    try:
+        return parse_model_json((folder / _JSON).read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise InputError(
+            f"load: not a model of format 1 or {FORMAT}: {str(folder)!r} has a "
+            f"{_JSON} with a missing or invalid entry ({err}). Fit and save it again."
+        ) from err
+
+
+def _check_digest(file: Path, sha256: str) -> None:
+    if not file.is_file() or hash_file(file) != sha256:
+        raise InputError(
+            f"load: {str(file.parent)!r} is damaged: {file.name} is missing or has "
+            "changed. Copy the folder again."
+        )
+
+
+def _load_network(folder: Path, about: ModelJson, spec: TileSpec) -> TileNet:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
     from safetensors.torch import load_file as load_tensors
 
-    missing = [
-        name for name in (_JSON, _WEIGHTS, _SELFTEST) if not (folder / name).is_file()
-    ]
-    if missing:
-        raise InputError(
-            f"load: path must be a model saved by cqt2img, got {str(folder)!r} without {missing[0]}. Fit and save one."
-        )
-    try:
-        about = json.loads((folder / _JSON).read_text(encoding="utf-8"))
-        if about["made_by"] != "cqt2img" or about["format"] != _FORMAT:
-            raise KeyError("format")
-        spec, classes = TileSpec.from_dict(about["spec"]), np.asarray(about["classes"])
-        architecture = {k: about["architecture"][k] for k in ("backbone", "in_chans")}
-        _check_facts(about)
-    except (ValueError, KeyError, TypeError) as err:
-        raise InputError(
-            f"load: path must be a model of format {_FORMAT}, got {str(folder)!r} ({err}). Fit and save it again."
-        ) from err
-    if spec.key != about.get("spec_key"):
-        raise InputError(
-            f"load: path must be a model whose pictures this version can draw, got {str(folder)!r} of spec "
-            f"{about.get('spec_key')}. Use the versions it was made with: {about.get('versions')}."
-        )
-    if _digest(folder / _WEIGHTS) != about.get("weights_sha256"):
-        raise InputError(
-            f"load: path must be an undamaged model, got {str(folder)!r} with other weights. Copy it again."
-        )
-    network = build_network(
-        architecture["backbone"], len(classes), spec, None, architecture["in_chans"]
-    )
+    network = _build_network(folder, about, spec)
     try:
         network.load_state_dict(load_tensors(folder / _WEIGHTS), strict=True)
         test = load_file(folder / _SELFTEST)
-        worst = float(np.abs(_run(network, test["tiles"]) - test["log_proba"]).max())
+        difference = _predict_on_cpu(network, test["tiles"]) - test["log_proba"]
     except (SafetensorError, RuntimeError, KeyError) as err:
         raise InputError(
-            f"load: path must be an undamaged model, got {str(folder)!r}: {str(err)[:200]}. Copy it again."
+            f"load: {str(folder)!r} is damaged: {str(err)[:200]}. Copy it again."
         ) from err
-    gallery = _load_gallery(folder, about)
-    if not worst <= _TOLERANCE:
+    largest = float(np.abs(difference).max())
+    if not largest <= _TOLERANCE:
         raise InputError(
-            f"load: path must be a model that passes its self-test, got {str(folder)!r}, which is off by {worst:.2g}. "
-            f"Use the versions it was made with: {about.get('versions')}."
+            f"load: {str(folder)!r} fails its self-test: log-probabilities differ by "
+            f"{largest:.2g}. {_versions_hint(about)}"
         )
-    return SavedModel(network, spec, classes, about, gallery)
+    return network
 
 
-def _load_gallery(folder: Path, about: dict[str, Any]) -> ReferenceSet | None:
-    """Read what the model remembers, which one of before does not."""
+def _build_network(folder: Path, about: ModelJson, spec: TileSpec) -> TileNet:
+    backbone = about["architecture"]["backbone"]
+    in_chans = about["architecture"]["in_chans"]
+    n_classes = len(about["classes"])
+    try:
+        return build_network(backbone, n_classes, spec, None, in_chans)
+    except InputError as err:
+        raise InputError(
+            f"load: {str(folder)!r} needs the backbone {backbone!r}, which cannot be "
+            f"built here ({err}) {_versions_hint(about)}"
+        ) from err
+
+
+def _load_references(folder: Path, about: ModelJson) -> ReferenceSet | None:
     from safetensors.numpy import load_file
 
-    if "gallery_sha256" not in about:
+    sha256 = about["references_sha256"]
+    if sha256 is None:
         return None
-    if (
-        not (folder / _GALLERY).is_file()
-        or _digest(folder / _GALLERY) != about["gallery_sha256"]
-    ):
-        raise InputError(
-            f"load: path must be an undamaged model, got {str(folder)!r} with another gallery. Copy it again."
-        )
-    return ReferenceSet(**load_file(folder / _GALLERY))
+    if about["format"] == 1:
+        file = folder / model_format_1.REFERENCES_FILE
+        _check_digest(file, sha256)
+        return ReferenceSet(**model_format_1.upgrade_tensors(load_file(file)))
+    file = folder / _REFERENCES
+    _check_digest(file, sha256)
+    return ReferenceSet(**load_file(file))
 
 
-def _check_facts(about: dict[str, Any]) -> None:
-    """Refuse facts that somebody changed to something that would give wrong answers."""
-    classes, temperature = about["classes"], about["temperature"]
-    kinds = {type(name) for name in classes} if isinstance(classes, list) else set()
-    if (
-        len(kinds) != 1
-        or kinds - {str, int, float, bool}
-        or len(set(classes)) != len(classes)
-        or len(classes) < 2
-    ):
-        raise ValueError("classes")
-    if not isinstance(temperature, (int, float)) or not 0 < temperature < float("inf"):
-        raise ValueError("temperature")
-    for name in _FACTS:
-        if name not in about:
-            raise KeyError(name)
-        if name in _LISTS and not isinstance(about[name], list):
-            raise ValueError(name)
+def _versions_hint(about: ModelJson) -> str:
+    versions = [f"{name} {number}" for name, number in about["versions"].items()]
+    return f"Use the versions that it was saved with: {', '.join(versions)}."
 
 
-def _run(network: TileNet, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return tile_log_proba(network, tiles, torch.device("cpu"))
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _predict_on_cpu(network: TileNet, tiles: Tiles) -> Float32Array:
+    return tile_log_proba(network.cpu(), tiles, torch.device("cpu"))

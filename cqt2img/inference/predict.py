@@ -1,218 +1,248 @@
-"""From tile logits to an answer for the recording, with how sure it is."""
+"""Run a network over recordings: log-probabilities and embeddings."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from cqt2img.inference.array_types import Float32Array, IntArray, Tiles
 from cqt2img.inference.calibration import pool
+from cqt2img.inference.linear_head import head_layers
 from cqt2img.models.device import retain_freed_memory
 from cqt2img.models.factory import TileNet
+from cqt2img.tiles.extract import RecordingInfo
 
-if TYPE_CHECKING:
-    pass
+Extracted: TypeAlias = tuple[Tiles | None, RecordingInfo]
 
 
-class RecordingOutput(NamedTuple):
-    """One recording after the network; the arrays are None where it could not be read.
+@dataclass(frozen=True)
+class RecordingOutput:
+    """What a network computes for one recording.
 
     Parameters
     ----------
-    info : dict
-        `status`, `reason`, `message` and `seconds`.
-    tiles : ndarray of float32, shape (n_tiles, n_classes), or None
-        Log-probabilities of its tiles.
-    recording : ndarray of float32, shape (n_classes,), or None
-        Their pool.
-    features : ndarray of float32, shape (n_features,), or None
-        Mean of what the body had to say of its tiles; None where nobody asked.
+    info : RecordingInfo
+        Status and measurements of the recording.
+    tile_log_proba : ndarray of float32, shape (n_tiles, n_classes), or None
+        Log-probabilities of the tiles; None for an unreadable recording.
+    log_proba : ndarray of float32, shape (n_classes,), or None
+        Log-probabilities of the recording, pooled over its tiles; None for an
+        unreadable recording.
+    embedding : ndarray of float32, shape (n_features,), or None
+        Mean embedding of the tiles; None for an unreadable recording, or if no
+        embeddings were requested.
     """
 
-    info: dict[str, Any]
-    tiles: NDArray[np.float32] | None
-    recording: NDArray[np.float32] | None
-    features: NDArray[np.float32] | None = None
+    info: RecordingInfo
+    tile_log_proba: Float32Array | None = None
+    log_proba: Float32Array | None = None
+    embedding: Float32Array | None = None
 
 
 def tile_log_proba(
     network: torch.nn.Module,
-    tiles: NDArray[np.uint8],
+    tiles: Tiles,
     device: torch.device,
     batch_size: int = 32,
-) -> NDArray[np.float32]:
-    """Give the log-probabilities of every tile of a recording.
+) -> Float32Array:
+    """Compute the log-probabilities of the tiles of a recording.
 
     Parameters
     ----------
     network : Module
-        What `build_network` gives, on `device`.
+        The network, on `device`; it is set to evaluation mode.
     tiles : ndarray of uint8, shape (n_tiles, height, width)
         Levels.
     device : torch.device
-        Where the network is.
+        Device of the network.
     batch_size : int
-        Tiles at a time.
+        Tiles per batch, 1 or more.
 
     Returns
     -------
     ndarray of float32, shape (n_tiles, n_classes)
-        Natural logarithms; every row of their exponentials adds up to 1.
+        Natural logarithms of probabilities that sum to 1 in each row.
     """
-    logits = _read(network.eval(), tiles, device, batch_size)
+    logits = _run_batches(network.eval(), tiles, device, batch_size)
     return torch.log_softmax(logits, dim=1).numpy()
 
 
 def embed_tiles(
     network: TileNet,
-    tiles: NDArray[np.uint8],
+    tiles: Tiles,
     device: torch.device,
     batch_size: int = 32,
-) -> NDArray[np.float32]:
-    """Give what the body of a network has to say of tiles, before the head turns it into names.
+) -> Float32Array:
+    """Compute backbone embeddings of tiles.
 
     Parameters
     ----------
     network : TileNet
-        What `build_network` gives, on `device`.
+        The network, on `device`; it is set to evaluation mode.
     tiles : ndarray of uint8, shape (n_tiles, height, width)
         Levels.
     device : torch.device
-        Where the network is.
+        Device of the network.
     batch_size : int
-        Tiles at a time.
+        Tiles per batch, 1 or more.
 
     Returns
     -------
     ndarray of float32, shape (n_tiles, n_features)
-        Features.
+        Inputs of the head.
     """
-    return _read(network.eval().embed, tiles, device, batch_size).numpy()
+    return _run_batches(network.eval().embed, tiles, device, batch_size).numpy()
 
 
-def _read(
-    network: Callable[[torch.Tensor], torch.Tensor],
-    tiles: NDArray[np.uint8],
+def _run_batches(
+    function: Callable[[torch.Tensor], torch.Tensor],
+    tiles: Tiles,
     device: torch.device,
     batch_size: int,
 ) -> torch.Tensor:
+    rows = []
     with torch.inference_mode():
-        return torch.cat(
-            [
-                network(batch.to(device)).float().cpu()
-                for batch in tile_batches(tiles, batch_size)
-            ]
-        )
+        for batch in tile_batches(tiles, batch_size):
+            rows.append(function(batch.to(device)).float().cpu())
+    return torch.cat(rows)
 
 
 def predict_recordings(
-    network: torch.nn.Module,
-    pictures: Iterable[tuple[NDArray[np.uint8] | None, dict[str, Any]]],
-    device: torch.device,
-    batch_size: int = 32,
-    with_features: bool = False,
-) -> Iterator[RecordingOutput]:
-    """Run the network over recordings, one after the other; one that cannot be read costs itself alone.
-
-    Parameters
-    ----------
-    network : Module
-        What `build_network` gives, on `device`.
-    pictures : iterable
-        What `attempt` gives for every recording.
-    device : torch.device
-        Where the network is.
-    batch_size : int
-        Tiles at a time.
-    with_features : bool
-        Whether to keep what the body has to say, too.
-
-    Yields
-    ------
-    RecordingOutput
-        One for each recording.
-    """
-    with retain_freed_memory():
-        for tiles, info in pictures:
-            if tiles is None:
-                yield RecordingOutput(info, None, None)
-                continue
-            rows, features = _hear(network, tiles, device, batch_size, with_features)
-            yield RecordingOutput(info, rows, pool(rows), features)
-
-
-def _hear(
-    network: Any,
-    tiles: NDArray[np.uint8],
-    device: torch.device,
-    batch_size: int,
-    with_features: bool,
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Give the log-probabilities of tiles, and the mean of their features if it is wanted."""
-    if not with_features:
-        return tile_log_proba(network, tiles, device, batch_size), None
-    features, head = (
-        embed_tiles(network, tiles, device, batch_size),
-        network.backbone.get_classifier(),
-    )
-    if not isinstance(head, torch.nn.Linear):
-        return tile_log_proba(network, tiles, device, batch_size), features.mean(axis=0)
-    with torch.inference_mode():  # the body is not asked twice
-        logits = head(torch.from_numpy(features).to(device)).float().cpu()
-    return torch.log_softmax(logits, dim=1).numpy(), features.mean(axis=0)
-
-
-def embed(
     network: TileNet,
-    pictures: Iterable[tuple[NDArray[np.uint8] | None, dict[str, Any]]],
+    extracted: Iterable[Extracted],
     device: torch.device,
     batch_size: int = 32,
-) -> Iterator[tuple[NDArray[np.float32] | None, dict[str, Any]]]:
-    """Give what the body of a network has to say of recordings, one after the other.
+    with_embeddings: bool = False,
+) -> Iterator[RecordingOutput]:
+    """Run a network over recordings, one at a time.
 
     Parameters
     ----------
     network : TileNet
-        What `build_network` gives, on `device`.
-    pictures : iterable
-        What `attempt` gives for every recording.
+        The network, on `device`.
+    extracted : iterable of (tiles, info)
+        What `try_extract` returns for each recording; the tiles of an unreadable
+        recording are None.
     device : torch.device
-        Where the network is.
+        Device of the network.
     batch_size : int
-        Tiles at a time.
+        Tiles per batch, 1 or more.
+    with_embeddings : bool
+        Whether to compute embeddings, too.
 
     Yields
     ------
-    features : ndarray of float32, shape (n_features,), or None
-        The mean over the tiles; None for a recording that could not be read.
-    info : dict
-        Its `status`, `reason` and `message`.
+    RecordingOutput
+        One for each recording, also for an unreadable one.
     """
     with retain_freed_memory():
-        for tiles, info in pictures:
-            yield (
-                None
-                if tiles is None
-                else embed_tiles(network, tiles, device, batch_size).mean(axis=0),
-                info,
-            )
+        for tiles, info in extracted:
+            if tiles is None:
+                yield RecordingOutput(info)
+                continue
+            embedding = None
+            if with_embeddings:
+                rows, embedding = _predict_and_embed(network, tiles, device, batch_size)
+            else:
+                rows = tile_log_proba(network, tiles, device, batch_size)
+            yield RecordingOutput(info, rows, pool(rows), embedding)
 
 
-def tile_batches(tiles: NDArray[np.uint8], batch_size: int) -> Iterator[torch.Tensor]:
-    """Cut the tiles of a recording into batches.
+def _predict_and_embed(
+    network: TileNet, tiles: Tiles, device: torch.device, batch_size: int
+) -> tuple[Float32Array, Float32Array]:
+    """Return the log-probabilities of tiles and the mean of their embeddings."""
+    features = embed_tiles(network, tiles, device, batch_size)
+    embedding = features.mean(axis=0)
+    layers = head_layers(network)
+    if len(layers) > 1 or not isinstance(layers[0], torch.nn.Linear):
+        return tile_log_proba(network, tiles, device, batch_size), embedding
+    with torch.inference_mode():  # apply the head, instead of running all layers again
+        logits = layers[0](torch.from_numpy(features).to(device)).float().cpu()
+    return torch.log_softmax(logits, dim=1).numpy(), embedding
+
+
+def stack_embeddings(
+    outputs: Sequence[RecordingOutput],
+) -> tuple[IntArray, Float32Array]:
+    """Collect the embeddings of readable recordings.
+
+    Parameters
+    ----------
+    outputs : sequence of RecordingOutput
+        What `predict_recordings` yields with `with_embeddings=True`.
+
+    Returns
+    -------
+    readable : ndarray of int64, shape (n_readable,)
+        Positions of the recordings that have an embedding.
+    features : ndarray of float32, shape (n_readable, n_features)
+        Their embeddings; shape (0, 0) if there is none.
+    """
+    readable = []
+    features = []
+    for n, output in enumerate(outputs):
+        if output.embedding is not None:
+            readable.append(n)
+            features.append(output.embedding)
+    if not features:
+        return np.zeros(0, np.int64), np.zeros((0, 0), np.float32)
+    return np.array(readable), np.stack(features)
+
+
+def embed_recordings(
+    network: TileNet,
+    extracted: Iterable[Extracted],
+    device: torch.device,
+    batch_size: int = 32,
+) -> Iterator[tuple[Float32Array | None, RecordingInfo]]:
+    """Compute backbone embeddings of recordings, one at a time.
+
+    Parameters
+    ----------
+    network : TileNet
+        The network, on `device`.
+    extracted : iterable of (tiles, info)
+        What `try_extract` returns for each recording; the tiles of an unreadable
+        recording are None.
+    device : torch.device
+        Device of the network.
+    batch_size : int
+        Tiles per batch, 1 or more.
+
+    Yields
+    ------
+    embedding : ndarray of float32, shape (n_features,), or None
+        Mean over the tiles; None for an unreadable recording.
+    info : dict
+        What `try_extract` returned.
+    """
+    with retain_freed_memory():
+        for tiles, info in extracted:
+            embedding = None
+            if tiles is not None:
+                features = embed_tiles(network, tiles, device, batch_size)
+                embedding = features.mean(axis=0)
+            yield embedding, info
+
+
+def tile_batches(tiles: Tiles, batch_size: int) -> Iterator[torch.Tensor]:
+    """Divide the tiles of a recording into batches.
 
     Parameters
     ----------
     tiles : ndarray of uint8, shape (n_tiles, height, width)
         Levels.
     batch_size : int
-        Tiles in a batch, 1 or more.
+        Tiles per batch, 1 or more.
 
     Yields
     ------
     Tensor of uint8, shape (n, height, width)
-        Levels.
+        Levels; the last batch may be smaller.
     """
     for start in range(0, len(tiles), batch_size):
-        yield torch.from_numpy(np.ascontiguousarray(tiles[start : start + batch_size]))
+        batch = np.ascontiguousarray(tiles[start : start + batch_size])
+        yield torch.from_numpy(batch)

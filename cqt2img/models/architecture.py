@@ -1,58 +1,87 @@
-"""From the name of a backbone and the size of a tile to what timm must be asked for."""
+"""Resolve the name of a backbone and the size of a tile to an architecture."""
 
 import difflib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from math import ceil
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
+import torch
 from torch import nn
 
 from cqt2img.errors import InputError
-from cqt2img.models.audio_nets import (
-    AudioNet,
-    audio_net_names,
-    covered,
-    find_audio_net,
-    is_transformer,
-    make_transformer,
-)
+from cqt2img.models.audio_nets import AudioNet, audio_net_names, find_audio_net
 from cqt2img.models.notes import NOTES, make_note_classifier
-
-WAYS = (
-    "Connect to the network once so that timm can fetch them, give a local file of weights, "
-    "or start at random with weights=None (--weights none)."
+from cqt2img.models.spectrogram_transformer import (
+    is_spectrogram_transformer,
+    make_spectrogram_transformer,
 )
-_HUBS = ("hf_hub:", "hf-hub:", "local-dir:")
+
+if TYPE_CHECKING:
+    from timm.layers import PatchEmbed
+
+WEIGHT_SOURCES = (
+    "Connect to the internet once so that timm can download weights, pass a local "
+    "file of weights, or use weights=None (--weights none) for a random start."
+)
+_HUBS = ("hf_hub:", "hf-hub:")
+_LOCAL_FOLDER = "local-dir:"
 
 
-@dataclass(frozen=True)
+@runtime_checkable
+class TimmInterface(Protocol):
+    """The part of timm's interface for classification networks that is used here."""
+
+    num_features: int
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute feature maps or tokens of images."""
+
+    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """Compute logits, or pooled features, from the output of `forward_features`."""
+
+    def get_classifier(self) -> nn.Module | tuple[nn.Module, ...]:
+        """Return the head, or the two heads of a distilled network."""
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the head by a new one with `num_classes` outputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """How a backbone is built for tiles of one size.
+    """Description of how a backbone is built for tiles of one size.
 
     Parameters
     ----------
     name : str
-        Of the backbone.
+        Name of the backbone; for a module of the user's, the name of its class.
     make : callable
-        Builds it from what `timm.create_model` takes.
-    options : dict
-        What it takes in any case: `in_chans`, and `img_size` where the size is part of the network.
+        Builds the backbone from options of `timm.create_model`.
+    in_chans : {3, 1}
+        Number of input channels.
     size : tuple of int
-        Height and width of what it sees in pixels: those of a tile or, where patches do not divide
-        it, a little more.
+        Height and width in pixels of the tile that the backbone processes: those of
+        the tile or, where patches do not divide it, a little more.
+    img_size : tuple of int or None
+        Rows and columns of the input, for architectures that depend on them.
     audio : AudioNet or None
-        How it takes levels, where it knows sound in place of pictures.
+        Mapping of levels to the input of a network pretrained on AudioSet.
+    is_custom : bool
+        Whether the backbone is a module of the user's, which cannot be rebuilt from
+        its name.
     """
 
     name: str
     make: Callable[..., nn.Module]
-    options: dict[str, Any]
+    in_chans: int
     size: tuple[int, int]
-    audio: AudioNet | None
+    img_size: tuple[int, int] | None = None
+    audio: AudioNet | None = None
+    is_custom: bool = False
 
 
 def resolve_architecture(
@@ -63,118 +92,204 @@ def resolve_architecture(
     Parameters
     ----------
     name : str
-        A classification backbone of timm, "notes", "ast", "yamnet" and the like; see `build_network`.
+        "notes", "ast", "yamnet" and others, or a classification network of timm; see
+        `build_network`.
     in_chans : {3, 1}
-        Channels; "notes" takes levels, whatever is said here.
+        Number of input channels; "notes" always has 1.
     size : tuple of int
         Height and width of a tile in pixels.
 
     Returns
     -------
     Architecture
-        For `create`.
+        Input of `create_backbone`.
 
     Raises
     ------
     InputError
-        If there is no such backbone, or not with so many channels.
+        If there is no such backbone, or it does not support `in_chans`.
 
     Examples
     --------
-    Whole patches cover a tile of 96 x 128 pixels if it is padded to 96 x 136:
+    A tile of 96 x 128 pixels is padded to 96 x 136, which whole patches cover:
 
     >>> resolve_architecture("ast_tiny_s10", 3, (96, 128)).size
     (96, 136)
     """
     if name == NOTES:
-        return Architecture(name, make_note_classifier, {"in_chans": 1}, size, None)
+        return Architecture(name=name, make=make_note_classifier, in_chans=1, size=size)
     audio = find_audio_net(name)
-    if in_chans not in (1, 3):
-        raise InputError(
-            f"Classifier: in_chans must be 1 or 3, got {in_chans!r}. Take 3 for painted tiles."
-        )
+    check_in_chans(in_chans)
     if audio is not None and in_chans != 1:
         raise InputError(
-            f"Classifier: in_chans must be 1 for {name!r}, which heard levels and saw no colours, got {in_chans!r}. "
-            "Set in_chans=1 (--in-chans 1)."
+            f"fit: in_chans={in_chans!r} does not fit backbone {name!r}, which was "
+            "trained on one channel. Set in_chans=1."
         )
-    plain = Architecture(name, _maker(name, audio), {"in_chans": in_chans}, size, audio)
+    plain = Architecture(
+        name=name,
+        make=_find_constructor(name, audio),
+        in_chans=in_chans,
+        size=size,
+        audio=audio,
+    )
     if _takes_any_size(name):
         return plain
-    probe: Any = create(
-        plain, "random", num_classes=2, device="meta"
-    )  # without memory: a tenth of a second
-    embed = _patches(probe)
-    if embed is None and not probe.pretrained_cfg.get("fixed_input_size"):
+    # on the meta device: no memory, a tenth of a second
+    probe = create_backbone(plain, "random", num_classes=2, device="meta")
+    patches = _find_patch_embedding(probe)
+    if patches is None and not _has_fixed_size(probe):
         return plain
-    seen = size[::-1] if audio is not None and audio.time_first else size
-    if embed is not None:
-        # timm leaves rows and columns out that fill no whole patch: at the bottom, the bass
-        (patch_h, patch_w), (stride_h, stride_w) = embed.patch_size, embed.proj.stride
-        seen = covered(seen[0], patch_h, stride_h), covered(seen[1], patch_w, stride_w)
-    padded = seen[::-1] if audio is not None and audio.time_first else seen
-    return replace(plain, options={"in_chans": in_chans, "img_size": seen}, size=padded)
+    is_transposed = audio is not None and audio.time_first
+    img_size = size[::-1] if is_transposed else size
+    if patches is not None:
+        img_size = _covered_size(img_size, patches)
+    padded = img_size[::-1] if is_transposed else img_size
+    return replace(plain, size=padded, img_size=img_size)
 
 
-def create(blueprint: Architecture, origin: str, **options: Any) -> nn.Module:
-    """Build a backbone, and say in one sentence what went wrong.
+def check_in_chans(in_chans: int) -> None:
+    """Check the number of input channels.
 
     Parameters
     ----------
-    blueprint : Architecture
-        What to build.
-    origin : str
-        Where its weights come from: "random", "imagenet", or a file; for the message.
-    **options
-        More of what `timm.create_model` takes.
-
-    Returns
-    -------
-    Module
-        The backbone.
+    in_chans : int
+        Number of input channels.
 
     Raises
     ------
     InputError
-        If it cannot be built, or its weights cannot be had.
+        If it is neither 1 nor 3.
     """
-    name = blueprint.name
+    if in_chans not in (1, 3):
+        raise InputError(
+            f"fit: in_chans must be 1 or 3, got {in_chans!r}. "
+            "Use 3 for coloured tiles, 1 for levels."
+        )
+
+
+def create_backbone(
+    architecture: Architecture, source: str, **options: object
+) -> nn.Module:
+    """Build a backbone.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Result of `resolve_architecture`.
+    source : str
+        Source of its weights, "random", "imagenet" or a file; for error messages.
+    **options
+        Further options of `timm.create_model`.
+
+    Returns
+    -------
+    Module
+        The backbone; it implements `TimmInterface`.
+
+    Raises
+    ------
+    InputError
+        If the backbone cannot be built, or its weights cannot be loaded.
+    """
+    name = architecture.name
+    options["in_chans"] = architecture.in_chans
+    if architecture.img_size is not None:
+        options["img_size"] = architecture.img_size
+    needs_hub = source == "imagenet" or name.startswith(_HUBS)
     try:
-        with _hub(origin == "imagenet" or name.startswith(_HUBS[:2])):
-            return blueprint.make(**blueprint.options, **options)
+        with _offline_if_unreachable(needs_hub):
+            return architecture.make(**options)
     except InputError:
         raise
-    except Exception as err:  # hub, file and architecture each raise errors of their own, without a common root
-        cause = " ".join(str(err).split())[:200].rstrip(".") or type(err).__name__
-        if origin == "random":
-            text = f"Classifier: backbone must build for these tiles, got {name!r}: {cause}. Try another backbone."
-        elif origin == "imagenet":
-            text = f"Classifier: weights must be at hand, got none for {name!r} ({cause}). {WAYS}"
+    # the hub, files and architectures raise errors without a common base class
+    except Exception as err:
+        cause = describe_cause(err)
+        if source == "random":
+            height, width = architecture.size
+            message = (
+                f"fit: backbone {name!r} cannot be built for tiles of "
+                f"{height} x {width} pixels: {cause}. Choose another backbone."
+            )
+        elif source == "imagenet":
+            message = (
+                f"fit: weights='imagenet' are not available for backbone {name!r}: "
+                f"{cause}. {WEIGHT_SOURCES}"
+            )
         else:
-            text = f"Classifier: weights must fit {name!r}, got {origin!r}: {cause}. {WAYS}"
-        raise InputError(text) from err
+            message = (
+                f"fit: weights={source!r} do not fit backbone {name!r}: {cause}. "
+                f"{WEIGHT_SOURCES}"
+            )
+        raise InputError(message) from err
 
 
-def _maker(name: str, audio: AudioNet | None) -> Callable[..., nn.Module]:
+def describe_cause(error: Exception) -> str:
+    """Return the message of an error in one line of at most 200 characters.
+
+    Parameters
+    ----------
+    error : Exception
+        The error.
+
+    Returns
+    -------
+    str
+        Its message, or the name of its class if it has none.
+    """
+    one_line = " ".join(str(error).split())
+    return one_line[:200].rstrip(".") or type(error).__name__
+
+
+def find_input_statistics(network: nn.Module) -> Mapping[str, Sequence[float]]:
+    """Return the mean and standard deviation with which a network was pretrained.
+
+    Parameters
+    ----------
+    network : Module
+        A backbone, with a `pretrained_cfg` as in timm or without.
+
+    Returns
+    -------
+    mapping
+        "mean" and "std", one number per channel or one for all; .5 if unknown.
+    """
+    config = getattr(network, "pretrained_cfg", None)
+    if not isinstance(config, Mapping):
+        config = {}
+    return {name: config.get(name) or (0.5,) for name in ("mean", "std")}
+
+
+def _find_constructor(name: str, audio: AudioNet | None) -> Callable[..., nn.Module]:
     import timm
 
     if audio is not None:
         return audio.make
-    if is_transformer(name):
-        return partial(make_transformer, name)
-    if not name.startswith(_HUBS) and not timm.is_model(name):
-        near = difflib.get_close_matches(
-            name, [*timm.list_models(), *audio_net_names()], n=3, cutoff=0.4
-        )
-        hint = (
-            f"Did you mean {', '.join(near)}?"
-            if near
-            else "List them with timm.list_models()."
-        )
+    if is_spectrogram_transformer(name):
+        return partial(make_spectrogram_transformer, name)
+    is_address = name.startswith((*_HUBS, _LOCAL_FOLDER))
+    if not is_address and not timm.is_model(name):
         raise InputError(
-            f"Classifier: backbone must be a model of timm, got {name!r}. {hint}"
+            f"fit: backbone {name!r} is not known to timm; {_suggest_names(name)}"
         )
     return partial(timm.create_model, name)
+
+
+def _suggest_names(name: str) -> str:
+    import timm
+
+    known = [NOTES, "ast", *audio_net_names(), *timm.list_models()]
+    near = [repr(other) for other in difflib.get_close_matches(name, known, cutoff=0.4)]
+    if not near:
+        return "cqt2img.list_backbones() and timm.list_models() list the names."
+    return f"did you mean {' or '.join(near)}?"
+
+
+def _find_patch_embedding(network: nn.Module) -> "PatchEmbed | None":
+    """Return timm's patch embedding if it is the first layer of a network."""
+    from timm.layers import PatchEmbed
+
+    first = getattr(network, "patch_embed", None) or getattr(network, "stem", None)
+    return first if isinstance(first, PatchEmbed) else None
 
 
 def _takes_any_size(name: str) -> bool:
@@ -186,38 +301,58 @@ def _takes_any_size(name: str) -> bool:
     return config is None or not config.fixed_input_size
 
 
-def _patches(network: Any) -> Any:
-    """Give timm's patch embedding, if the network begins with it."""
-    from timm.layers import PatchEmbed
+def _has_fixed_size(network: nn.Module) -> bool:
+    config: Mapping[str, object] = network.pretrained_cfg  # type: ignore[assignment]
+    return bool(config.get("fixed_input_size"))
 
-    first = getattr(network, "patch_embed", None) or getattr(network, "stem", None)
-    return first if isinstance(first, PatchEmbed) else None
+
+def _covered_size(size: tuple[int, int], patches: "PatchEmbed") -> tuple[int, int]:
+    """Return the least size that whole patches cover and that is no less than `size`.
+
+    timm drops rows and columns that fill no whole patch: at the bottom, the bass.
+    """
+    height, width = size
+    patch_height, patch_width = patches.patch_size
+    row_stride, column_stride = patches.proj.stride
+    return (
+        _covered_side(height, patch_height, row_stride),
+        _covered_side(width, patch_width, column_stride),
+    )
+
+
+def _covered_side(side: int, patch: int, stride: int) -> int:
+    n_more = max(0, ceil((side - patch) / stride))
+    return patch + stride * n_more
 
 
 @contextmanager
-def _hub(is_needed: bool) -> Iterator[None]:
-    """Without a network, ask only the local cache, and at once: the hub would try for a minute."""
-    if not is_needed:
+def _offline_if_unreachable(is_hub_needed: bool) -> Iterator[None]:
+    """Use the local cache only if the hub is unreachable.
+
+    The hub's client would try for a minute. Its global setting is restored.
+    """
+    if not is_hub_needed:
         yield
         return
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not _reachable(constants.ENDPOINT)
+    constants.HF_HUB_OFFLINE = before or not _is_reachable(constants.ENDPOINT)
     try:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
 
 
-def _reachable(url: str) -> bool:
+def _is_reachable(url: str) -> bool:
     from urllib.request import getproxies
 
     parts = urlsplit(url)
     if parts.hostname is None or getproxies():
-        return True  # a proxy knows names that this machine does not
+        return True  # a proxy resolves host names that this machine cannot
+    address = (parts.hostname, parts.port or 443)
     try:
-        socket.create_connection((parts.hostname, parts.port or 443), timeout=5).close()
+        socket.create_connection(address, timeout=5).close()
     except OSError:
         return False
     return True

@@ -1,8 +1,8 @@
-"""The name of a backbone becomes a network that takes tiles."""
+"""Build the network for a backbone, a label set and a tile spec."""
 
 import os
 from pathlib import Path
-from typing import Any, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
@@ -11,30 +11,43 @@ from torch import nn
 
 from cqt2img._utils.progress import import_tqdm
 from cqt2img.errors import InputError
-from cqt2img.models.architecture import WAYS, Architecture, create, resolve_architecture
+from cqt2img.models.architecture import (
+    WEIGHT_SOURCES,
+    Architecture,
+    TimmInterface,
+    create_backbone,
+    find_input_statistics,
+    resolve_architecture,
+)
+from cqt2img.models.custom import resolve_module
 from cqt2img.models.notes import NOTES, check_note_spec
-from cqt2img.models.weights import read_weights
+from cqt2img.models.weights import create_backbone_from_file
 from cqt2img.tiles.png import palette
 from cqt2img.tiles.spec import TileSpec
 
+Weights: TypeAlias = str | os.PathLike[str] | None
+
 
 class TileNet(nn.Module):
-    """A backbone that takes levels and gives logits.
+    """A network that takes the levels of tiles and returns logits.
 
-    The colour map and the input statistics of the backbone are one table of 256 rows, so that a
-    tile is painted where the network runs. What patches need beyond the tile is the floor, above it
-    and after it; networks that heard low pitch first get the tile in their direction.
+    Its first step is a table of 256 rows that combines the colour map and the input
+    normalisation of the backbone, so that tiles are coloured on the device of the
+    network. If patches do not divide a tile, it is padded with the lowest level at the
+    top and on the right. For networks pretrained with low pitch first, tiles are
+    flipped, and transposed if needed.
 
     Parameters
     ----------
     backbone : Module
-        A classification network.
+        A classification network that implements `TimmInterface`.
     spec : TileSpec
-        Says the colour map and the range in dB.
-    blueprint : Architecture
-        Of the backbone: 3 channels paint the tile, 1 gives the level itself.
+        Spec of the tiles; defines the colour map and the range in dB.
+    architecture : Architecture
+        Architecture of the backbone. With 3 channels tiles are coloured, with 1 the
+        levels themselves are the input.
     is_pretrained : bool
-        Whether its weights know something already.
+        Whether the weights of the backbone are pretrained.
     """
 
     table: torch.Tensor
@@ -43,21 +56,29 @@ class TileNet(nn.Module):
         self,
         backbone: nn.Module,
         spec: TileSpec,
-        blueprint: Architecture,
+        architecture: Architecture,
         is_pretrained: bool = False,
     ) -> None:
         super().__init__()
-        self.is_pretrained = is_pretrained
         self.backbone = backbone
-        self.audio = blueprint.audio
-        self.margin = blueprint.size[1] - spec.width, blueprint.size[0] - spec.height
-        table = _table(backbone, spec, blueprint)
-        self.register_buffer(
-            "table", torch.tensor(table, dtype=torch.float32), persistent=False
-        )
+        self.is_pretrained = is_pretrained
+        self.is_custom = architecture.is_custom
+        self.audio = architecture.audio
+        padded_height, padded_width = architecture.size
+        self.n_rows_above = padded_height - spec.height
+        self.n_columns_after = padded_width - spec.width
+        table = _make_input_table(backbone, spec, architecture)
+        values = torch.tensor(table, dtype=torch.float32)
+        self.register_buffer("table", values, persistent=False)
+
+    @property
+    def heads(self) -> tuple[nn.Module, ...]:
+        """The head, or the two heads of a distilled network."""
+        head = cast(TimmInterface, self.backbone).get_classifier()
+        return head if isinstance(head, tuple) else (head,)
 
     def forward(self, levels: torch.Tensor) -> torch.Tensor:
-        """Give the logits of tiles.
+        """Compute the logits of tiles.
 
         Parameters
         ----------
@@ -69,10 +90,10 @@ class TileNet(nn.Module):
         Tensor of float32, shape (n, n_classes)
             Logits.
         """
-        return self.backbone(self._paint(levels)).float()
+        return self.backbone(self._make_input(levels)).float()
 
     def embed(self, levels: torch.Tensor) -> torch.Tensor:
-        """Give what the body has to say of tiles, before the head turns it into names.
+        """Compute backbone embeddings of tiles.
 
         Parameters
         ----------
@@ -82,116 +103,160 @@ class TileNet(nn.Module):
         Returns
         -------
         Tensor of float32, shape (n, n_features)
-            Features.
+            Pooled features, which are the input of the head.
         """
-        body = cast(Any, self.backbone)
-        return body.forward_head(
-            body.forward_features(self._paint(levels)), pre_logits=True
-        ).float()
+        backbone = cast(TimmInterface, self.backbone)
+        features = backbone.forward_features(self._make_input(levels))
+        return backbone.forward_head(features, pre_logits=True).float()
 
-    def _paint(self, levels: torch.Tensor) -> torch.Tensor:
-        if any(self.margin):
-            levels = nn.functional.pad(levels, (0, self.margin[0], self.margin[1], 0))
+    def _make_input(self, levels: torch.Tensor) -> torch.Tensor:
+        if self.n_rows_above or self.n_columns_after:
+            margins = (0, self.n_columns_after, self.n_rows_above, 0)
+            levels = nn.functional.pad(levels, margins)
         if self.audio is not None:
-            levels = (
-                levels.flip(1).transpose(1, 2)
-                if self.audio.time_first
-                else levels.flip(1)
-            )
-        # painted channels-last, permuted to (n, channels, height, width) without a copy
-        return nn.functional.embedding(levels.int(), self.table).permute(0, 3, 1, 2)
+            levels = levels.flip(1)
+            if self.audio.time_first:
+                levels = levels.transpose(1, 2)
+        # coloured as (n, height, width, channels) and permuted without a copy
+        values = nn.functional.embedding(levels.int(), self.table)
+        return values.permute(0, 3, 1, 2)
 
 
 def build_network(
-    name: str, n_classes: int, spec: TileSpec, weights: Any = None, in_chans: int = 3
+    backbone: str | nn.Module,
+    n_classes: int,
+    spec: TileSpec,
+    weights: Weights = None,
+    in_chans: int = 3,
 ) -> TileNet:
-    """Make the network for a label set.
+    """Build the network for a label set.
 
     Parameters
     ----------
-    name : str
-        A classification backbone of timm, such as "resnet18"; "hf_hub:..." asks the hub. "notes" reads
-        notes, see `NoteClassifier`. "ast" and its sizes are the Audio Spectrogram Transformer, see
-        `make_transformer`; "yamnet", "efficientat_mn04" and "audiomae" know sound, see `find_audio_net`.
+    backbone : str or Module
+        The name of a classification network of timm such as "resnet18"; "hf_hub:..."
+        loads it from the hub. "notes" transcribes notes, see `NoteClassifier`. "ast"
+        and its sizes are the Audio Spectrogram Transformer, see
+        `make_spectrogram_transformer`. "yamnet", "efficientat_mn04" and "audiomae" are
+        pretrained on AudioSet, see `find_audio_net`.
+
+        A module of your own maps float images `(n, in_chans, height, width)` to
+        features `(n, n_features)`, to which a linear head is added. If it has timm's
+        methods `forward_features`, `forward_head`, `get_classifier` and
+        `reset_classifier` and the attribute `num_features`, its own head is replaced.
+        It is copied with its weights, and not changed. Images are normalised with the
+        mean and standard deviation in its `pretrained_cfg`, or with .5 and .5.
     n_classes : int
-        Names to choose from, 2 or more.
+        Number of classes, 2 or more.
     spec : TileSpec
-        What its tiles look like.
+        Spec of the tiles.
     weights : {"imagenet", None} or str or Path
-        "imagenet": what timm has for the name, from the hub or its local cache. A path: a file
-        of weights for the same backbone (its head may have another number of classes, or be
-        missing), or the folder of a saved model, to go on from it. None, or the word "none":
-        random start. "notes" brings its own, and takes none of a file.
+        "imagenet": timm's weights for the name, from the hub or its local cache. A
+        path: a file of weights for the same backbone (its head may have another number
+        of classes, or be missing), or the folder of a saved model to continue from.
+        None or "none": a random start. "notes" and modules of your own have their
+        weights already and accept no file; None then declares that a module is not
+        pretrained.
     in_chans : {3, 1}
-        3: painted tiles. 1: levels; pretrained kernels are summed over the colours.
+        3: coloured tiles. 1: levels; pretrained kernels are summed over the colours.
 
     Returns
     -------
     TileNet
-        On the CPU.
+        The network, on the CPU.
 
     Raises
     ------
     InputError
-        If the name or the file is unknown, or the weights cannot be had. A random start never
-        takes the place of weights that were asked for: every weight but the head's comes from the
-        file.
+        If the name or the file is unknown, the weights cannot be loaded, or a module
+        fails on tiles or returns a wrong shape. Weights that were asked for are never
+        replaced by a random start: all but those of the head come from the file.
+
+    Notes
+    -----
+    A saved model contains no code. To load one with a module of your own, build the
+    network from the same module with `weights=None` and load the saved `state_dict`;
+    `TileNet.is_custom` is True for such networks.
     """
-    import_tqdm()  # before timm does
+    import_tqdm()  # before timm imports it
+    source = _resolve_source(weights)
+    if isinstance(backbone, nn.Module):
+        architecture = resolve_module(backbone, in_chans, spec.size)
+    else:
+        architecture = resolve_architecture(str(backbone), in_chans, spec.size)
+    if architecture.name == NOTES:
+        check_note_spec(spec)
+    classifier = _create_backbone(architecture, n_classes, source)
+    network = TileNet(classifier, spec, architecture, is_pretrained=source is not None)
+    for head in network.heads:
+        _initialise_head(head)
+    # the layout of coloured tiles; with one layout for training, saving and loading
+    # the outputs are equal to the bit
+    return network.to(memory_format=torch.channels_last)
+
+
+def _resolve_source(weights: Weights) -> str | Path | None:
+    """Return "imagenet", a path, or None for a random start."""
     if not isinstance(weights, (str, os.PathLike, type(None))):
         raise InputError(
-            f"Classifier: weights must be 'imagenet', None or a file, got {weights!r}. {WAYS}"
+            f"fit: weights={weights!r} is neither 'imagenet', None nor a path. "
+            f"{WEIGHT_SOURCES}"
         )
-    blueprint = resolve_architecture(str(name), in_chans, spec.size)
-    network: Any
-    at_random = weights is None or str(weights).lower() == "none"
-    if name == NOTES:
-        check_note_spec(spec)
-        if not at_random and str(weights) != "imagenet":
+    if weights is None or str(weights).lower() == "none":
+        return None
+    return "imagenet" if str(weights) == "imagenet" else Path(weights)
+
+
+def _create_backbone(
+    architecture: Architecture, n_classes: int, source: str | Path | None
+) -> nn.Module:
+    name = architecture.name
+    has_own_weights = architecture.is_custom or name == NOTES
+    if isinstance(source, Path):
+        if has_own_weights:
             raise InputError(
-                f"Classifier: weights must be left out for 'notes', which brings its own, got {str(weights)!r}. "
-                "Leave it out, or name the backbone that they are of."
+                f"fit: weights={str(source)!r} cannot be used with backbone {name!r}, "
+                "which has its own. Leave weights out, or choose the backbone that "
+                "they belong to."
             )
-    if at_random or name == NOTES:
-        network = create(blueprint, "random", num_classes=n_classes)
-    elif str(weights) == "imagenet":
-        if blueprint.audio is not None:
-            raise InputError(
-                f"Classifier: weights must be a file or None for {str(name)!r}, got 'imagenet'. "
-                "Give the file that knows AudioSet, or start at random with weights=None (--weights none)."
-            )
-        network = create(blueprint, "imagenet", num_classes=n_classes, pretrained=True)
-    else:
-        network = create(
-            blueprint, str(weights), **read_weights(Path(str(weights)), blueprint)
+        backbone = create_backbone_from_file(architecture, source)
+        cast(TimmInterface, backbone).reset_classifier(n_classes)
+        return backbone
+    if source is None or has_own_weights:
+        return create_backbone(architecture, "random", num_classes=n_classes)
+    if architecture.audio is not None:
+        raise InputError(
+            f"fit: weights='imagenet' do not exist for backbone {name!r}. Pass the "
+            "file of its AudioSet weights, or weights=None (--weights none) for a "
+            "random start."
         )
-        network.pretrained_cfg["state_dict"] = (
-            None  # else it is carried along wherever the network goes
-        )
-        network.reset_classifier(n_classes)
-    heads = network.get_classifier()
-    for head in heads if isinstance(heads, tuple) else (heads,):
-        if isinstance(
-            head, nn.Linear
-        ):  # some of timm start with logits far from zero: a first loss of 7 for ten names
-            nn.init.normal_(head.weight, std=0.01)
-            if head.bias is not None:
-                nn.init.zeros_(head.bias)
-    # as tiles are painted; one layout for training, saving and opening gives the same numbers to the bit
-    return TileNet(network, spec, blueprint, not at_random).to(
-        memory_format=torch.channels_last
+    return create_backbone(
+        architecture, "imagenet", num_classes=n_classes, pretrained=True
     )
 
 
-def _table(backbone: nn.Module, spec: TileSpec, blueprint: Architecture) -> NDArray:
-    """Give what the backbone gets for every level, one column per channel."""
-    if blueprint.audio is not None:
-        decibels = spec.min_db + np.arange(256)[:, None] * spec.step_db
-        return decibels * blueprint.audio.per_db + blueprint.audio.at_zero
-    config = cast(dict[str, Any], backbone.pretrained_cfg)
-    mean, std = (
-        np.asarray(config.get(k) or v) for k, v in (("mean", [0.5]), ("std", [0.5]))
-    )
-    if blueprint.options["in_chans"] == 3:
+def _initialise_head(head: nn.Module) -> None:
+    """Initialise a head so that all classes have about the same probability.
+
+    Some networks of timm begin with logits far from zero: a loss of 7 for ten classes.
+    """
+    if isinstance(head, nn.Linear):
+        nn.init.normal_(head.weight, std=0.01)
+        if head.bias is not None:
+            nn.init.zeros_(head.bias)
+
+
+def _make_input_table(
+    backbone: nn.Module, spec: TileSpec, architecture: Architecture
+) -> NDArray[np.floating]:
+    """Return the input of the backbone for every level, one column per channel."""
+    levels = np.arange(256)[:, None]
+    if architecture.audio is not None:
+        decibels = spec.min_db + levels * spec.step_db
+        return decibels * architecture.audio.per_db + architecture.audio.at_zero
+    statistics = find_input_statistics(backbone)
+    mean = np.asarray(statistics["mean"])
+    std = np.asarray(statistics["std"])
+    if architecture.in_chans == 3:
         return (palette(spec.colour_map) / 255 - mean) / std
-    return (np.arange(256)[:, None] / 255 - mean.mean()) / std.mean()
+    return (levels / 255 - float(mean.mean())) / float(std.mean())

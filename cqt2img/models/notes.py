@@ -1,11 +1,8 @@
-"""A network that reads notes from tiles, and a backbone that tells players apart by what they play."""
+"""The backbone "notes": transcribes tiles and classifies the notes that are played."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.resources import as_file, files
-from itertools import pairwise
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,86 +11,77 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cqt2img.errors import InputError
+from cqt2img.models.note_features import N_FEATURES, count_phrases, hash_phrases
 from cqt2img.tiles.spec import TileSpec
 
-NOTES = "notes"  # the name of the backbone
-_SPEC = TileSpec.preset("notes")
-_LOWEST = 21  # MIDI number of its lowest row, A0
-_HARMONICS = (
-    -12,
-    0,
-    12,
-    19,
-    24,
-    28,
-    31,
-    34,
-    36,
-)  # semitones to the octave below and to partials 1 to 8
-_ONSET, _HELD = (
-    0.7,
-    0.4,
-)  # .6, .7 and .8 named .47, .50 and .44 right on the training and validation albums of jazz
-_LONGEST = 220  # columns that a note is followed for, five seconds
+NOTES = "notes"  # name of the backbone, and of its preset
+_SPEC = TileSpec.preset(NOTES)
+_LOWEST_PITCH = 21  # MIDI number of the lowest row, A0
+# semitones from a pitch to its lower octave and to its partials 1 to 8
+_HARMONICS = (-12, 0, 12, 19, 24, 28, 31, 34, 36)
+# .6, .7 and .8 gave accuracies of .47, .50 and .44 on training and validation albums
+# of jazz
+_ONSET_THRESHOLD = 0.7
+_FRAME_THRESHOLD = 0.4
+_MAX_NOTE_COLUMNS = 220  # five seconds
 
 
-def check_note_spec(spec: TileSpec) -> None:
-    """Refuse tiles from which notes cannot be read.
+def can_read_notes(spec: TileSpec) -> bool:
+    """Return whether notes can be transcribed from tiles of a spec.
 
     Parameters
     ----------
     spec : TileSpec
-        Of the tiles.
-
-    Raises
-    ------
-    InputError
-        If anything but their length, their colours or `min_fill` departs from the preset "notes".
-    """
-    if not reads(spec):
-        raise InputError(
-            f"Classifier: spec must be like the preset 'notes' to read notes from, got spec {spec.key}. "
-            "Leave spec out (or --preset), or choose a backbone that sees pictures, such as 'resnet18'."
-        )
-
-
-def reads(spec: TileSpec) -> bool:
-    """Say whether notes can be read from tiles of a spec.
-
-    Parameters
-    ----------
-    spec : TileSpec
-        Of the tiles.
+        Spec of the tiles.
 
     Returns
     -------
     bool
-        True for the presets "notes" and "piano", and for what departs from them in the length of a tile, its colours
-        or `min_fill` alone.
+        True for the presets "notes" and "piano", and for specs that differ from them
+        only in the width of a tile, the colour map or `min_fill`.
     """
-    return (
-        replace(
-            spec,
-            width=_SPEC.width,
-            min_fill=_SPEC.min_fill,
-            colour_map=_SPEC.colour_map,
-        )
-        == _SPEC
+    comparable = replace(
+        spec, width=_SPEC.width, min_fill=_SPEC.min_fill, colour_map=_SPEC.colour_map
     )
+    return comparable == _SPEC
 
 
-class NoteReader(nn.Module):
-    """From levels to how likely a note begins, or sounds, in every semitone and column.
+def check_note_spec(spec: TileSpec) -> None:
+    """Check that notes can be transcribed from tiles of a spec.
 
-    A small network of convolutions, in which every semitone sees its neighbours, the octave below and its own partials.
-    It was trained on invented piano music, through sampled pianos and invented rooms, equalisers and noise
-    (`benchmarks/train_notes.py`), and never on anybody's playing.
+    Parameters
+    ----------
+    spec : TileSpec
+        Spec of the tiles.
+
+    Raises
+    ------
+    InputError
+        If `can_read_notes` returns False.
+    """
+    if not can_read_notes(spec):
+        raise InputError(
+            f"fit: backbone 'notes' needs tiles of the preset 'notes', got spec "
+            f"{spec.key}. Leave spec out (or --preset), or choose an image network "
+            "such as 'resnet18'."
+        )
+
+
+class NoteTranscriber(nn.Module):
+    """A convolutional network that estimates note onsets and sounding notes of tiles.
+
+    Its input for a semitone consists of the neighbours, the octave below and the
+    partials of that semitone. It was trained on generated piano music rendered with
+    sampled pianos, simulated rooms, equalisers and noise (`benchmarks/train_notes.py`),
+    without any performance of a pianist.
 
     References
     ----------
-    Rachel M. Bittner et al., "A Lightweight Instrument-Agnostic Model for Polyphonic Note Transcription and
-    Multipitch Estimation", 2022.
+    Rachel M. Bittner et al., "A Lightweight Instrument-Agnostic Model for Polyphonic
+    Note Transcription and Multipitch Estimation", 2022.
     """
+
+    # saved models contain the names of the layers here and in _Block
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,73 +89,100 @@ class NoteReader(nn.Module):
         self.stem_norm = nn.BatchNorm2d(8)
         self.mix = nn.Conv2d(8 * len(_HARMONICS), 16, 1, bias=False)
         self.mix_norm = nn.BatchNorm2d(16)
-        self.blocks = nn.Sequential(*[_Block(16) for _ in range(3)])
+        self.blocks = nn.Sequential(_Block(16), _Block(16), _Block(16))
         self.out = nn.Conv2d(16, 2, 1)
-        nn.init.constant_(self.out.bias, -3.0)  # type: ignore[arg-type]
+        assert self.out.bias is not None
+        nn.init.constant_(self.out.bias, -3.0)
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Give the logits of beginnings and of sounding.
+        """Compute logits of onsets and of sounding notes.
 
         Parameters
         ----------
         tiles : Tensor of float32, shape (n, 1, 192, width)
-            Levels from -1 to 1, two rows a semitone, the highest first.
+            Levels from -1 to 1, two rows per semitone, the highest pitch first.
 
         Returns
         -------
         Tensor of float32, shape (n, 2, 96, width)
-            Logits; the highest semitone first.
+            Logits of onsets and of sounding notes; the highest semitone first.
         """
         x = torch.relu(self.stem_norm(self.stem(tiles)))
-        n_rows, above, below = x.shape[2], max(_HARMONICS), -min(_HARMONICS)
-        padded = nn.functional.pad(x, (0, 0, above, below))
-        x = torch.cat(
-            [padded[:, :, above - up : above - up + n_rows] for up in _HARMONICS], dim=1
-        )
-        return self.out(torch.relu(self.blocks(torch.relu(self.mix_norm(self.mix(x))))))
+        x = self._stack_harmonics(x)
+        x = torch.relu(self.mix_norm(self.mix(x)))
+        x = torch.relu(self.blocks(x))
+        return self.out(x)
+
+    def _stack_harmonics(self, x: torch.Tensor) -> torch.Tensor:
+        """Stack copies of the rows, shifted by each harmonic, as channels."""
+        n_rows = x.shape[2]
+        n_above = max(_HARMONICS)
+        n_below = -min(_HARMONICS)
+        padded = nn.functional.pad(x, (0, 0, n_above, n_below))
+        shifted = []
+        for semitones in _HARMONICS:
+            first = n_above - semitones
+            shifted.append(padded[:, :, first : first + n_rows])
+        return torch.cat(shifted, dim=1)
 
 
 class _Block(nn.Module):
-    def __init__(self, n: int) -> None:
+    def __init__(self, n_channels: int) -> None:
         super().__init__()
-        self.look = nn.Conv2d(n, n, (3, 7), padding=(1, 3), bias=False)
-        self.look_norm = nn.BatchNorm2d(n)
-        self.mix = nn.Conv2d(n, n, 1, bias=False)
-        self.mix_norm = nn.BatchNorm2d(n)
+        self.look = nn.Conv2d(
+            n_channels, n_channels, (3, 7), padding=(1, 3), bias=False
+        )
+        self.look_norm = nn.BatchNorm2d(n_channels)
+        self.mix = nn.Conv2d(n_channels, n_channels, 1, bias=False)
+        self.mix_norm = nn.BatchNorm2d(n_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.mix_norm(self.mix(torch.relu(self.look_norm(self.look(x)))))
+        y = torch.relu(self.look_norm(self.look(x)))
+        return x + self.mix_norm(self.mix(y))
 
 
 class NoteClassifier(nn.Module):
-    """A backbone that reads notes and tells players apart by their phrases; with the calls of timm's networks.
+    """The backbone "notes", with the interface of timm's networks.
 
-    Its body is `NoteReader`, which stays as it is, and `describe_phrases`; its head is linear.
+    A frozen `NoteTranscriber` and `count_phrases` compute features of the notes that
+    are played; the head is linear.
 
     Parameters
     ----------
     num_classes : int
-        Names to choose from, 1 or more.
+        Number of classes, 1 or more.
     """
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.pretrained_cfg = {"mean": (0.5,), "std": (0.5,)}  # levels from -1 to 1
-        self.reader = NoteReader().requires_grad_(False)
-        self.head: nn.Module = nn.Linear(N_FEATURES, num_classes)
+        self.num_features = N_FEATURES
+        self.reader = NoteTranscriber().requires_grad_(False)  # a name in saved models
+        self.head = nn.Linear(N_FEATURES, num_classes)
 
-    def get_classifier(self) -> nn.Module:
-        """Give the head.
+    def get_classifier(self) -> nn.Linear:
+        """Return the head.
 
         Returns
         -------
-        Module
-            A linear layer.
+        Linear
+            The head.
         """
         return self.head
 
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the head by a new one.
+
+        Parameters
+        ----------
+        num_classes : int
+            Number of classes, 1 or more.
+        """
+        device = self.head.weight.device
+        self.head = nn.Linear(N_FEATURES, num_classes, device=device)
+
     def forward_features(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Give what is played in every tile.
+        """Compute features of the notes in every tile.
 
         Parameters
         ----------
@@ -177,27 +192,28 @@ class NoteClassifier(nn.Module):
         Returns
         -------
         Tensor of float32, shape (n, 4096)
-            See `describe_phrases`.
+            See `hash_phrases`.
         """
-        with torch.no_grad():
-            heard = [
-                torch.sigmoid(self.reader.eval()(tile[None]))[0].float().cpu().numpy()
-                for tile in tiles
-            ]
-        rows = describe_phrases([read_phrases(find_notes(*one)) for one in heard])
-        return torch.from_numpy(rows).to(tiles.device)
+        self.reader.eval()
+        counts = []
+        for tile in tiles:  # one at a time: features do not depend on the batch
+            with torch.no_grad():
+                proba = torch.sigmoid(self.reader(tile[None]))
+            onset_proba, frame_proba = proba[0].float().cpu().numpy()
+            counts.append(count_phrases(decode_notes(onset_proba, frame_proba)))
+        return torch.from_numpy(hash_phrases(counts)).to(tiles.device)
 
     def forward_head(
         self, features: torch.Tensor, pre_logits: bool = False
     ) -> torch.Tensor:
-        """Give the logits of features.
+        """Compute logits from features.
 
         Parameters
         ----------
         features : Tensor of float32, shape (n, 4096)
-            What `forward_features` gives.
+            Result of `forward_features`.
         pre_logits : bool
-            Whether to give them back as they are.
+            Whether to return the features unchanged.
 
         Returns
         -------
@@ -207,7 +223,7 @@ class NoteClassifier(nn.Module):
         return features if pre_logits else self.head(features)
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Give the logits of tiles.
+        """Compute logits of tiles.
 
         Parameters
         ----------
@@ -223,263 +239,99 @@ class NoteClassifier(nn.Module):
 
 
 def make_note_classifier(
-    num_classes: int, in_chans: int = 1, device: Any = None
+    num_classes: int, in_chans: int = 1, device: str | torch.device | None = None
 ) -> NoteClassifier:
-    """Build the backbone with the weights that come with this package.
+    """Build the backbone "notes" with the weights that are part of this package.
 
     Parameters
     ----------
     num_classes : int
-        Names to choose from.
+        Number of classes.
     in_chans : {1}
-        It takes levels.
+        Number of input channels.
     device : str or torch.device, optional
-        Where; by default the CPU.
+        Device of the network; by default the CPU.
 
     Returns
     -------
     NoteClassifier
-        On the device.
+        The network.
     """
     assert in_chans == 1
     network = NoteClassifier(num_classes)
-    network.reader.load_state_dict(_weights())
-    _fuse(network.reader.eval())
+    network.reader.load_state_dict(_load_transcriber_weights())
+    _fuse_norms(network.reader.eval())
     return network.to(device)
 
 
-def find_notes(
-    begins: NDArray[np.float32], sounds: NDArray[np.float32]
+def decode_notes(
+    onset_proba: NDArray[np.float32], frame_proba: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Find the notes of a tile.
+    """Decode probabilities of onsets and sounding notes to notes.
 
     Parameters
     ----------
-    begins, sounds : ndarray of float32, shape (96, width)
-        How likely a note begins, and sounds; the highest semitone first.
+    onset_proba, frame_proba : ndarray of float32, shape (96, width)
+        Probabilities that a note begins, and that it sounds, in each semitone and
+        column; the highest semitone first.
 
     Returns
     -------
     ndarray of float64, shape (n_notes, 3)
-        Beginning in seconds from the first column, MIDI number, and end in seconds, in the order of the beginnings.
+        Onset in seconds from the first column, MIDI number and end in seconds, in the
+        order of the onsets.
 
     Examples
     --------
-    >>> begins, sounds = np.zeros((2, 96, 8), "float32")
-    >>> begins[-1, 2], sounds[-1, 2:6] = 0.9, 0.9
-    >>> find_notes(begins, sounds).round(3).tolist()
+    >>> onset_proba, frame_proba = np.zeros((2, 96, 8), "float32")
+    >>> onset_proba[-1, 2] = 0.9
+    >>> frame_proba[-1, 2:6] = 0.9
+    >>> decode_notes(onset_proba, frame_proba).round(3).tolist()
     [[0.046, 21.0, 0.139]]
     """
-    before, after = (
-        np.pad(begins, ((0, 0), (1, 0)))[:, :-1],
-        np.pad(begins, ((0, 0), (0, 1)))[:, 1:],
-    )
-    peaks = (begins > _ONSET) & (begins >= before) & (begins > after)
-    goes_on = (sounds > _HELD) & ~peaks
+    previous = np.pad(onset_proba, ((0, 0), (1, 0)))[:, :-1]
+    following = np.pad(onset_proba, ((0, 0), (0, 1)))[:, 1:]
+    is_peak = onset_proba >= previous
+    is_peak &= onset_proba > following
+    is_peak &= onset_proba > _ONSET_THRESHOLD
+    is_held = (frame_proba > _FRAME_THRESHOLD) & ~is_peak
+    highest_pitch = _LOWEST_PITCH + len(onset_proba) - 1
     notes = []
-    for row, column in zip(*np.nonzero(peaks), strict=True):
-        left, peak, right = before[row, column], begins[row, column], after[row, column]
-        nudge = (
-            0.5 * (left - right) / (left - 2 * peak + right)
-        )  # the top of a parabola through the three
-        silent = np.flatnonzero(~goes_on[row, column + 1 : column + _LONGEST])
-        end = (
-            column
-            + 1
-            + (
-                silent[0]
-                if len(silent)
-                else min(_LONGEST - 1, begins.shape[1] - column - 1)
-            )
+    for row, column in np.argwhere(is_peak):
+        shift = _peak_shift(
+            previous[row, column], onset_proba[row, column], following[row, column]
         )
-        pitch = _LOWEST + len(begins) - 1 - row
-        notes.append(
-            (float(column + np.clip(nudge, -0.5, 0.5)), float(pitch), float(end))
-        )
-    found = np.array(sorted(notes), dtype=np.float64).reshape(-1, 3)
-    return found * [_SPEC.frame_seconds, 1, _SPEC.frame_seconds]
+        held = is_held[row, column + 1 : column + _MAX_NOTE_COLUMNS]
+        n_held = len(held) if held.all() else int(np.argmin(held))
+        end = column + 1 + n_held
+        notes.append((float(column + shift), float(highest_pitch - row), float(end)))
+    decoded = np.array(sorted(notes), dtype=np.float64).reshape(-1, 3)
+    return decoded * [_SPEC.frame_seconds, 1, _SPEC.frame_seconds]
 
 
-def _fuse(module: nn.Module) -> None:
-    """Let every convolution do the work of the norm that follows it: a seventh of the time, and the same to 1e-5."""
-    for name, norm in list(module.named_children()):
-        _fuse(norm)
-        if isinstance(norm, nn.BatchNorm2d):
-            layer = name.removesuffix("_norm")
-            setattr(
-                module,
-                layer,
-                fuse_conv_bn_eval(getattr(module, layer), norm).requires_grad_(False),
-            )
+def _peak_shift(left: np.float32, peak: np.float32, right: np.float32) -> np.float32:
+    """Return the position of the maximum of a parabola through three columns."""
+    shift = 0.5 * (left - right) / (left - 2 * peak + right)
+    return np.clip(shift, -0.5, 0.5)
+
+
+def _fuse_norms(module: nn.Module) -> None:
+    """Fuse each batch norm with the convolution before it.
+
+    This saves a seventh of the network's time and changes its logits by 1e-5.
+    """
+    for name, child in list(module.named_children()):
+        _fuse_norms(child)
+        if isinstance(child, nn.BatchNorm2d):
+            layer_name = name.removesuffix("_norm")
+            convolution = cast(nn.Conv2d, module.get_submodule(layer_name))
+            fused = fuse_conv_bn_eval(convolution, child).requires_grad_(False)
+            setattr(module, layer_name, fused)
             setattr(module, name, nn.Identity())
 
 
-def _weights() -> dict[str, torch.Tensor]:
+def _load_transcriber_weights() -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     with as_file(files("cqt2img.models") / "notes.safetensors") as file:
         return load_file(file)
-
-
-N_FEATURES = (
-    4096  # 2048 to 8192 were alike on the training and validation albums of jazz
-)
-_CHORD = 0.04  # seconds within which notes begin together
-_MELODY, _BASS = (
-    60,
-    55,
-)  # MIDI notes from which on, and below which, a voice is looked for
-_WIDEST = 12  # semitones that a step of a phrase may have
-_DENSITY = 50  # how often the number of notes a second is said: once would be lost among three hundred notes
-
-
-def read_phrases(notes: NDArray[np.float64]) -> Counter[str]:
-    """Count what is played: lengths, chords, steps and phrases, and when.
-
-    Parameters
-    ----------
-    notes : ndarray of float64, shape (n_notes, 3)
-        Beginning in seconds, MIDI number, and end in seconds, in the order of their beginnings.
-
-    Returns
-    -------
-    Counter of str
-        How often each of them was heard; empty for fewer than three notes.
-
-    Notes
-    -----
-    It is much the same in every key, and nothing is told of level, colour or room. How often every pitch is played
-    is left out on purpose: which of them are read depends on the record. Without it, .54 of the validation recordings
-    of jazz were named right in place of .48, and .45 in place of .34 where training met each player through one sound.
-
-    References
-    ----------
-    Huw Cheston, Reuben Bance and Peter M. C. Harrison, "Deconstructing Jazz Piano Style Using Machine Learning", 2025.
-
-    Examples
-    --------
-    A broken triad rises by a major and a minor third:
-
-    >>> triad = np.array([[0.0, 60, 0.5], [0.5, 64, 1.0], [1.0, 67, 1.5]])
-    >>> read_phrases(triad)["phrase 4 3"]
-    1
-    """
-    if len(notes) < 3:
-        return Counter()
-    start, pitch, end = notes[:, 0], notes[:, 1].astype(int), notes[:, 2]
-    chords = _chords(start)
-    beginnings = np.array([start[chord[0]] for chord in chords])
-    density = int(len(notes) / (start[-1] - start[0] + 1) / 2)
-    words = Counter(f"held {bin_}" for bin_ in _octaves(end - start, 2, 0, 15))
-    words.update(_harmony(chords, start, pitch))
-    words.update(_melody([int(pitch[chord].max()) for chord in chords]))
-    words.update(_bass([int(pitch[chord].min()) for chord in chords]))
-    words.update(_pace(beginnings))
-    words.update(_touch(chords, start, pitch, end))
-    words[f"density {density}"] += _DENSITY
-    return words
-
-
-def describe_phrases(phrases: Sequence[Counter[str]]) -> NDArray[np.float32]:
-    """Turn counts into vectors of one length.
-
-    Parameters
-    ----------
-    phrases : sequence of Counter
-        What `read_phrases` gives, one for each tile.
-
-    Returns
-    -------
-    ndarray of float32, shape (n_tiles, 4096)
-        Logarithms of the counts, hashed; each row has the length 1, or 0 where nothing was counted.
-
-    References
-    ----------
-    Kilian Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", 2009.
-
-    Examples
-    --------
-    >>> describe_phrases([Counter(), Counter({"step 2": 5})]).sum(axis=1).round(3).tolist()
-    [0.0, 1.0]
-    """
-    from sklearn.feature_extraction import FeatureHasher
-
-    hasher = FeatureHasher(N_FEATURES, dtype=np.float32)
-    logs = [
-        {word: float(np.log1p(n)) for word, n in sorted(words.items())}
-        for words in phrases
-    ]
-    rows = hasher.transform(logs).toarray()
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-
-
-def _chords(start: NDArray[np.float64]) -> list[list[int]]:
-    """Give the places of notes that begin together."""
-    chords = [[0]]
-    for n in range(1, len(start)):
-        if start[n] - start[chords[-1][0]] < _CHORD:
-            chords[-1].append(n)
-        else:
-            chords.append([n])
-    return chords
-
-
-def _octaves(
-    values: NDArray[np.float64], n_each: int, low: int, high: int
-) -> list[int]:
-    """Sort seconds into steps of part of an octave above 30 ms."""
-    return (
-        np.clip(np.log2(np.maximum(values, 0.01) / 0.03) * n_each, low, high)
-        .astype(int)
-        .tolist()
-    )
-
-
-def _harmony(
-    chords: list[list[int]], start: NDArray[np.float64], pitch: NDArray[np.int64]
-) -> Iterator[str]:
-    for chord in chords:
-        yield f"voices {len(chord)}"
-        if len(chord) == 1:
-            continue
-        tones = sorted(pitch[chord].tolist())
-        yield from (f"interval {min(b - a, 24)}" for a, b in pairwise(tones))
-        yield f"spread {int((start[chord].max() - start[chord].min()) * 200)}"  # in 5 ms
-        if len(chord) > 2:
-            yield "chord " + " ".join(str(tone - tones[0]) for tone in tones)
-
-
-def _melody(top: list[int]) -> Iterator[str]:
-    """Give the steps of the highest voice, and its phrases of two to four steps."""
-    steps = np.diff([p for p in top if p >= _MELODY]).tolist()
-    yield from (f"step {max(-15, min(15, step))}" for step in steps)
-    for n in (2, 3, 4):
-        for at in range(len(steps) - n + 1):
-            phrase = steps[at : at + n]
-            if max(map(abs, phrase)) <= _WIDEST:
-                yield "phrase " + " ".join(map(str, phrase))
-
-
-def _bass(bottom: list[int]) -> Iterable[str]:
-    steps = np.diff([p for p in bottom if p < _BASS]).tolist()
-    return (f"bass {max(-15, min(15, step))}" for step in steps)
-
-
-def _pace(beginnings: NDArray[np.float64]) -> Iterator[str]:
-    """Say how long it is until the next chord, and how much longer than from the one before."""
-    gaps = np.maximum(np.diff(beginnings), 0.01)
-    yield from (f"gap {bin_}" for bin_ in _octaves(gaps, 3, 0, 20))
-    ratios = np.clip(np.log2(gaps[1:] / gaps[:-1]) * 3, -8, 8).astype(int)
-    yield from (f"ratio {ratio}" for ratio in ratios.tolist())
-
-
-def _touch(
-    chords: list[list[int]],
-    start: NDArray[np.float64],
-    pitch: NDArray[np.int64],
-    end: NDArray[np.float64],
-) -> Iterator[str]:
-    """Say how far the highest note of every chord reaches into the next, or ends before it, in 50 ms."""
-    for chord, following in pairwise(chords):
-        highest = max(chord, key=lambda n: pitch[n])
-        yield f"touch {int(np.clip((end[highest] - start[following[0]]) / 0.05, -8, 8))}"

@@ -1,87 +1,139 @@
-"""Weights from a file: whose they are, and what size of picture they were trained on."""
+"""Read weights from files and saved models for a backbone."""
 
+import difflib
 import json
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeAlias, cast
 
 import torch
+from torch import nn
 
 from cqt2img.errors import InputError
-from cqt2img.models.architecture import WAYS, Architecture, create, resolve_architecture
+from cqt2img.models.architecture import (
+    WEIGHT_SOURCES,
+    Architecture,
+    create_backbone,
+    describe_cause,
+    resolve_architecture,
+)
 from cqt2img.tiles.spec import TileSpec
 
 log = logging.getLogger(__name__)
 
+StateDict: TypeAlias = dict[str, torch.Tensor]
 
-def read_weights(path: Path, blueprint: Architecture) -> dict[str, Any]:
-    """Read weights for a backbone.
+_DESCRIPTION_FILE = "model.json"
+_WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedModelInfo:
+    """The part of a saved model's description that a new training run needs.
 
     Parameters
     ----------
+    backbone : str
+        Name of the backbone.
+    in_chans : int
+        Number of input channels.
+    spec : TileSpec
+        Spec of the tiles that it was trained on.
+    training_groups : list of str
+        Groups of the recordings that it was trained on.
+    fingerprints : list of str
+        Fingerprints of these recordings.
+    """
+
+    backbone: str
+    in_chans: int
+    spec: TileSpec
+    training_groups: list[str]
+    fingerprints: list[str]
+
+
+class _PatchEmbedding(Protocol):
+    grid_size: tuple[int, int]
+    patch_size: tuple[int, int]
+    num_patches: int
+
+
+def create_backbone_from_file(architecture: Architecture, path: Path) -> nn.Module:
+    """Build a backbone with weights from a file.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Architecture of the backbone.
     path : Path
-        A file of weights for the same backbone, whose head may have any number of classes or be
-        missing, or the folder of a saved model.
-    blueprint : Architecture
-        Of the backbone.
+        A file of weights for the same backbone, whose head may have any number of
+        classes or be missing, or the folder of a saved model.
 
     Returns
     -------
-    dict
-        What `create` takes so that every weight comes from the file, and none is left over. The
-        network then has the head of the file.
+    Module
+        The backbone with the head of the file. Every weight comes from the file, and
+        none of the file is left over.
 
     Raises
     ------
     InputError
-        If there is no such file, it cannot be read, belongs to another backbone, or has position
-        embeddings of an unknown grid.
+        If the file does not exist, cannot be read, belongs to another backbone, or has
+        position embeddings of an unknown grid.
 
     Notes
     -----
-    Position embeddings are resampled, bicubic, from the grid that they were trained on. A saved
-    model names its grid; other files must be of a square, as all of timm's are. A warning in the
-    log says when a saved model was trained on other pictures.
+    Position embeddings are resampled (bicubic) from the grid that they were trained
+    on. The description of a saved model contains its grid; in other files the grid
+    must be square, as in all of timm's. If a saved model was trained on tiles of
+    another size, a warning is logged.
     """
     if not path.exists():
         raise InputError(
-            f"Classifier: weights must be 'imagenet', None or a file, got no file {str(path)!r}. {WAYS}"
+            f"fit: weights={str(path)!r} is not a file or folder{_suggest_word(path)}. "
+            f"{WEIGHT_SOURCES}"
         )
-    about = about_saved(path)
-    state = _read(path / "model.safetensors" if path.is_dir() else path, blueprint.name)
+    info = read_saved_model_info(path)
+    file = path / _WEIGHTS_FILE if path.is_dir() else path
+    state = _read_state_dict(file, architecture.name)
     source = None
-    if all(
-        name.startswith("backbone.") for name in state
-    ):  # a saved model's, or the best of a checkpoint
-        state = {name.removeprefix("backbone."): value for name, value in state.items()}
-    if about is not None:
-        source = _source_of(about, path, blueprint)
-    target: Any = create(blueprint, "random", num_classes=2, device="meta")
-    config = target.pretrained_cfg
-    if _has_positions(state, target):
-        state["pos_embed"] = _move_positions(
-            state["pos_embed"], target, source, blueprint, path
-        )
-    n_classes = _rows(state, _names(config.get("classifier")))
-    size = blueprint.options.get("img_size") or blueprint.size
+    if info is not None:
+        source = _resolve_saved_architecture(info, path, architecture)
+    target = create_backbone(architecture, "random", num_classes=2, device="meta")
+    patches = _find_patch_grid(target)
+    if patches is not None and _has_positions(state, target):
+        grid = _find_position_grid(state, target, patches, source, architecture, path)
+        state["pos_embed"] = _resample_positions(state, target, patches, grid)
+    config = cast(Mapping[str, object], target.pretrained_cfg)
+    n_classes = _count_classes(state, config)
+    n_channels = _count_channels(state, config)
     overlay = {
         "state_dict": state,
-        "input_size": (_channels(state, config), *size),
+        "input_size": (n_channels, *(architecture.img_size or architecture.size)),
         "num_classes": n_classes,
         "label_offset": 0,
         "custom_load": False,
     }
-    return {
-        "num_classes": n_classes,
-        "pretrained": True,
-        "pretrained_cfg_overlay": overlay,
-    }
+    backbone = create_backbone(
+        architecture,
+        str(path),
+        num_classes=n_classes,
+        pretrained=True,
+        pretrained_cfg_overlay=overlay,
+    )
+    # else every copy of the network would contain the weights
+    cast(dict[str, object], backbone.pretrained_cfg)["state_dict"] = None
+    return backbone
 
 
-def training_provenance(weights: Any) -> tuple[list[str], list[str]]:
-    """Tell what a network has met before it is fine-tuned.
+def training_provenance(
+    weights: str | os.PathLike[str] | None,
+) -> tuple[list[str], list[str]]:
+    """Return the recordings on which weights were trained before fine-tuning.
 
     Parameters
     ----------
@@ -91,28 +143,24 @@ def training_provenance(weights: Any) -> tuple[list[str], list[str]]:
     Returns
     -------
     groups, fingerprints : list of str
-        Of the recordings that a saved model was trained on; none for other weights.
+        Those of the recordings that a saved model was trained on; empty for other
+        weights.
 
     Raises
     ------
     InputError
         If the saved model is damaged.
     """
-    about = (
-        None
-        if str(weights).lower() in ("none", "imagenet")
-        else about_saved(Path(weights))
-    )
-    try:
-        return (about["training_groups"], about["fingerprints"]) if about else ([], [])
-    except KeyError as err:
-        raise InputError(
-            f"Classifier: weights must be an undamaged model, got {str(weights)!r}. Copy it again."
-        ) from err
+    if weights is None or str(weights).lower() in ("none", "imagenet"):
+        return [], []
+    info = read_saved_model_info(Path(weights))
+    if info is None:
+        return [], []
+    return info.training_groups, info.fingerprints
 
 
-def about_saved(path: Path) -> dict[str, Any] | None:
-    """Read what a saved model says of itself.
+def read_saved_model_info(path: Path) -> SavedModelInfo | None:
+    """Read the description of a saved model.
 
     Parameters
     ----------
@@ -121,151 +169,179 @@ def about_saved(path: Path) -> dict[str, Any] | None:
 
     Returns
     -------
-    dict or None
-        What `model.json` holds; None for any other file.
+    SavedModelInfo or None
+        None for a file that does not belong to a saved model.
+
+    Raises
+    ------
+    InputError
+        If a folder is not a saved model, or the description is damaged.
     """
-    file = (path if path.is_dir() else path.parent) / "model.json"
-    if not path.is_dir() and path.name != "model.safetensors":
+    if not path.is_dir() and path.name != _WEIGHTS_FILE:
         return None
+    folder = path if path.is_dir() else path.parent
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-        return about if about["made_by"] == "cqt2img" else None
+        text = (folder / _DESCRIPTION_FILE).read_text(encoding="utf-8")
+        description = json.loads(text)
+        is_ours = description["made_by"] == "cqt2img"
     except (OSError, ValueError, KeyError, TypeError) as err:
         if not path.is_dir():
-            return None
+            return None  # a file of the hub, which is named like ours
         raise InputError(
-            f"Classifier: weights must be a saved model where they are a folder, got {str(path)!r}. {WAYS}"
+            f"fit: weights={str(path)!r} is a folder, but not a saved model. "
+            f"{WEIGHT_SOURCES}"
+        ) from err
+    if not is_ours:
+        return None
+    try:
+        return SavedModelInfo(
+            backbone=description["architecture"]["backbone"],
+            in_chans=description["architecture"]["in_chans"],
+            spec=TileSpec.from_dict(description["spec"]),
+            training_groups=description["training_groups"],
+            fingerprints=description["fingerprints"],
+        )
+    except (KeyError, TypeError) as err:
+        raise InputError(
+            f"fit: weights={str(path)!r} is a damaged model: {_DESCRIPTION_FILE} is "
+            "incomplete. Copy it again."
         ) from err
 
 
-def _read(file: Path, name: str) -> dict[str, Any]:
+def _suggest_word(path: Path) -> str:
+    near = difflib.get_close_matches(str(path).lower(), ["imagenet", "none"], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _read_state_dict(file: Path, backbone: str) -> StateDict:
+    """Read tensors without running code; remove the prefix of a saved model's names."""
     from timm.models import load_state_dict
 
     try:
         state = dict(load_state_dict(str(file)))
         if not any(torch.is_tensor(value) for value in state.values()):
             raise ValueError("no tensors")
-    except (
-        Exception
-    ) as err:  # torch and safetensors raise errors of their own, without a common root
-        cause = " ".join(str(err).split())[:200].rstrip(".") or type(err).__name__
+    # torch and safetensors raise errors without a common base class
+    except Exception as err:
         raise InputError(
-            f"Classifier: weights must fit {name!r}, got {str(file)!r}: {cause}. {WAYS}"
+            f"fit: weights={str(file)!r} do not fit backbone {backbone!r}: "
+            f"{describe_cause(err)}. {WEIGHT_SOURCES}"
         ) from err
+    # prefixed in saved models and in the best weights of a checkpoint
+    if all(name.startswith("backbone.") for name in state):
+        state = {name.removeprefix("backbone."): state[name] for name in state}
     return state
 
 
-def _source_of(
-    about: dict[str, Any], path: Path, blueprint: Architecture
+def _resolve_saved_architecture(
+    info: SavedModelInfo, path: Path, architecture: Architecture
 ) -> Architecture:
-    """Draw the blueprint of a saved model, and say if it was trained on other pictures."""
-    try:
-        backbone, in_chans = (
-            about["architecture"]["backbone"],
-            about["architecture"]["in_chans"],
-        )
-        spec = TileSpec.from_dict(about["spec"])
-    except (KeyError, TypeError) as err:
+    """Return the architecture of a saved model; warn if its tiles had another size."""
+    if info.backbone != architecture.name:
         raise InputError(
-            f"Classifier: weights must be an undamaged model, got {str(path)!r}. Copy it again."
-        ) from err
-    if backbone != blueprint.name:
-        raise InputError(
-            f"Classifier: weights must be of {blueprint.name!r}, got {str(path)!r} of {backbone!r}. "
-            f"Set backbone={backbone!r} (--backbone {backbone})."
+            f"fit: weights={str(path)!r} belong to backbone {info.backbone!r}, not to "
+            f"{architecture.name!r}. Set backbone={info.backbone!r} "
+            f"(--backbone {info.backbone})."
         )
-    source = resolve_architecture(backbone, in_chans, spec.size)
-    if source.size != blueprint.size:
+    source = resolve_architecture(info.backbone, info.in_chans, info.spec.size)
+    if source.size != architecture.size:
         log.warning(
-            "weights: %s was trained on tiles of %d x %d pixels, not %d x %d; positions are resampled",
+            "weights: %s was trained on tiles of %d x %d pixels instead of %d x %d; "
+            "position embeddings are resampled",
             path,
             *source.size,
-            *blueprint.size,
+            *architecture.size,
         )
     return source
 
 
-def _has_positions(state: dict[str, Any], target: Any) -> bool:
-    """Whether the file holds positions of a grid of patches, in the form that timm gives them."""
-    is_like_timm = torch.is_tensor(state.get("pos_embed")) and "mask_token" not in state
-    is_grid = hasattr(getattr(target, "patch_embed", None), "grid_size")
-    return (
-        is_like_timm and is_grid and torch.is_tensor(getattr(target, "pos_embed", None))
-    )
+def _find_patch_grid(network: nn.Module) -> _PatchEmbedding | None:
+    patches = getattr(network, "patch_embed", None)
+    return patches if hasattr(patches, "grid_size") else None
 
 
-def _move_positions(
-    positions: torch.Tensor,
-    target: Any,
+def _has_positions(state: StateDict, target: nn.Module) -> bool:
+    """Return whether a file has position embeddings in timm's form."""
+    has_positions = torch.is_tensor(state.get("pos_embed"))
+    is_like_timm = has_positions and "mask_token" not in state
+    return is_like_timm and torch.is_tensor(getattr(target, "pos_embed", None))
+
+
+def _find_position_grid(
+    state: StateDict,
+    target: nn.Module,
+    patches: _PatchEmbedding,
     source: Architecture | None,
-    blueprint: Architecture,
+    architecture: Architecture,
     path: Path,
+) -> tuple[int, int]:
+    """Return rows and columns of the patches that position embeddings belong to."""
+    n_patches = state["pos_embed"].shape[1] - _count_prefix_tokens(target, patches)
+    if source is not None:
+        trained = create_backbone(source, "random", num_classes=2, device="meta")
+        trained_patches = _find_patch_grid(trained)
+        assert trained_patches is not None, "the target of the same name has patches"
+        n_rows, n_columns = trained_patches.grid_size
+    elif architecture.audio is not None:
+        _, height, width = architecture.audio.input_size
+        patch_height, patch_width = patches.patch_size
+        n_rows, n_columns = height // patch_height, width // patch_width
+    else:
+        n_rows = n_columns = isqrt(max(0, n_patches))
+    if n_patches < 1 or n_rows * n_columns != n_patches:
+        is_grid_known = source is not None or architecture.audio is not None
+        grid = f"a grid of {n_rows} x {n_columns}" if is_grid_known else "a square grid"
+        raise InputError(
+            f"fit: weights={str(path)!r} must have position embeddings of {grid}, got "
+            f"{n_patches} of them. Use the folder of a saved model, which contains its "
+            "grid, or weights trained on squares."
+        )
+    return n_rows, n_columns
+
+
+def _resample_positions(
+    state: StateDict,
+    target: nn.Module,
+    patches: _PatchEmbedding,
+    grid: tuple[int, int],
 ) -> torch.Tensor:
-    """Resample position embeddings from the grid that they were trained on to that of the target."""
     from timm.layers import resample_abs_pos_embed
 
-    n_prefix = target.pos_embed.shape[1] - target.patch_embed.num_patches
-    n_patches = positions.shape[1] - n_prefix
-    side = isqrt(max(0, n_patches))
-    if source is not None:
-        known: Any = create(source, "random", num_classes=2, device="meta")
-        grid = known.patch_embed.grid_size
-    elif blueprint.audio is not None:
-        grid = tuple(
-            s // p
-            for s, p in zip(
-                blueprint.audio.input_size[1:],
-                target.patch_embed.patch_size,
-                strict=True,
-            )
-        )
-    else:
-        grid = side, side
-    if n_patches < 1 or grid[0] * grid[1] != n_patches:
-        raise InputError(
-            f"Classifier: weights must have positions of {_rule(source, blueprint, grid)}, got {n_patches} of them in "
-            f"{str(path)!r}. Give the folder of a saved model, which names its grid, or weights trained on squares."
-        )
-    return resample_abs_pos_embed(
-        positions, list(target.patch_embed.grid_size), list(grid), n_prefix
-    )
+    new_size = list(patches.grid_size)
+    n_prefix = _count_prefix_tokens(target, patches)
+    return resample_abs_pos_embed(state["pos_embed"], new_size, list(grid), n_prefix)
 
 
-def _rule(
-    source: Architecture | None, blueprint: Architecture, grid: tuple[int, int]
-) -> str:
-    return (
-        "a square grid"
-        if source is None and blueprint.audio is None
-        else f"a grid of {grid[0]} x {grid[1]}"
-    )
+def _count_prefix_tokens(target: nn.Module, patches: _PatchEmbedding) -> int:
+    positions = cast(torch.Tensor, target.pos_embed)
+    return positions.shape[1] - patches.num_patches
 
 
-def _names(value: Any) -> Sequence[str]:
-    """Give the names in an entry of timm's configuration: none, one or more."""
-    return (value,) if isinstance(value, str) else tuple(value or ())
+def _count_classes(state: StateDict, config: Mapping[str, object]) -> int:
+    """Return the number of classes of the head in a file, 0 if it has none."""
+    heads = [*_layer_names(config.get("classifier")), "head", "fc", "classifier"]
+    weight = _first_weight(state, heads)
+    return 0 if weight is None else int(weight.shape[0])
 
 
-def _rows(state: dict[str, Any], names: Sequence[str]) -> int:
-    """Count the classes of the head in a file: 0 if it has none."""
-    found = [
-        state[f"{name}.weight"]
-        for name in (*names, "head", "fc", "classifier")
-        if f"{name}.weight" in state
-    ]
-    return int(found[0].shape[0]) if found else 0
+def _count_channels(state: StateDict, config: Mapping[str, object]) -> int:
+    """Return the number of input channels that a file was trained on."""
+    kernel = _first_weight(state, _layer_names(config.get("first_conv")))
+    if kernel is not None and kernel.ndim == 4 and kernel.shape[1] in (1, 3):
+        return int(kernel.shape[1])
+    input_size = cast(tuple[int, int, int] | None, config.get("input_size"))
+    return input_size[0] if input_size else 3
 
 
-def _channels(state: dict[str, Any], config: dict[str, Any]) -> int:
-    """Count the channels that a file was trained on."""
-    kernels = [
-        state[f"{name}.weight"]
-        for name in _names(config.get("first_conv"))
-        if f"{name}.weight" in state
-    ]
-    n_channels = int(kernels[0].shape[1]) if kernels and kernels[0].ndim == 4 else 0
-    return (
-        n_channels
-        if n_channels in (1, 3)
-        else int((config.get("input_size") or (3,))[0])
-    )
+def _layer_names(value: object) -> tuple[str, ...]:
+    """Return the layer names in an entry of timm's configuration: none or more."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(cast(Iterable[str] | None, value) or ())
+
+
+def _first_weight(state: StateDict, layers: Iterable[str]) -> torch.Tensor | None:
+    for layer in layers:
+        if f"{layer}.weight" in state:
+            return state[f"{layer}.weight"]
+    return None

@@ -1,4 +1,4 @@
-"""From a CQT to tiles of one size, and from tiles to PNG files and back."""
+"""Tiles: cutting them from a CQT, and writing and reading them as PNG files."""
 
 import json
 import struct
@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,36 +14,63 @@ from numpy.typing import NDArray
 from cqt2img._utils.buffer import DiskBuffer
 from cqt2img.errors import InputError
 from cqt2img.tiles.cqt import to_db
+from cqt2img.tiles.cqt_kernels import FloatArray
 from cqt2img.tiles.spec import TileSpec
 
+Tiles = NDArray[np.uint8]
+
 _SOFTWARE = "cqt2img"
-_SUB = 1  # the filter of that number in the PNG specification
-_N_TILES = 16  # cut at a time
+_TILES_PER_BLOCK = 16
+_N_COLOURS = 256
+# Constants of the PNG specification.
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_BIT_DEPTH = 8
+_PALETTE_COLOUR = 3
+_FILTER_SUB = 1  # stores the difference from the pixel to the left
 
 
-def cut_tiles(cqt: NDArray, spec: TileSpec) -> NDArray[np.uint8]:
-    """Cut the CQT of one recording into tiles, as levels of `spec.step_db` dB.
+class TileInfo(TypedDict, total=False):
+    """Text chunks of a tile.
+
+    `spec_key`, `min_db` and `max_db` describe the spec; `source` is the path of the
+    recording, `start_seconds` the time of the first column, `valid_width` the number of
+    columns that the recording covers, and `tuning_cents` the estimated tuning, None for
+    a CQT.
+    """
+
+    spec_key: str
+    source: str
+    start_seconds: float
+    valid_width: int
+    tuning_cents: float | None
+    min_db: float
+    max_db: float
+
+
+def cut_tiles(cqt: NDArray, spec: TileSpec) -> Tiles:
+    """Cut the CQT of a recording into tiles.
 
     Parameters
     ----------
     cqt : ndarray, shape (n_bins, n_frames)
-        What `compute_cqt` gives, or a CQT from elsewhere: complex, magnitudes, or dB. Row 0 is
-        the lowest bin.
+        A CQT from `compute_cqt` or another library: complex values, magnitudes or dB.
+        Row 0 is the lowest bin.
     spec : TileSpec
         Must have the same number of bins.
 
     Returns
     -------
     ndarray of uint8, shape (n_tiles, height, width)
-        Low pitch at the bottom, time to the right, 0 is the floor. One pixel is one bin in one
-        frame. The last tile is padded with the floor; see `spec.min_fill`.
+        Levels in steps of `spec.step_db` dB; 0 is `spec.min_db`. Row 0 is the highest
+        bin, columns are frames. The last tile is padded with level 0; see
+        `spec.min_fill`.
 
     Raises
     ------
     InputError
-        If the shape or type of `cqt` does not fit `spec`.
+        If `cqt` is not a numeric array of shape `(spec.n_bins, n_frames)`.
     AudioError
-        If `cqt` is silent or holds a NaN or an infinity.
+        If `cqt` is empty, silent or not finite.
 
     Examples
     --------
@@ -52,89 +79,95 @@ def cut_tiles(cqt: NDArray, spec: TileSpec) -> NDArray[np.uint8]:
     >>> cut_tiles(np.random.default_rng(0).random((84, 431)), spec).shape
     (4, 96, 128)
     """
-    return np.concatenate(list(stream_tiles(to_db(cqt, spec).T, np.float32(0), spec)))
+    rows = to_db(cqt, spec).T
+    return np.concatenate(list(stream_tiles(rows, np.float32(0), spec)))
 
 
 def stream_tiles(
-    rows: DiskBuffer | NDArray[np.float32], reference: np.float32, spec: TileSpec
-) -> Iterator[NDArray]:
-    """Cut a CQT of any length into tiles, some at a time.
+    rows: DiskBuffer | FloatArray, reference: np.float32, spec: TileSpec
+) -> Iterator[Tiles]:
+    """Cut a CQT of any length into tiles, in bounded memory.
 
     Parameters
     ----------
     rows : DiskBuffer or ndarray of float32, shape (n_frames, n_bins)
-        dB.
+        Levels in dB.
     reference : float32
-        What is to be 0 dB.
+        Level that becomes 0 dB.
     spec : TileSpec
-        Says the size of a tile and the range in dB.
+        Defines the size of a tile and the range in dB.
 
     Yields
     ------
     ndarray of uint8, shape (n_tiles, height, width)
-        The next tiles, as `cut_tiles` gives them.
+        The next tiles, see `cut_tiles`.
     """
-    n_tiles = n_tiles_of(len(rows), spec)
-    for first in range(0, n_tiles, _N_TILES):
-        some = min(_N_TILES, n_tiles - first)
-        levels = rows[first * spec.width : (first + some) * spec.width] - (
-            reference + np.float32(spec.min_db)
-        )
+    n_tiles = count_tiles(len(rows), spec)
+    n_padding_rows = spec.height - spec.n_bins
+    lowest = reference + np.float32(spec.min_db)
+    for first in range(0, n_tiles, _TILES_PER_BLOCK):
+        n_block = min(_TILES_PER_BLOCK, n_tiles - first)
+        n_frames = n_block * spec.width
+        start = first * spec.width
+        levels = rows[start : start + n_frames] - lowest
         levels *= np.float32(1 / spec.step_db)
-        np.rint(np.clip(levels, 0, 255, out=levels), out=levels)
-        strip = np.zeros((some * spec.width, spec.height), np.uint8)
-        strip[: len(levels), spec.height - spec.n_bins :] = levels[:, ::-1]
-        yield np.ascontiguousarray(
-            strip.reshape(some, spec.width, spec.height).swapaxes(1, 2)
-        )
+        np.clip(levels, 0, 255, out=levels)
+        np.rint(levels, out=levels)
+        frames = np.zeros((n_frames, spec.height), np.uint8)
+        frames[: len(levels), n_padding_rows:] = levels[:, ::-1]
+        tiles = frames.reshape(n_block, spec.width, spec.height)
+        yield np.ascontiguousarray(tiles.swapaxes(1, 2))
 
 
-def n_tiles_of(n_frames: int, spec: TileSpec) -> int:
-    """Count the tiles of a recording.
+def count_tiles(n_frames: int, spec: TileSpec) -> int:
+    """Return the number of tiles of a recording.
 
     Parameters
     ----------
     n_frames : int
-        Frames of the recording, 1 or more.
+        Number of frames of the recording, 1 or more.
     spec : TileSpec
-        Says the width of a tile and how full the last one must be.
+        Defines the width of a tile and the minimum fill of the last one.
 
     Returns
     -------
     int
-        1 or more.
+        Number of tiles, 1 or more.
 
     Examples
     --------
     >>> spec = TileSpec(width=100, min_fill=0.25)
-    >>> [n_tiles_of(n, spec) for n in (3, 124, 125, 200)]
+    >>> [count_tiles(n_frames, spec) for n_frames in (3, 124, 125, 200)]
     [1, 1, 2, 2]
     """
-    whole, rest = divmod(n_frames, spec.width)
-    return max(1, whole + (rest > 0 and rest >= spec.min_fill * spec.width))
+    n_whole, n_rest = divmod(n_frames, spec.width)
+    if n_rest and n_rest >= spec.min_fill * spec.width:
+        return n_whole + 1
+    return max(1, n_whole)
 
 
-def tiles_to_db(tiles: NDArray[np.uint8], spec: TileSpec) -> NDArray[np.float32]:
-    """Turn levels back into dB relative to the recording's reference.
+def tiles_to_db(tiles: Tiles, spec: TileSpec) -> FloatArray:
+    """Convert levels to dB relative to the reference of the recording.
 
     Parameters
     ----------
     tiles : ndarray of uint8, any shape
         Levels.
     spec : TileSpec
-        Says the range in dB.
+        Defines the range in dB.
 
     Returns
     -------
     ndarray of float32, same shape
-        dB; at most half of `spec.step_db` from what was cut.
+        Levels in dB, within half of `spec.step_db` of the CQT.
     """
-    return (spec.min_db + tiles.astype(np.float32) * spec.step_db).astype(np.float32)
+    levels = tiles.astype(np.float32) * spec.step_db
+    return (spec.min_db + levels).astype(np.float32)
 
 
 @lru_cache(maxsize=16)
 def palette(colour_map: str) -> NDArray[np.uint8]:
-    """Give the 256 colours of a colour map.
+    """Return the 256 colours of a colour map.
 
     Parameters
     ----------
@@ -149,129 +182,136 @@ def palette(colour_map: str) -> NDArray[np.uint8]:
     Raises
     ------
     InputError
-        If there is no such map, or two of its colours are the same, so that pixels could not be
-        read back.
+        If the colour map does not exist or two of its colours are equal, so that
+        levels could not be recovered from colours.
     """
     from matplotlib import colormaps
 
     if colour_map not in colormaps:
         raise InputError(
-            f"palette: colour_map must be a matplotlib colour map, got {colour_map!r}. Try 'magma' or 'inferno'."
+            "colour_map must be the name of a matplotlib colour map, got "
+            f"{colour_map!r}. Try 'magma' or 'inferno'."
         )
-    colours = np.rint(
-        colormaps[colour_map](np.linspace(0, 1, 256))[:, :3] * 255
-    ).astype(np.uint8)
-    if len(np.unique(colours, axis=0)) != 256:
+    rgba = colormaps[colour_map](np.linspace(0, 1, _N_COLOURS))
+    colours = np.rint(rgba[:, :3] * 255).astype(np.uint8)
+    if len(np.unique(colours, axis=0)) != _N_COLOURS:
         raise InputError(
-            f"palette: colour_map must have 256 different colours, got {colour_map!r}. Try 'magma' or 'inferno'."
+            f"colour_map must have {_N_COLOURS} distinct colours, got {colour_map!r}. "
+            "Try 'magma' or 'inferno'."
         )
     colours.flags.writeable = False
     return colours
 
 
-def colour_tiles(tiles: NDArray[np.uint8], spec: TileSpec) -> NDArray[np.uint8]:
-    """Paint levels with the colour map of the spec.
+def colour_tiles(tiles: Tiles, spec: TileSpec) -> NDArray[np.uint8]:
+    """Convert levels to the colours of the spec.
 
     Parameters
     ----------
     tiles : ndarray of uint8, shape (..., height, width)
         Levels.
     spec : TileSpec
-        Says the colour map.
+        Defines the colour map.
 
     Returns
     -------
     ndarray of uint8, shape (..., height, width, 3)
-        Red, green and blue, as an image viewer shows the PNG.
+        Red, green and blue, as an image viewer shows the PNG file.
     """
     return palette(spec.colour_map)[tiles]
 
 
 def write_tile(
-    path: Path, tile: NDArray[np.uint8], spec: TileSpec, info: Mapping[str, Any]
+    path: Path, tile: Tiles, spec: TileSpec, info: Mapping[str, object]
 ) -> None:
-    """Write one tile as a palette PNG whose pixels are the levels.
+    """Write a tile as a palette PNG whose pixels are the levels.
 
     Parameters
     ----------
     path : Path
-        Where to.
+        File to write.
     tile : ndarray of uint8, shape (height, width)
         Levels.
     spec : TileSpec
-        Says the colour map; its key and fields go into the text chunks.
+        Defines the colour map; its key and range in dB become text chunks.
     info : mapping
-        What else goes into the text chunks, such as `source`, `start_seconds` and `valid_width`.
+        Further text chunks, see `TileInfo`: `source`, `start_seconds`, `valid_width`,
+        `tuning_cents`.
     """
     height, width = tile.shape
-    lines = np.empty(
-        (height, width + 1), np.uint8
-    )  # every line begins with the number of its filter
-    lines[:, 0] = _SUB  # the rest is what changes from left to right
-    lines[:, 1] = tile[:, 0]
-    np.subtract(tile[:, 1:], tile[:, :-1], out=lines[:, 2:])
-    # as small as Pillow's best, and twice as fast as zlib's first level (benchmarks/RESULTS.md)
-    deflate = zlib.compressobj(
-        1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE
+    header = struct.pack(
+        ">IIBBBBB", width, height, _BIT_DEPTH, _PALETTE_COLOUR, 0, 0, 0
     )
-    pixels = deflate.compress(lines.data) + deflate.flush()
-    chunks = {
+    colours = palette(spec.colour_map)
+    info = {
         "spec_key": spec.key,
         "min_db": spec.min_db,
         "max_db": spec.max_db,
         **info,
     }
-    # JSON is ASCII, so any file name fits a latin-1 chunk
-    text = {
-        "Software": _SOFTWARE,
-        **{name: json.dumps(value) for name, value in chunks.items()},
-    }
-    with open(path, "wb") as file:
-        file.write(
-            b"\x89PNG\r\n\x1a\n"
-            + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
-        )
-        file.write(_chunk(b"PLTE", palette(spec.colour_map).tobytes()))
-        file.write(
-            b"".join(
-                _chunk(b"tEXt", f"{k}\0{v}".encode("latin-1")) for k, v in text.items()
-            )
-        )
-        file.write(_chunk(b"IDAT", pixels) + _chunk(b"IEND", b""))
+    text = {name: json.dumps(value) for name, value in info.items()}
+    chunks = [
+        _make_chunk(b"IHDR", header),
+        _make_chunk(b"PLTE", colours.tobytes()),
+        _make_text_chunk("Software", _SOFTWARE),
+        *(_make_text_chunk(name, content) for name, content in text.items()),
+        _make_chunk(b"IDAT", _compress(tile)),
+        _make_chunk(b"IEND", b""),
+    ]
+    path.write_bytes(_SIGNATURE + b"".join(chunks))
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return (
-        struct.pack(">I", len(data))
-        + kind
-        + data
-        + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+def _compress(tile: Tiles) -> bytes:
+    """Return the filtered and compressed pixels of a tile."""
+    height, width = tile.shape
+    lines = np.empty((height, width + 1), np.uint8)
+    lines[:, 0] = _FILTER_SUB
+    pixels = lines[:, 1:]
+    pixels[:, 0] = tile[:, 0]
+    pixels[:, 1:] = np.diff(tile, axis=1)
+    # As small as the best level of Pillow and twice as fast as the first level of zlib
+    # (benchmarks/RESULTS.md).
+    compressor = zlib.compressobj(
+        1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE
     )
+    return compressor.compress(lines.data) + compressor.flush()
 
 
-def read_tile(
-    path: Path | str, spec: TileSpec | None = None
-) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-    """Read one tile and what its text chunks say.
+def _make_chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a PNG chunk: length, kind, data and checksum."""
+    length = struct.pack(">I", len(data))
+    content = kind + data
+    checksum = struct.pack(">I", zlib.crc32(content))
+    return length + content + checksum
+
+
+def _make_text_chunk(name: str, text: str) -> bytes:
+    """Return a text chunk. JSON is ASCII, so that any file name fits into latin-1."""
+    return _make_chunk(b"tEXt", f"{name}\0{text}".encode("latin-1"))
+
+
+def read_tile(path: Path | str, spec: TileSpec | None = None) -> tuple[Tiles, TileInfo]:
+    """Read a tile and its text chunks.
 
     Parameters
     ----------
     path : Path or str
-        A PNG that `render` wrote.
+        PNG file that was written by `render`.
     spec : TileSpec, optional
-        If given, a tile with another key is refused.
+        Expected spec.
 
     Returns
     -------
     tile : ndarray of uint8, shape (height, width)
-        Levels, exactly as they were cut.
+        Levels, identical to those that were written.
     info : dict
-        `spec_key`, `source`, `start_seconds`, `valid_width`, `tuning_cents`, `min_db`, `max_db`.
+        `spec_key`, `source`, `start_seconds`, `valid_width`, `tuning_cents`, `min_db`
+        and `max_db`.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged, not a tile, or of another spec.
+        If the file is missing, damaged, not a tile, or a tile of another spec.
     """
     from PIL import Image
 
@@ -279,40 +319,52 @@ def read_tile(
         with Image.open(path, formats=["PNG"]) as image:
             image.load()
             text = dict(getattr(image, "text", {}))
-            mode, tile, colours = (
-                image.mode,
-                np.array(image),
-                bytes(image.getpalette() or []),
-            )
+            is_palette = image.mode == "P"
+            tile = np.array(image)
+            colours = bytes(image.getpalette() or [])
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
         raise InputError(
-            f"read_tile: path must be a readable tile, got {str(path)!r}: {err}. Render its recording again."
+            f"read_tile: path must be a readable tile, got {str(path)!r}: {err}. "
+            "Render its recording again."
         ) from err
-    if text.pop("Software", None) != _SOFTWARE or mode != "P":
+    if text.pop("Software", None) != _SOFTWARE or not is_palette:
         raise InputError(
-            f"read_tile: path must be a tile made by render, got {str(path)!r}. Render the recording."
+            f"read_tile: path must be a tile written by render, got {str(path)!r}. "
+            "Render the recording."
         )
+    info = _parse_info(path, text)
+    if spec is not None:
+        _check_spec(path, spec, tile, info)
+        # Programs that shrink PNG files reorder the palette.
+        if colours != palette(spec.colour_map).tobytes():
+            raise InputError(
+                "read_tile: path must be a tile with the colours of "
+                f"{spec.colour_map}, got {str(path)!r} with other colours. "
+                "Render its recording again."
+            )
+    return tile, info
+
+
+def _parse_info(path: Path | str, text: dict[str, str]) -> TileInfo:
+    """Decode text chunks; image editors change them when they save a tile."""
     try:
         info = {name: json.loads(value) for name, value in text.items()}
-        key = info["spec_key"]
-    except (
-        ValueError,
-        KeyError,
-    ) as err:  # programs that save a picture anew add chunks of their own
+    except ValueError:
+        info = {}
+    if "spec_key" not in info:
         raise InputError(
-            f"read_tile: path must be a tile as render wrote it, got {str(path)!r} with other text. "
-            "Render the recording again."
-        ) from err
-    if spec is not None and (key != spec.key or tile.shape != spec.size):
-        raise InputError(
-            f"read_tile: path must be a tile of spec {spec.key}, got {str(path)!r} of spec {key}. "
-            "Render the recording again with this spec."
+            "read_tile: path must be an unchanged tile written by render, got "
+            f"{str(path)!r} with other text chunks. Render its recording again."
         )
-    if (
-        spec is not None and colours != palette(spec.colour_map).tobytes()
-    ):  # sorted by a program that shrinks PNGs
+    return cast(TileInfo, info)
+
+
+def _check_spec(path: Path | str, spec: TileSpec, tile: Tiles, info: TileInfo) -> None:
+    """Raise an InputError if a tile has another spec or another size."""
+    key = info["spec_key"]
+    if key != spec.key or tile.shape != spec.size:
         raise InputError(
-            f"read_tile: path must be a tile with the colours of {spec.colour_map}, got {str(path)!r} with others. "
-            "Render the recording again."
+            f"read_tile: path must be a tile of spec {spec.key} and size {spec.size}, "
+            f"got {str(path)!r} of spec {key} and size {tile.shape}. "
+            "Render its recording again with this spec."
         )
-    return tile, info

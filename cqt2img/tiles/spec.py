@@ -1,64 +1,73 @@
-"""Every number that changes a pixel, with its unit."""
+"""Definition of a tile: all parameters that affect its pixels, with their units."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from math import log2
 from pathlib import Path
 from typing import Any, Literal
 
 from cqt2img.errors import InputError
 
-RENDERER = 2  # raised whenever the same spec would give other pixels
+# Version of the renderer, part of `TileSpec.key`. Increase it with every change that
+# gives other pixels for the same spec.
+RENDERER = 2
 
 
 @dataclass(frozen=True)
 class TileSpec:
-    """What one pixel means: one CQT bin (height) in one frame (width), as a quantised level in dB.
+    """Parameters of a tile. A pixel is one CQT bin (row) in one frame (column).
 
     Parameters
     ----------
     sample_rate : int
-        Rate to which every recording is brought, in Hz, 4000 to 192000.
+        Sampling rate in Hz to which every recording is resampled, 4000 to 192000.
     hop_length : int
-        Samples from one frame (column) to the next, 1 or more.
+        Number of samples between successive frames (columns), 1 or more.
     f_min : float
-        Frequency of the lowest bin in Hz, above 0.
+        Centre frequency of the lowest bin in Hz, above 0.
     n_bins : int
         Number of CQT bins, 1 to `height`.
     bins_per_octave : int
         A multiple of 12, so that a semitone is a whole number of rows.
     gamma : float
-        Bandwidth added to every bin in Hz, 0 or more. 0 is the constant-Q transform; more shortens
-        the long windows of the bass. Players were told apart best with 0 (`benchmarks/RESULTS.md`).
+        Bandwidth in Hz that is added to every bin, 0 or more. 0 is the constant-Q
+        transform; larger values shorten the long windows of the low bins. 0 separated
+        players best (`benchmarks/RESULTS.md`).
     height, width : int
-        Size of a tile in pixels. Rows above `n_bins` hold the floor.
+        Size of a tile in pixels. Rows above `n_bins` are filled with level 0.
     min_db, max_db : float
-        Levels 0 and 255, in dB relative to the recording's own reference.
+        Levels 0 and 255, in dB relative to the reference of the recording.
     reference_percentile : float
-        Percentile of the magnitudes of a whole recording that is 0 dB, 50 to 100.
+        Percentile of all magnitudes of a recording that defines 0 dB, 50 to 100.
     tuning : {"remove", "keep"}
-        "remove" moves the bins to the tuning of the recording, "keep" leaves A4 at 440 Hz.
+        "remove" shifts the bins to the estimated tuning of the recording, "keep"
+        uses A4 = 440 Hz.
     min_fill : float
-        A last tile with a smaller part of sound than this is left out, 0 to 1. A recording shorter
-        than one tile always has its one tile.
+        Smallest fraction of the last tile that must be covered by the recording,
+        0 to 1; below it the tile is dropped. A recording shorter than one tile always
+        has one tile.
     colour_map : str
-        Name of a matplotlib colour map whose 256 colours all differ; the palette of the PNG.
+        Name of a matplotlib colour map with 256 distinct colours, the palette of the
+        PNG files.
 
     Raises
     ------
     InputError
-        If a number is outside its range.
+        If a parameter is out of range.
 
     References
     ----------
     Judith C. Brown, "Calculation of a constant Q spectral transform", 1991.
-    Christian Schörkhuber, Anssi Klapuri, Nicki Holighaus and Monika Dörfler, "A Matlab toolbox for
-    efficient perfect reconstruction time-frequency transforms with log-frequency resolution", 2014.
+    Christian Schörkhuber, Anssi Klapuri, Nicki Holighaus and Monika Dörfler, "A Matlab
+    toolbox for efficient perfect reconstruction time-frequency transforms with
+    log-frequency resolution", 2014.
 
     Examples
     --------
-    The piano preset draws two rows for each semitone, from the lowest A upwards:
+    The preset "piano" has two rows per semitone and starts at A0:
 
     >>> spec = TileSpec.preset("piano")
     >>> spec.row_of_note(69), round(spec.f_min * 2 ** (96 / 24), 1)
@@ -83,16 +92,23 @@ class TileSpec:
     colour_map: str = "magma"
 
     def __post_init__(self) -> None:
-        _check(self)
+        for name in _RANGES:
+            _check_range(self, name)
+        _check_bins(self)
+        if self.max_db <= self.min_db:
+            _fail(self, "max_db", f"be above min_db = {self.min_db}")
+        if self.tuning not in ("remove", "keep"):
+            _fail(self, "tuning", "be 'remove' or 'keep'")
 
     @classmethod
     def preset(cls, name: str | Path) -> "TileSpec":
-        """Give the spec of a preset, or of a JSON file with the fields of a spec.
+        """Return a preset, or load a spec from a JSON file.
 
         Parameters
         ----------
         name : str or Path
-            "notes", "piano", "jazz", "orchestra", "fast", or the path of a JSON file.
+            "notes", "piano", "jazz", "orchestra", "fast", or the path of a JSON file
+            written with `to_json`.
 
         Returns
         -------
@@ -102,7 +118,7 @@ class TileSpec:
         Raises
         ------
         InputError
-            If `name` is neither a preset nor a readable file of fields.
+            If `name` is neither a preset nor a valid JSON file.
 
         Examples
         --------
@@ -110,28 +126,30 @@ class TileSpec:
         (96, 128)
         """
         if str(name) in PRESETS:
-            return cls(**PRESETS[str(name)])
+            return PRESETS[str(name)]
         path = Path(name)
         if not path.is_file():
             raise InputError(
-                f"TileSpec.preset: name must be one of {', '.join(PRESETS)} or a JSON file, got {str(name)!r}. "
-                "Choose one, or write the file with TileSpec.to_json."
+                f"TileSpec.preset: name must be one of {', '.join(PRESETS)} or the "
+                f"path of a JSON file, got {str(name)!r}. Check the spelling."
             )
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            values = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as err:
             raise InputError(
-                f"TileSpec.preset: name must be a JSON file, got {str(name)!r}: {err}. Write it with TileSpec.to_json."
+                f"TileSpec.preset: name must be a valid JSON file, got {str(name)!r}: "
+                f"{err}. Write it with TileSpec.to_json."
             ) from err
+        return cls.from_dict(values)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TileSpec":
-        """Give the spec with these fields, and the defaults for the rest.
+    def from_dict(cls, values: Mapping[str, Any]) -> "TileSpec":
+        """Create a spec from a dictionary of parameters.
 
         Parameters
         ----------
         values : dict
-            Field names and their values.
+            Parameters by name; missing ones take their default.
 
         Returns
         -------
@@ -141,38 +159,40 @@ class TileSpec:
         Raises
         ------
         InputError
-            If `values` is not a dict, or holds a name that is no field.
+            If `values` is not a dictionary or has an unknown name.
         """
-        names = [f.name for f in fields(cls)]
-        strange = (
-            sorted(set(values) - set(names))
-            if isinstance(values, dict)
-            else [repr(values)]
-        )
-        if strange:
+        names = [field.name for field in fields(cls)]
+        if not isinstance(values, Mapping):
             raise InputError(
-                f"TileSpec.from_dict: values must be fields of a spec, got {strange[0]}. Use {', '.join(names)}."
+                "TileSpec.from_dict: values must be a dictionary with the parameters "
+                f"of a spec, got {values!r}. Use {', '.join(names)}."
+            )
+        unknown = sorted(set(values) - set(names))
+        if unknown:
+            raise InputError(
+                "TileSpec.from_dict: values must contain only parameters of a spec, "
+                f"got {unknown[0]!r}. Use {', '.join(names)}."
             )
         return cls(**values)
 
     def to_json(self) -> str:
-        """Write the fields as JSON.
+        """Return the parameters as JSON.
 
         Returns
         -------
         str
-            The fields, one a line.
+            A JSON object with one parameter per line.
         """
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @cached_property
     def key(self) -> str:
-        """Twelve hexadecimal digits that name everything that changes a pixel."""
-        # 4 and 4.0 are one number
-        values = {
-            f.name: type(getattr(TileSpec, f.name))(getattr(self, f.name))
-            for f in fields(self)
-        }
+        """Hash of everything that affects pixels, 12 hexadecimal digits."""
+        values = {}
+        for field in fields(self):
+            # 4 and 4.0 are the same number and must give the same key.
+            to_type = type(getattr(TileSpec, field.name))
+            values[field.name] = to_type(getattr(self, field.name))
         text = json.dumps([RENDERER, values], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -183,67 +203,46 @@ class TileSpec:
 
     @property
     def frame_seconds(self) -> float:
-        """Time from one column to the next, in seconds."""
+        """Duration of one frame (column) in seconds."""
         return self.hop_length / self.sample_rate
 
     @property
     def tile_seconds(self) -> float:
-        """Time that one tile shows, in seconds."""
+        """Duration of one tile in seconds."""
         return self.width * self.frame_seconds
 
     @property
     def step_db(self) -> float:
-        """Difference between two neighbouring levels in dB."""
+        """Difference between successive levels in dB."""
         return (self.max_db - self.min_db) / 255
 
     def row_of_note(self, midi: float) -> int:
-        """Give the pixel row of a note, counted from the top of the tile.
+        """Return the pixel row of a note.
 
         Parameters
         ----------
         midi : float
-            MIDI note number, 69 is A4.
+            MIDI note number; 69 is A4.
 
         Returns
         -------
         int
-            Row, 0 at the top.
+            Row index, 0 at the top of the tile.
 
         Raises
         ------
         InputError
-            If the note lies outside the tile.
+            If the note is outside the range of the bins.
         """
-        from math import log2
-
-        note_of_f_min = 69 + 12 * log2(self.f_min / 440)
-        bin_ = round((midi - note_of_f_min) * self.bins_per_octave / 12)
-        if not 0 <= bin_ < self.n_bins:
+        midi_of_f_min = 69 + 12 * log2(self.f_min / 440)
+        bin_index = round((midi - midi_of_f_min) * self.bins_per_octave / 12)
+        if not 0 <= bin_index < self.n_bins:
             raise InputError(
-                f"TileSpec.row_of_note: midi must lie within the {self.n_bins} bins, got {midi}. Use another spec."
+                f"TileSpec.row_of_note: midi must be within the {self.n_bins} bins, "
+                f"got {midi}. Use a spec with a wider range."
             )
-        return self.height - 1 - bin_
+        return self.height - 1 - bin_index
 
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "notes": {"width": 640},
-    "piano": {},
-    "jazz": {"hop_length": 384},
-    "orchestra": {
-        "bins_per_octave": 36,
-        "n_bins": 288,
-        "height": 288,
-        "width": 384,
-        "tuning": "keep",
-    },
-    "fast": {
-        "bins_per_octave": 12,
-        "n_bins": 96,
-        "hop_length": 1024,
-        "height": 96,
-        "width": 128,
-    },
-}
 
 _RANGES: dict[str, tuple[float, float]] = {
     "sample_rate": (4_000, 192_000),
@@ -261,37 +260,49 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def _check(spec: TileSpec) -> None:
-    """Refuse numbers outside their ranges."""
+def _fail(spec: TileSpec, name: str, rule: str) -> None:
+    """Raise an InputError about one parameter."""
+    raise InputError(f"TileSpec: {name} must {rule}, got {getattr(spec, name)!r}.")
 
-    def refuse(name: str, rule: str) -> None:
-        raise InputError(
-            f"TileSpec: {name} must {rule}, got {getattr(spec, name)!r}. Choose another value."
-        )
 
-    for name, (low, high) in _RANGES.items():
-        value = getattr(spec, name)
-        kinds = (int,) if isinstance(getattr(TileSpec, name), int) else (int, float)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, kinds)
-            or not low <= value <= high
-        ):
-            refuse(
-                name,
-                f"be {'a whole number' if kinds == (int,) else 'a number'} from {low} to {high}",
-            )
+def _check_range(spec: TileSpec, name: str) -> None:
+    """Raise an InputError if a parameter has the wrong type or is out of range."""
+    value = getattr(spec, name)
+    low, high = _RANGES[name]
+    if isinstance(getattr(TileSpec, name), int):
+        kind = "an integer"
+        has_type = isinstance(value, int) and not isinstance(value, bool)
+    else:
+        kind = "a number"
+        has_type = isinstance(value, int | float) and not isinstance(value, bool)
+    if not has_type or not low <= value <= high:
+        _fail(spec, name, f"be {kind} from {low} to {high}")
+
+
+def _check_bins(spec: TileSpec) -> None:
+    """Raise an InputError if the bins do not fit the tile or the sampling rate."""
     if spec.bins_per_octave % 12:
-        refuse("bins_per_octave", "be a multiple of 12")
+        _fail(spec, "bins_per_octave", "be a multiple of 12")
     if spec.n_bins > spec.height:
-        refuse("n_bins", f"be at most the height of {spec.height}")
-    if spec.max_db <= spec.min_db:
-        refuse("max_db", f"be above min_db of {spec.min_db}")
-    if spec.tuning not in ("remove", "keep"):
-        refuse("tuning", "be 'remove' or 'keep'")
-    # a quarter tone sharp, with the width of the highest bin; librosa stops at recordings that need more
-    top = (
-        spec.f_min * 2 ** (spec.n_bins / spec.bins_per_octave + 1 / 24) + spec.gamma / 2
-    )
-    if top >= spec.sample_rate / 2:
-        refuse("n_bins", f"end below half the sample rate, {spec.sample_rate / 2:g} Hz")
+        _fail(spec, "n_bins", f"be at most height = {spec.height}")
+    # Highest frequency of a recording tuned a quarter tone sharp, with half the added
+    # bandwidth; librosa rejects bins above the Nyquist frequency, too.
+    n_octaves = spec.n_bins / spec.bins_per_octave
+    top = spec.f_min * 2 ** (n_octaves + 1 / 24) + spec.gamma / 2
+    nyquist = spec.sample_rate / 2
+    if top >= nyquist:
+        rule = f"end below half of sample_rate, {nyquist:g} Hz"
+        _fail(spec, "n_bins", rule)
+
+
+PRESETS: dict[str, TileSpec] = {
+    "notes": TileSpec(width=640),
+    "piano": TileSpec(),
+    "jazz": TileSpec(hop_length=384),
+    "orchestra": TileSpec(
+        bins_per_octave=36, n_bins=288, height=288, width=384, tuning="keep"
+    ),
+    "fast": TileSpec(
+        bins_per_octave=12, n_bins=96, hop_length=1024, height=96, width=128
+    ),
+}

@@ -1,103 +1,116 @@
-"""Where training runs: device, precision, processes, and what these cannot do."""
+"""Where training runs: device, precision and processes."""
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from cqt2img.models.device import resolve_device
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
-def make_accelerator(precision: str, device: str | None) -> Any:
-    """Set Accelerate up, for one process or as many as were launched.
+_MAX_WORKERS = 8
+
+
+def make_accelerator(precision: str, device: str | None) -> "Accelerator":
+    """Set up Accelerate, for one process or as many as were launched.
 
     Parameters
     ----------
     precision : {"auto", "fp32", "bf16"}
-        "auto" is bf16 on a GPU that has it, else fp32.
+        "auto" is bf16 on a GPU that supports it, else fp32.
     device : {None, "cpu", "cuda", "mps"}
         As for `resolve_device`.
 
     Returns
     -------
     Accelerator
-        Knows device, precision and the other processes.
+        Device, precision and the other processes.
 
     Raises
     ------
     InputError
-        If this machine has no such device.
+        If this machine does not have the device.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    AcceleratorState._reset_state()  # it keeps its precision, which a second fit must not meet
-    where = resolve_device(device).type
+    # else a second fit would keep the precision of the first
+    AcceleratorState._reset_state()
+    kind = resolve_device(device).type
     if precision == "auto":
-        precision = (
-            "bf16" if where == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-        )
-    # said in so many words: else several processes without a GPU would each train alone
+        is_bf16 = kind == "cuda" and torch.cuda.is_bf16_supported()
+        precision = "bf16" if is_bf16 else "fp32"
+    # without cpu=True, several processes on a machine without a GPU would each train
+    # a network of their own
     return Accelerator(
-        cpu=where == "cpu", mixed_precision="no" if precision == "fp32" else precision
+        cpu=kind == "cpu", mixed_precision="no" if precision == "fp32" else precision
     )
 
 
-def choose_workers(workers: int | None, accelerator: Any) -> int:
-    """Choose how many processes augment tiles.
+def choose_workers(num_workers: int | None, accelerator: "Accelerator") -> int:
+    """Choose the number of processes that augment tiles.
 
     Parameters
     ----------
-    workers : int, optional
-        As asked for.
+    num_workers : int, optional
+        The number if the user chose one.
     accelerator : Accelerator
-        Knows the device, and how many processes share the cores of this machine.
+        Device, and the number of processes that share the cores.
 
     Returns
     -------
     int
-        As asked for; else 0 on a CPU, where augmentation is a fiftieth of a step, and beside a GPU, which is
-        done with it much sooner, all cores but one, to 8.
+        `num_workers`; by default 0 on a CPU, where augmentation takes a fiftieth of
+        a step, and with a GPU all cores but one, up to 8.
     """
-    if workers is not None:
-        return workers
+    if num_workers is not None:
+        return num_workers
+    if accelerator.device.type == "cpu":
+        return 0
     n_cores = (os.cpu_count() or 1) // accelerator.num_processes
-    return 0 if accelerator.device.type == "cpu" else min(8, max(0, n_cores - 1))
+    return min(_MAX_WORKERS, max(0, n_cores - 1))
 
 
 @contextmanager
-def bf16_on_cpu(network: nn.Module, accelerator: Any) -> Iterator[None]:
-    """Keep a network off what is slow in bfloat16 on a CPU, while it trains.
+def bf16_on_cpu(network: nn.Module, accelerator: "Accelerator") -> Iterator[None]:
+    """Replace the layers that are slow in bfloat16 on a CPU while a network trains.
 
-    Two steps backwards take five to sixteen times as long as in float32, and undo the gain of all
-    others (`benchmarks/RESULTS.md`): those of depthwise convolutions with a stride, which stay in
-    float32 here, and of the fused attention, which is taken apart.
+    The gradients of two layers take five to sixteen times as long in bfloat16 as in
+    float32, and cancel the gain of all others (`benchmarks/RESULTS.md`): depthwise
+    convolutions with a stride, which run in float32 here, and fused attention, which
+    is replaced by its separate steps.
 
     Parameters
     ----------
     network : Module
-        The network; it is as it was in the end.
+        The network; it is restored at the end.
     accelerator : Accelerator
-        Knows precision and device; for others this does nothing.
+        Precision and device. With any other than bf16 on a CPU, this does nothing.
     """
-    with ExitStack() as stack:
-        if accelerator.mixed_precision == "bf16" and accelerator.device.type == "cpu":
-            for module in network.modules():
-                slow = cast(Any, module)
-                if (
-                    isinstance(module, nn.Conv2d)
-                    and module.groups > 1
-                    and max(module.stride) > 1
-                ):
-                    slow.forward = _in_float32(slow.forward)
-                    stack.callback(delattr, module, "forward")
-                elif getattr(module, "fused_attn", False):
-                    slow.fused_attn = False
-                    stack.callback(setattr, module, "fused_attn", True)
+    is_bf16 = accelerator.mixed_precision == "bf16"
+    if not is_bf16 or accelerator.device.type != "cpu":
         yield
+        return
+    with ExitStack() as stack:
+        for module in network.modules():
+            if _is_strided_depthwise(module):
+                module.forward = _in_float32(module.forward)
+                stack.callback(delattr, module, "forward")
+            elif getattr(module, "fused_attn", False):
+                setattr(module, "fused_attn", False)  # noqa: B010
+                stack.callback(setattr, module, "fused_attn", True)
+        yield
+
+
+def _is_strided_depthwise(module: nn.Module) -> bool:
+    if not isinstance(module, nn.Conv2d):
+        return False
+    return module.groups > 1 and max(module.stride) > 1
 
 
 def _in_float32(
@@ -111,12 +124,12 @@ def _in_float32(
 
 
 def is_first_process() -> bool:
-    """Tell whether this process is the one that writes and speaks, where several train together.
+    """Check whether this process is the main one of those that train together.
 
     Returns
     -------
     bool
-        True where there is one process only.
+        True for a single process. Only the main process writes and logs.
     """
     from accelerate import PartialState
 
@@ -124,16 +137,17 @@ def is_first_process() -> bool:
 
 
 def is_out_of_memory(err: BaseException) -> bool:
-    """Tell whether an error means that memory ran out, on a GPU or a CPU.
+    """Check whether an error means that a GPU or a CPU is out of memory.
 
     Parameters
     ----------
     err : BaseException
-        What was raised.
+        The error.
 
     Returns
     -------
     bool
-        Whether less at a time may help.
+        Whether smaller batches may help.
     """
-    return isinstance(err, torch.OutOfMemoryError) or "not enough memory" in str(err)
+    is_gpu_error = isinstance(err, torch.OutOfMemoryError)
+    return is_gpu_error or "not enough memory" in str(err)

@@ -1,269 +1,300 @@
-"""Who looks on while a network is trained: a progress bar, a table, TensorBoard."""
+"""Training callbacks: a progress bar, a csv log and TensorBoard."""
 
 import csv
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from cqt2img._utils.files import disk_full_error, write_atomic
 from cqt2img._utils.progress import make_bar
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
 log = logging.getLogger(__name__)
-_FLUSH_SECONDS = 10  # a kill costs the curves no more, and two minutes by default
+_FLUSH_SECONDS = 10  # a killed process loses no more of the curves; the default is 120
+_LOSS_MEMORY = 0.95  # of the running mean that the progress bar shows
+
+
+class EpochMetrics(TypedDict):
+    """The metrics of one epoch, one row of the history.
+
+    Attributes
+    ----------
+    epoch : int
+        Number of the epoch, from 1.
+    loss : float
+        Mean training loss over the steps, in nats.
+    valid_accuracy : float or None
+        Part of the validation recordings that are predicted right, 0 to 1; None
+        without validation recordings.
+    valid_loss : float or None
+        Log-loss of the validation recordings in nats.
+    learning_rate : float
+        Highest learning rate of any layer in the last step; 0 for a linear probe.
+    seconds : float
+        Wall time, with validation.
+    """
+
+    epoch: int
+    loss: float
+    valid_accuracy: float | None
+    valid_loss: float | None
+    learning_rate: float
+    seconds: float
 
 
 class Callback:
-    """Gets told how training goes. This one does not listen; others derive from it."""
+    """Base class for training callbacks; all hooks are no-ops.
 
-    def begin(
-        self,
-        n_epochs: int,
-        n_steps: int,
-        done: int,
-        history: Sequence[dict[str, Any]] = (),
+    Where several processes train together, only the main process calls them.
+    """
+
+    def on_train_begin(
+        self, n_epochs: int, n_steps: int, n_done: int, history: Sequence[EpochMetrics]
     ) -> None:
-        """Hear how long it takes.
+        """Handle the start of training; a linear probe, which has no steps, skips it.
 
         Parameters
         ----------
         n_epochs : int
-            Epochs in all.
+            Number of epochs in all.
         n_steps : int
-            Steps of an epoch.
-        done : int
-            Steps that were taken in an earlier run.
-        history : sequence of dict
-            What is known of the epochs of an earlier run.
+            Number of steps in an epoch.
+        n_done : int
+            Number of steps that an interrupted run has already taken.
+        history : sequence of EpochMetrics
+            The epochs that an interrupted run has completed.
         """
 
-    def step(self, loss: float) -> None:
-        """Hear of a step.
+    def on_step_end(self, loss: float) -> None:
+        """Handle the end of a training step.
 
         Parameters
         ----------
         loss : float
-            Of its batch.
+            Mean loss of the batch, in nats.
         """
 
-    def epoch(self, entry: dict[str, Any]) -> None:
-        """Hear of an epoch.
+    def on_epoch_end(self, entry: EpochMetrics) -> None:
+        """Handle the end of an epoch, after its validation.
 
         Parameters
         ----------
-        entry : dict
-            What the history says of it.
+        entry : EpochMetrics
+            The metrics of the epoch.
         """
 
 
-class _CallbackList(Callback):
-    """Several who look on.
+class CallbackList(Callback):
+    """Call several callbacks in order.
 
     Parameters
     ----------
-    watches : sequence of Callback
-        Who.
+    callbacks : sequence of Callback
+        The callbacks.
     """
 
-    def __init__(self, watches: Sequence[Callback]) -> None:
-        self.watches = watches
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self.callbacks = callbacks
 
-    def begin(
-        self,
-        n_epochs: int,
-        n_steps: int,
-        done: int,
-        history: Sequence[dict[str, Any]] = (),
+    def on_train_begin(
+        self, n_epochs: int, n_steps: int, n_done: int, history: Sequence[EpochMetrics]
     ) -> None:
-        """Tell all; the words are those of `Callback`."""
-        for watch in self.watches:
-            watch.begin(n_epochs, n_steps, done, history)
+        """Call `on_train_begin` of each; parameters as for `Callback`."""
+        for callback in self.callbacks:
+            callback.on_train_begin(n_epochs, n_steps, n_done, history)
 
-    def step(self, loss: float) -> None:
-        """Tell all."""
-        for watch in self.watches:
-            watch.step(loss)
+    def on_step_end(self, loss: float) -> None:
+        """Call `on_step_end` of each; parameters as for `Callback`."""
+        for callback in self.callbacks:
+            callback.on_step_end(loss)
 
-    def epoch(self, entry: dict[str, Any]) -> None:
-        """Tell all."""
-        for watch in self.watches:
-            watch.epoch(entry)
+    def on_epoch_end(self, entry: EpochMetrics) -> None:
+        """Call `on_epoch_end` of each; parameters as for `Callback`."""
+        for callback in self.callbacks:
+            callback.on_epoch_end(entry)
 
 
-class _Bar(Callback):
-    """A progress bar of steps, with the loss, the validation accuracy and the time left.
+class ProgressBar(Callback):
+    """A progress bar over all steps, with the loss and the validation accuracy.
 
     Parameters
     ----------
     stack : ExitStack
-        Closes the bar at its end.
+        Closes the bar.
     visible : bool
-        Whether to show anything.
+        Whether to show the bar where the output is a terminal.
     """
 
     def __init__(self, stack: ExitStack, visible: bool) -> None:
-        self.stack, self.visible = stack, visible
-        self.shown: dict[str, str] = {}
-        self.loss: float | None = None
-        self.n_epochs = 0
+        self._stack = stack
+        self._visible = visible
+        self._n_epochs = 0
+        self._loss: float | None = None
+        self._shown: dict[str, str] = {}
 
-    def begin(
-        self,
-        n_epochs: int,
-        n_steps: int,
-        done: int,
-        history: Sequence[dict[str, Any]] = (),
+    def on_train_begin(
+        self, n_epochs: int, n_steps: int, n_done: int, history: Sequence[EpochMetrics]
     ) -> None:
-        """Open the bar."""
-        options = {} if self.visible else {"disable": True}
-        self.n_epochs = n_epochs
-        self.bar = self.stack.enter_context(
-            make_bar(n_epochs * n_steps, "fitting", initial=done, **options)
-        )
+        """Open the bar; parameters as for `Callback`."""
+        self._n_epochs = n_epochs
+        options = {} if self._visible else {"disable": True}
+        bar = make_bar(n_epochs * n_steps, "fitting", initial=n_done, **options)
+        self._bar = self._stack.enter_context(bar)
 
-    def step(self, loss: float) -> None:
-        """Go on by one."""
-        self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
-        self.bar.set_postfix({"loss": f"{self.loss:.3f}", **self.shown}, refresh=False)
-        self.bar.update()
+    def on_step_end(self, loss: float) -> None:
+        """Advance by one step; parameters as for `Callback`."""
+        if self._loss is None:
+            self._loss = loss
+        self._loss = _LOSS_MEMORY * self._loss + (1 - _LOSS_MEMORY) * loss
+        texts = {"loss": f"{self._loss:.3f}", **self._shown}
+        self._bar.set_postfix(texts, refresh=False)
+        self._bar.update()
 
-    def epoch(self, entry: dict[str, Any]) -> None:
-        """Show how the validation recordings were told apart."""
-        self.shown = {"epoch": f"{entry['epoch']}/{self.n_epochs}"}
-        if entry["valid_accuracy"] is not None:
-            self.shown["validation accuracy"] = f"{entry['valid_accuracy']:.3f}"
+    def on_epoch_end(self, entry: EpochMetrics) -> None:
+        """Show the epoch and its validation accuracy; parameters as for `Callback`."""
+        self._shown = {"epoch": f"{entry['epoch']}/{self._n_epochs}"}
+        accuracy = entry["valid_accuracy"]
+        if accuracy is not None:
+            self._shown["validation accuracy"] = f"{accuracy:.3f}"
 
 
-class _CsvLog(Callback):
-    """The history as a table, one row an epoch, that grows while training runs.
+class CsvLog(Callback):
+    """The history as a csv file with one row per epoch, written after every epoch.
 
     Parameters
     ----------
     path : Path
-        The file; it is written anew, whole, and never read.
+        The file. It is replaced as a whole and never read.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
+        self._path = path
+        self._rows: list[EpochMetrics] = []
 
-    def begin(
-        self,
-        n_epochs: int,
-        n_steps: int,
-        done: int,
-        history: Sequence[dict[str, Any]] = (),
+    def on_train_begin(
+        self, n_epochs: int, n_steps: int, n_done: int, history: Sequence[EpochMetrics]
     ) -> None:
-        """Begin with the rows of an earlier run."""
-        self.rows = list(history)
+        """Start with the rows of an interrupted run; parameters as for `Callback`."""
+        self._rows = list(history)
 
-    def epoch(self, entry: dict[str, Any]) -> None:
-        """Add a row."""
-        self.rows.append(entry)
-        with disk_full_error("fit", self.path.parent):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self.path, self._write)
+    def on_epoch_end(self, entry: EpochMetrics) -> None:
+        """Add a row; parameters as for `Callback`."""
+        self._rows.append(entry)
+        folder = self._path.parent
+        with disk_full_error("fit", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(self._path, self._write)
 
     def _write(self, part: Path) -> None:
         with part.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, list(self.rows[0]))
+            table = csv.DictWriter(file, list(self._rows[0]))
             table.writeheader()
-            table.writerows(self.rows)
+            table.writerows(self._rows)
 
 
-class _BoardLog(Callback):
-    """The loss of every step and the history of every epoch, as curves in TensorBoard.
+class TensorBoardLog(Callback):
+    """The loss of every step and the metrics of every epoch as curves in TensorBoard.
 
-    Steps and epochs are two runs, each with its own count, in the folders `step` and `epoch`: one
-    count for both could not say whether the epoch that ends with the last step of a checkpoint is done.
+    Steps and epochs are two runs with counts of their own, in the folders `step` and
+    `epoch`. With one count for both, a resumed run could not decide whether the
+    epoch that ends with the last step of the checkpoint was already logged.
 
     Parameters
     ----------
     stack : ExitStack
-        Closes the files at its end.
+        Closes the files.
     folder : Path
-        Where the runs go; points of an earlier run that come again, or later, are hidden.
+        Folder of the two runs. Points of an interrupted run that are logged again,
+        or lie later, are hidden.
+
+    Notes
+    -----
+    The trackers of Accelerate are not used: they log to one run with one count, and
+    flush the file at every point.
     """
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
-        self.stack, self.folder = stack, folder
-        self.writer: Any = None
-        self.runs: dict[str, Any] = {}
-        self.n = 0
+        self._stack = stack
+        self._folder = folder
+        self._writer_class: type[SummaryWriter] | None = None
+        self._writers: dict[str, SummaryWriter] = {}
+        self._n_steps = 0
 
-    def begin(
-        self,
-        n_epochs: int,
-        n_steps: int,
-        done: int,
-        history: Sequence[dict[str, Any]] = (),
+    def on_train_begin(
+        self, n_epochs: int, n_steps: int, n_done: int, history: Sequence[EpochMetrics]
     ) -> None:
-        """Go on from the last step, if TensorBoard is there."""
-        self.n = done
+        """Import TensorBoard, if it is installed; parameters as for `Callback`."""
+        self._n_steps = n_done
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as err:
             log.info(
-                "fit: history.csv is the only log, for TensorBoard is missing (%s). "
-                "Get it with pip install 'cqt2img[tensorboard]'.",
+                "fit: TensorBoard is not installed (%s), so history.csv is the only "
+                "log. Install it with pip install 'cqt2img[tensorboard]'.",
                 err,
             )
         else:
-            self.writer = SummaryWriter
+            self._writer_class = SummaryWriter
 
-    def step(self, loss: float) -> None:
-        """Add a point to the loss."""
-        self.n += 1
-        self._add("step", {"loss": loss}, self.n)
+    def on_step_end(self, loss: float) -> None:
+        """Add a point to the loss; parameters as for `Callback`."""
+        self._n_steps += 1
+        self._add("step", {"loss": loss}, self._n_steps)
 
-    def epoch(self, entry: dict[str, Any]) -> None:
-        """Add a point to every curve of the history."""
-        self._add(
-            "epoch",
-            {k: v for k, v in entry.items() if k != "epoch" and v is not None},
-            entry["epoch"],
-        )
+    def on_epoch_end(self, entry: EpochMetrics) -> None:
+        """Add a point to the curve of every metric; parameters as for `Callback`."""
+        values = {
+            "loss": entry["loss"],
+            "valid_accuracy": entry["valid_accuracy"],
+            "valid_loss": entry["valid_loss"],
+            "learning_rate": entry["learning_rate"],
+            "seconds": entry["seconds"],
+        }
+        self._add("epoch", values, entry["epoch"])
 
-    def _add(self, run: str, values: dict[str, float], n: int) -> None:
-        if self.writer is None:
+    def _add(self, run: str, values: Mapping[str, float | None], n: int) -> None:
+        if self._writer_class is None:
             return
-        with disk_full_error("fit", self.folder):
-            if run not in self.runs:
-                self.runs[run] = self.writer(
-                    str(self.folder / run), purge_step=n, flush_secs=_FLUSH_SECONDS
+        with disk_full_error("fit", self._folder):
+            if run not in self._writers:
+                self._writers[run] = self._writer_class(
+                    str(self._folder / run), purge_step=n, flush_secs=_FLUSH_SECONDS
                 )
-                self.stack.callback(self._close, run)
+                self._stack.callback(self._close, run)
             for name, value in values.items():
-                self.runs[run].add_scalar(f"{run}/{name}", value, n)
+                if value is not None:
+                    self._writers[run].add_scalar(f"{run}/{name}", value, n)
 
     def _close(self, run: str) -> None:
-        with disk_full_error("fit", self.folder):
-            self.runs[run].close()
+        with disk_full_error("fit", self._folder):
+            self._writers[run].close()
 
 
 @contextmanager
 def default_callbacks(visible: bool, folder: Path | None = None) -> Iterator[Callback]:
-    """Set up who looks on.
+    """Create the callbacks of `Classifier.fit`, and close them at the end.
 
     Parameters
     ----------
     visible : bool
-        Whether to show a progress bar, where somebody can see it.
+        Whether to show a progress bar where the output is a terminal.
     folder : Path, optional
-        Where to keep `history.csv` and, below `tensorboard`, what TensorBoard shows. Where TensorBoard
-        is not installed, an info line of the log says how to get it, and there is the table alone.
+        Folder for `history.csv` and for the TensorBoard runs in `tensorboard`. Where
+        TensorBoard is not installed, an info message says how to install it, and
+        only the csv file is written.
 
     Yields
     ------
     Callback
-        All of them.
+        All callbacks.
     """
     with ExitStack() as stack:
-        watches: list[Callback] = [_Bar(stack, visible)]
+        callbacks: list[Callback] = [ProgressBar(stack, visible)]
         if folder is not None:
-            watches += [
-                _CsvLog(folder / "history.csv"),
-                _BoardLog(stack, folder / "tensorboard"),
-            ]
-        yield _CallbackList(watches)
+            callbacks.append(CsvLog(folder / "history.csv"))
+            callbacks.append(TensorBoardLog(stack, folder / "tensorboard"))
+        yield CallbackList(callbacks)

@@ -1,45 +1,47 @@
-"""The body as it is, and a head on it: features of tiles, and the linear head that tells players apart by them."""
+"""A linear head, fitted to the embeddings of an unchanged backbone."""
 
-import hashlib
 import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cqt2img._utils.files import disk_full_error
 from cqt2img._utils.progress import Progress
 from cqt2img.data.dataset import TrainingData
-from cqt2img.data.tile_dataset import TrainingTiles
 from cqt2img.errors import InputError
 from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_proba
-from cqt2img.inference.predict import embed_tiles
 from cqt2img.models.device import retain_freed_memory
 from cqt2img.models.factory import TileNet
 from cqt2img.models.notes import NoteClassifier
+from cqt2img.training.embedding_cache import head_layers, make_embedder
 
-_STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the inverse regularisation
-_MOST_TILES = (
-    100_000  # that the solver sees; of longer corpora every second, third and so on
-)
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+
+# inverse regularisation strengths, as scikit-learn's C; the middle one is the default
+_STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_DEFAULT_STRENGTH = 1e-3
+_MAX_TILES = 100_000  # of more, the solver sees every second, third and so on
 
 
-class LinearProbe(NamedTuple):
-    """A head that was fitted.
+@dataclass(frozen=True)
+class LinearProbe:
+    """The result of a linear probe.
 
     Parameters
     ----------
     strength : float
-        Inverse regularisation.
+        Inverse regularisation strength.
     loss : float
-        Log-loss of the training tiles.
+        Log-loss of the training tiles in nats.
     validation : ndarray of float32, shape (n_validation, n_classes)
-        Log-probabilities of the validation recordings, by a head that had not met them.
+        Log-probabilities of the validation recordings, by a head fitted to the
+        training recordings only.
     features : list of ndarray of float32, shape (n_features,)
-        Means over the tiles of the training and then the validation recordings.
+        Mean embeddings of the training and then the validation recordings.
     """
 
     strength: float
@@ -48,284 +50,247 @@ class LinearProbe(NamedTuple):
     features: list[NDArray[np.float32]]
 
 
+@dataclass(frozen=True)
+class _Samples:
+    """Tiles that a head can be fitted to.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (n_tiles, n_features)
+        Standardised embeddings.
+    class_indices : ndarray of int64, shape (n_tiles,)
+        Classes.
+    weights : ndarray of float64, shape (n_tiles,)
+        Weights with mean 1.
+    """
+
+    features: NDArray[np.float32]
+    class_indices: NDArray[np.int64]
+    weights: NDArray[np.float64]
+
+
 def fit_linear_probe(
     network: TileNet,
-    corpus: TrainingData,
+    data: TrainingData,
     device: torch.device,
+    *,
     seed: int = 0,
-    memory: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     refit: bool = False,
 ) -> LinearProbe:
-    """Fit the head to the features of the body as it is, by logistic regression.
+    """Fit the head to the embeddings of the backbone by logistic regression.
 
     Parameters
     ----------
     network : TileNet
-        On `device`; its head is changed, its body is not.
-    corpus : TrainingData
-        The recordings. The regularisation is the one with the lowest log-loss on the validation
-        recordings, at its best temperature; without these the middle one.
+        A network on `device`; its head changes, its backbone does not.
+    data : TrainingData
+        The recordings. The regularisation is the one with the lowest log-loss on
+        the validation recordings, at the best temperature of each; without
+        validation recordings it is the middle one of five.
     device : torch.device
-        Where the network is.
+        Device of the network.
     seed : int
-        Of the solver.
-    memory : str or Path, optional
-        Folder where features are kept, by network and tiles; what lies there is not embedded again.
+        Seed of the solver.
+    cache_dir : str or Path, optional
+        Folder in which embeddings are kept, see `make_embedder`.
     progress : callable, optional
-        Gets an iterator, its length and a title, and gives the iterator back.
+        Takes an iterator, its length and a title; returns the iterator.
     refit : bool
-        Whether the head is fitted to the validation recordings, too, once these have chosen.
+        Whether the head is fitted to all recordings once the validation recordings
+        have chosen the regularisation.
 
     Returns
     -------
     LinearProbe
-        How it went.
+        The result.
 
     Raises
     ------
     InputError
-        If the head of the network is not linear, all tiles are the same to its body, or it reads notes
-        and finds none.
+        If the head is not linear, the embeddings of all tiles are the same or not
+        finite, or the backbone reads notes and finds none.
 
     Notes
     -----
-    Every class counts the same, and every group within a class. A head that fits before the body
-    moves keeps the body from being distorted by the noise of a random one.
+    Every class has the same weight, and every group within a class. A head that is
+    fitted before all layers train keeps the noise of a random head from distorting
+    the backbone.
 
     References
     ----------
     Ananya Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform
     Out-of-Distribution", 2022.
     """
-    layers = _layers(network)
-    places = [*corpus.training.tolist(), *corpus.validation.tolist()]
-    embed = _embedder(network, device, memory)
+    layers = _linear_layers(network)
+    recordings = np.concatenate([data.train_index, data.validation_index])
+    n_training = len(data.train_index)
+    embed = make_embedder(network, device, cache_dir)
+    order = iter(recordings.tolist())
+    if progress is not None:
+        order = progress(order, len(recordings), "embedding")
     with retain_freed_memory():
-        shown = (
-            places
-            if progress is None
-            else progress(iter(places), len(places), "embedding")
-        )
-        features = [
-            embed(np.ascontiguousarray(corpus.strips.tiles(place))) for place in shown
+        embeddings = [
+            embed(np.ascontiguousarray(data.arrays.tiles(recording)))
+            for recording in order
         ]
-    n_mine, codes = len(corpus.training), corpus.targets.argmax(axis=1)
-    step = -(-sum(map(len, features[:n_mine])) // _MOST_TILES)
-    x = np.concatenate([f[::step] for f in features[:n_mine]])
+    n_tiles = sum(map(len, embeddings[:n_training]))
+    step = -(-n_tiles // _MAX_TILES)
+    training_tiles = np.concatenate([one[::step] for one in embeddings[:n_training]])
     reads_notes = isinstance(network.backbone, NoteClassifier)
-    if reads_notes and not x.any():
-        raise InputError(
-            "fit: X must hold notes of a piano for the backbone 'notes', got none that can be read. "
-            "Choose a backbone that sees pictures, such as 'resnet18'."
-        )
-    finite = all(np.isfinite(f).all() for f in features)
-    if not finite or not np.ptp(x, axis=0).any():
-        raise InputError(
-            "fit: weights must give features that differ from tile to tile, got "
-            f"{'the same for all' if finite else 'NaN'}. Choose other weights."
-        )
-    mean, scale = (
-        f(x, axis=0, dtype=np.float64).astype(np.float32) for f in (np.mean, np.std)
-    )
-    # what hardly moves is no feature; phrases are on one scale as they are (.54 right in place of .47 on jazz)
-    scale = np.maximum(scale, (1.0 if reads_notes else 0.01) * scale.max())
-    scaled = [(f - mean) / scale for f in features]
-    learnt = _Learnt(places, scaled, step, corpus)
-    model, validation = _choose(
-        learnt.part(n_mine), scaled[n_mine:], codes[corpus.validation], seed
-    )
-    x, y, weight = learnt.part(len(places) if refit else n_mine)
-    if refit and n_mine < len(places):
-        model = _regression(model.C, seed).fit(x, y, weight)
-    loss = -np.average(model.predict_log_proba(x)[np.arange(len(y)), y], weights=weight)
-    matrix, bias = _both_classes(model.coef_, model.intercept_)
-    with torch.no_grad():
-        for layer in layers:
-            layer.weight.copy_(torch.from_numpy(matrix / scale))
-            layer.bias.copy_(torch.from_numpy(bias - (matrix / scale) @ mean))
-    return LinearProbe(
-        model.C, float(loss), validation, [f.mean(axis=0) for f in features]
-    )
+    _check_embeddings(embeddings, training_tiles, reads_notes=reads_notes)
+    mean, scale = _mean_and_scale(training_tiles, reads_notes=reads_notes)
+    standardised = [(one - mean) / scale for one in embeddings]
+
+    samples = _make_samples(standardised[:n_training], recordings, data, step)
+    model, validation = _select_strength(samples, standardised[n_training:], data, seed)
+    if refit and len(data.validation_index):
+        samples = _make_samples(standardised, recordings, data, step)
+        model = _fit_regression(samples, model.C, seed)
+    _set_head(layers, model, mean, scale)
+    features = [one.mean(axis=0) for one in embeddings]
+    return LinearProbe(model.C, _weighted_loss(model, samples), validation, features)
 
 
-def settle_norms(
-    network: TileNet,
-    corpus: TrainingData,
-    device: torch.device,
-    seed: int,
-    n_batches: int = 20,
-) -> None:
-    """Let batch norms forget the pictures that the body comes from, and measure tiles.
-
-    Parameters
-    ----------
-    network : TileNet
-        On `device`; the statistics of its batch norms are changed, its weights are not.
-    corpus : TrainingData
-        The recordings; those on the training side are used.
-    device : torch.device
-        Where the network is.
-    seed : int
-        Of which tiles are taken.
-    n_batches : int
-        How many batches of 32.
-
-    References
-    ----------
-    Yanghao Li et al., "Revisiting Batch Normalization For Practical Domain Adaptation", 2016.
-    """
-    norms = [
-        m
-        for m in network.modules()
-        if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)
-    ]
-    if not norms:
-        return
-    data = TrainingTiles(corpus, "none", "group", seed)
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean of all batches
-    network.train()
-    with torch.inference_mode():
-        for start in range(0, min(len(data), 32 * n_batches), 32):
-            tiles = [data[n][0] for n in range(start, min(len(data), start + 32))]
-            if len(tiles) > 1:
-                network(torch.stack(tiles).to(device))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-def _layers(network: TileNet) -> tuple[torch.nn.Linear, ...]:
-    """Give the head: one linear layer, or the two of a distilled network, whose features and answers are averaged."""
-    head: Any = network.backbone.get_classifier()  # type: ignore[operator]
-    layers = head if isinstance(head, tuple) else (head,)
-    if not all(isinstance(layer, torch.nn.Linear) for layer in layers):
-        raise InputError(
-            f"fit: the head must be linear to be fitted on its own, got {type(layers[0]).__name__}. "
-            "Pass finetune='all' and head_first=False, or choose another backbone."
-        )
+def _linear_layers(network: TileNet) -> list[torch.nn.Linear]:
+    """Return the layers of the head, which must be linear."""
+    layers = []
+    for layer in head_layers(network):
+        if not isinstance(layer, torch.nn.Linear):
+            raise InputError(
+                "fit: finetune='head' and head_first=True need a backbone with a "
+                f"linear head, got {type(layer).__name__}. Pass finetune='all' and "
+                "head_first=False, or choose another backbone."
+            )
+        layers.append(layer)
     return layers
 
 
-def _embedder(
-    network: TileNet, device: torch.device, memory: str | os.PathLike[str] | None
-) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """Give what embeds the tiles of a recording, and remembers."""
-    if memory is None:
-        return lambda tiles: embed_tiles(network, tiles, device)
-    from joblib import Memory
+def _check_embeddings(
+    embeddings: list[NDArray[np.float32]],
+    training_tiles: NDArray[np.float32],
+    *,
+    reads_notes: bool,
+) -> None:
+    """Check that the embeddings are finite and differ from tile to tile."""
+    if reads_notes and not training_tiles.any():
+        raise InputError(
+            "fit: the backbone 'notes' found no piano notes in X. Choose a backbone "
+            "for tiles as images, such as 'resnet18'."
+        )
+    if not all(np.isfinite(one).all() for one in embeddings):
+        raise InputError(
+            "fit: the embeddings of the backbone are not finite (NaN). Choose other "
+            "weights."
+        )
+    if not np.ptp(training_tiles, axis=0).any():
+        raise InputError(
+            "fit: the embeddings of the backbone are the same for all tiles. Choose "
+            "other weights."
+        )
 
-    kept = Memory(memory, verbose=0).cache(_embed, ignore=["network", "device"])
-    heads = {
-        f"backbone.{name}"
-        for name, layer in network.backbone.named_modules()
-        if layer in _layers(network)
-    }
-    body = {
-        k: v
-        for k, v in network.state_dict().items()
-        if k.rpartition(".")[0] not in heads
-    }
-    digest = hashlib.sha256(
-        " ".join(type(module).__name__ for module in network.modules()).encode()
+
+def _mean_and_scale(
+    tiles: NDArray[np.float32], *, reads_notes: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the mean and the scale by which embeddings are standardised."""
+    mean = tiles.mean(axis=0, dtype=np.float64).astype(np.float32)
+    scale = tiles.std(axis=0, dtype=np.float64).astype(np.float32)
+    # the features of notes have one scale already: with it, .54 of the jazz
+    # recordings were right, with a scale for each feature .47; of images, a feature
+    # that hardly varies is not amplified by more than 100
+    least = 1.0 if reads_notes else 0.01
+    return mean, np.maximum(scale, least * scale.max())
+
+
+def _make_samples(
+    features: list[NDArray[np.float32]],
+    recordings: NDArray[np.int64],
+    data: TrainingData,
+    step: int,
+) -> _Samples:
+    """Join tiles of the first recordings.
+
+    Classes have the same weight, groups have the same weight within a class, and
+    recordings are weighted by their number of tiles within a group.
+    """
+    tiles = [one[::step] for one in features]
+    n_tiles = [len(one) for one in tiles]
+    recordings = recordings[: len(features)]
+    class_indices = data.targets.argmax(axis=1)[recordings]
+    groups = [str(group) for group in data.groups[recordings]]
+    keys = list(zip(class_indices.tolist(), groups, strict=True))
+    tiles_per_key: Counter[tuple[int, str]] = Counter()
+    for key, count in zip(keys, n_tiles, strict=True):
+        tiles_per_key[key] += count
+    groups_per_class = Counter(class_index for class_index, _ in tiles_per_key)
+    weights_per_recording = [
+        1 / (tiles_per_key[key] * groups_per_class[key[0]]) for key in keys
+    ]
+    weights = np.repeat(weights_per_recording, n_tiles)
+    return _Samples(
+        np.concatenate(tiles),
+        np.repeat(class_indices, n_tiles),
+        weights * len(weights) / weights.sum(),
     )
-    for name, value in [*body.items(), ("table", network.table)]:
-        digest.update(
-            name.encode() + value.detach().cpu().contiguous().numpy().tobytes()
-        )
-
-    def recall(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with disk_full_error("fit", Path(memory)):
-            features = kept(tiles, digest.hexdigest(), network, device)
-        whole = (
-            isinstance(features, np.ndarray)
-            and features.dtype == np.float32
-            and features.ndim == 2
-        )
-        return (
-            features
-            if whole and len(features) == len(tiles)
-            else embed_tiles(network, tiles, device)
-        )
-
-    return recall
 
 
-def _embed(
-    tiles: NDArray[np.uint8], body: str, network: TileNet, device: torch.device
-) -> NDArray[np.float32]:
-    return embed_tiles(network, tiles, device)
-
-
-class _Learnt(NamedTuple):
-    """What a head can be fitted to: features of recordings, the training side first."""
-
-    places: list[int]
-    features: list[NDArray]
-    step: int
-    corpus: TrainingData
-
-    def part(self, n: int) -> tuple[NDArray, NDArray, NDArray]:
-        """Give tiles, classes and weights of the first n recordings.
-
-        Classes count the same, groups within a class, and recordings by their tiles.
-        """
-        places, tiles = self.places[:n], [f[:: self.step] for f in self.features[:n]]
-        codes, n_tiles = (
-            self.corpus.targets.argmax(axis=1)[places],
-            [len(t) for t in tiles],
-        )
-        keys = list(
-            zip(
-                codes.tolist(),
-                [str(group) for group in self.corpus.groups[places]],
-                strict=True,
-            )
-        )
-        tiles_of: dict[Any, int] = {}
-        groups_of: dict[int, set[Any]] = {}
-        for key, count in zip(keys, n_tiles, strict=True):
-            tiles_of[key] = tiles_of.get(key, 0) + count
-            groups_of.setdefault(key[0], set()).add(key)
-        each = np.repeat(
-            [1 / (tiles_of[key] * len(groups_of[key[0]])) for key in keys], n_tiles
-        )
-        return (
-            np.concatenate(tiles),
-            np.repeat(codes, n_tiles),
-            each * len(each) / each.sum(),
-        )
-
-
-def _regression(strength: float, seed: int) -> Any:
+def _fit_regression(
+    samples: _Samples, strength: float, seed: int
+) -> "LogisticRegression":
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=strength, max_iter=500, random_state=seed)
+    model = LogisticRegression(C=strength, max_iter=500, random_state=seed)
+    return model.fit(samples.features, samples.class_indices, samples.weights)
 
 
-def _choose(
-    learnt: tuple[NDArray, NDArray, NDArray],
-    held: list[NDArray],
-    codes: NDArray,
+def _select_strength(
+    samples: _Samples,
+    held_out: list[NDArray[np.float32]],
+    data: TrainingData,
     seed: int,
-) -> tuple[Any, NDArray[np.float32]]:
-    """Fit with every regularisation; the best, and what it says of the validation recordings."""
-    found = []
-    for strength in _STRENGTHS if held else _STRENGTHS[2:3]:
-        model = _regression(strength, seed).fit(*learnt)
-        if not held:
-            return model, np.zeros((0, 0), np.float32)
-        rows = np.stack([pool(model.predict_log_proba(f)) for f in held])
-        # fit softens or sharpens the answers by these recordings in the end, so it does here
-        loss = log_loss(to_proba(rows, fit_temperature(rows, codes)), codes)
-        found.append((loss, strength, model, rows))
-    return min(found, key=lambda one: one[:2])[2:]
+) -> tuple["LogisticRegression", NDArray[np.float32]]:
+    """Fit with every regularisation; return the best model and its predictions."""
+    if not held_out:
+        model = _fit_regression(samples, _DEFAULT_STRENGTH, seed)
+        return model, np.zeros((0, 0), np.float32)
+    class_indices = data.targets[data.validation_index].argmax(axis=1)
+    models = [_fit_regression(samples, strength, seed) for strength in _STRENGTHS]
+    predictions = []
+    losses = []
+    for model in models:
+        log_proba = np.stack([pool(model.predict_log_proba(one)) for one in held_out])
+        # the probabilities of the fitted model are calibrated by these recordings
+        temperature = fit_temperature(log_proba, class_indices)
+        losses.append(log_loss(to_proba(log_proba, temperature), class_indices))
+        predictions.append(log_proba)
+    best = int(np.argmin(losses))  # of equal ones, the strongest regularisation
+    return models[best], predictions[best]
 
 
-def _both_classes(matrix: NDArray, bias: NDArray) -> tuple[NDArray, NDArray]:
-    """Give one row per class, where scikit-learn gives one for two classes."""
-    if len(matrix) > 1:
-        return matrix, bias
-    return np.concatenate([-matrix, matrix]) / 2, np.concatenate([-bias, bias]) / 2
+def _weighted_loss(model: "LogisticRegression", samples: _Samples) -> float:
+    """Compute the weighted log-loss of tiles in nats."""
+    log_proba = model.predict_log_proba(samples.features)
+    rows = np.arange(len(samples.class_indices))
+    right = log_proba[rows, samples.class_indices]
+    return float(-np.average(right, weights=samples.weights))
+
+
+def _set_head(
+    layers: list[torch.nn.Linear],
+    model: "LogisticRegression",
+    mean: NDArray[np.float32],
+    scale: NDArray[np.float32],
+) -> None:
+    """Copy the coefficients to the head, which gets embeddings as they are."""
+    matrix = model.coef_
+    bias = model.intercept_
+    if len(matrix) == 1:  # scikit-learn has one row for two classes
+        matrix = np.concatenate([-matrix, matrix]) / 2
+        bias = np.concatenate([-bias, bias]) / 2
+    weight = matrix / scale
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight.copy_(torch.from_numpy(weight))
+            layer.bias.copy_(torch.from_numpy(bias - weight @ mean))

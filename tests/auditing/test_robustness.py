@@ -7,7 +7,9 @@ from cqt2img.data.recordings import list_recordings
 
 
 def test_a_player_known_by_register_is_known_through_every_change(model, folder):
-    found = measure_robustness(model, list_recordings(folder), n_recordings=6)
+    found = measure_robustness(
+        model, list_recordings(folder).to_frame(), n_recordings=6
+    )
     assert found["disturbance"].tolist() == list(KINDS)
     assert (found["n"] == 6).all()
     assert (found["right_before"] == found["right_before"].iloc[0]).all()
@@ -26,27 +28,27 @@ def test_a_model_that_listens_to_level_of_the_highest_row_is_moved_by_hiss(
         )
 
     monkeypatch.setattr(model, "predict_proba", by_noise)
-    found = measure_robustness(model, list_recordings(folder / "Low"), 2).set_index(
-        "disturbance"
-    )
+    found = measure_robustness(
+        model, list_recordings(folder / "Low").to_frame(), 2
+    ).set_index("disturbance")
     assert found["changed"]["noise 20 dB"] == found["moved"]["noise 20 dB"] == 1
     assert found["changed"]["starts 1 s later"] == 0
 
 
 def test_classes_take_turns_and_bad_files_cost_themselves(model, folder, bad_folder):
-    table = list_recordings(folder)
+    table = list_recordings(folder).to_frame()
     assert measure_robustness(model, table, n_recordings=3)["n"].tolist() == [3] * len(
         KINDS
     )
     both = list_recordings(
         [*sorted(folder.rglob("*.wav"))[:2], *sorted(bad_folder.glob("*.wav"))]
-    )
+    ).to_frame()
     both["label"] = "High"
     assert measure_robustness(model, both)["n"].iloc[0] == 2
 
 
 def test_pictures_alone_cannot_be_changed(model):
-    table = list_recordings([np.zeros((60, 40)) + 1], ["High"])
+    table = list_recordings([np.zeros((60, 40)) + 1], ["High"]).to_frame()
     found = measure_robustness(model, table)
     assert len(found) == 0
     assert found.columns.tolist() == [

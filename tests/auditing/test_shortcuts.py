@@ -117,7 +117,7 @@ def test_nothing_is_found_where_albums_have_a_sound_of_their_own(tmp_path, small
 def test_nobody_sounds_like_the_channel_who_has_only_a_register(tmp_path, small):
     """Mean spectrum alone, however well it tells, is no shared channel."""
     strips, table = corpus(tmp_path, small)
-    for n, strip in enumerate(strips.strips):
+    for n, strip in enumerate(strips.arrays):
         strip[:] = 0
         strip[20 * WHO[n] : 20 * WHO[n] + 20] = 200
     found = find_shortcuts(strips, table).set_index("clue")
@@ -236,7 +236,7 @@ def test_many_recordings_are_thinned_out(tmp_path, small, monkeypatch):
     assert len(thin) == len(rows) == 12
     assert rows["label"].value_counts().tolist() == [4, 4, 4]
     assert all(
-        thin.strips[n] is strips.strips[place] for n, place in enumerate(rows.index)
+        thin.arrays[n] is strips.arrays[place] for n, place in enumerate(rows.index)
     )
 
 

@@ -12,7 +12,8 @@ import soundfile
 from cqt2img.data import render as rendering
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.render import render
-from cqt2img.data.tile_folder import as_spec, open_tiles, resolve_spec
+from cqt2img.data.specs import as_spec, resolve_spec
+from cqt2img.data.tile_folder import open_tiles
 from cqt2img.errors import AudioError, InputError
 from cqt2img.tiles.extract import QUALITY
 from cqt2img.tiles.png import read_tile
@@ -177,7 +178,7 @@ def test_columns_of_a_table_stay(takes, tmp_path):
     for table in (
         made.recordings,
         open_tiles(tmp_path / "out").recordings,
-        list_recordings(made),
+        list_recordings(made).to_frame(),
     ):
         assert table[["label", "group", "album", "year"]].values.tolist() == [
             ["M", "M/X", "X", "0050"]
@@ -262,7 +263,7 @@ def test_recordings_are_not_dropped_from_the_manifest(takes, tmp_path):
         render([first], made.path, SPEC)
     assert str(caught.value) == (
         f"render: X must hold all recordings of the tile folder {str(made.path)!r}, got none of {len(rest)} such as "
-        f"{rest[0]!r}. Choose another folder, or give all recordings at once."
+        f"{rest[0]!r}. Choose another folder, or pass all recordings at once."
     )
     assert (made.path / "recordings.csv").read_bytes() == before
     Path(rest[0]).unlink()  # what is gone may leave
@@ -281,13 +282,13 @@ def test_processes_are_a_whole_number_but_0(takes, tmp_path, bad):
 def test_two_runs_into_one_folder(takes, tmp_path, monkeypatch):
     """Another run finishes a recording while this one is at it: its tiles stay, and count."""
     made = render(takes, tmp_path / "out", SPEC)
-    finished, calls = rendering._finished, []
+    finished, calls = rendering._read_finished, []
 
     def late(target, stamp):
         calls.append(target)
         return None if calls.count(target) == 1 else finished(target, stamp)
 
-    monkeypatch.setattr(rendering, "_finished", late)
+    monkeypatch.setattr(rendering, "_read_finished", late)
     monkeypatch.setattr(rendering.shutil, "rmtree", lambda *_, **__: None)
     same(render(takes, made.path, SPEC), made)
 
@@ -367,9 +368,9 @@ def test_strange_names(tmp_path, name):
     opened = open_tiles(tmp_path / "out")
     same(opened, made)
     assert read_tile(made.path / opened.tiles["tile"][0])[1]["source"] == str(path)
-    assert list_recordings(tmp_path / "out")["tiles"].tolist() == [
+    assert list_recordings(tmp_path / "out")[0].tiles == Path(
         f"{tmp_path}/out/tiles/Monk/{name}"
-    ]
+    )
     before = times(made.path)
     render(tmp_path / "takes", made.path, SPEC)
     assert times(made.path) == before
@@ -432,9 +433,7 @@ def test_out_that_belongs_to_somebody_else(takes, tmp_path):
 
 def test_nothing_is_made_if_nothing_is_found(tmp_path):
     (tmp_path / "takes").mkdir()
-    with pytest.raises(
-        InputError, match=r"^list_recordings: X must hold recordings, got none below "
-    ):
+    with pytest.raises(InputError, match=r"^render: no recordings in "):
         render(tmp_path / "takes", tmp_path / "out", SPEC)
     assert not (tmp_path / "out").exists()
 
@@ -473,7 +472,7 @@ def test_tiles_are_recordings_too(takes, tmp_path):
     made = render(takes, tmp_path / "out", SPEC)
     shutil.rmtree(takes)
     for X in (made, made.path, str(made.path), [made.path]):
-        table = list_recordings(X)
+        table = list_recordings(X).to_frame()
         assert table[["path", "label", "group"]].equals(
             made.recordings[["path", "label", "group"]]
         )
@@ -507,7 +506,7 @@ def test_progress_sees_every_recording(takes, tmp_path):
     def progress(steps, n, title):
         seen.append((n, title))
         for step in steps:
-            seen.append(step[0]["status"])
+            seen.append(step.info["status"])
             yield step
 
     render(takes, tmp_path / "out", SPEC, progress=progress)

@@ -6,227 +6,204 @@ import pytest
 import soundfile
 
 from cqt2img.errors import AudioError, InputError
-from cqt2img.tiles.extract import QUALITY, make_tiles, raise_on_failures, try_extract
+from cqt2img.tiles.extract import (
+    QUALITY,
+    RecordingInfo,
+    make_tiles,
+    raise_on_failures,
+    try_extract,
+)
 from cqt2img.tiles.png import cut_tiles, write_tile
 from cqt2img.tiles.spec import TileSpec
+from tests.conftest import raises_with
 
 SPEC = TileSpec(
     sample_rate=8000, f_min=55, n_bins=48, height=48, bins_per_octave=12, width=16
 )
+FRAME_SECONDS = 0.064
+MISSING = Path("gone.wav")
 
 
 def tone(seconds=1.2, hz=440.0):
-    return (
-        0.3 * np.sin(2 * np.pi * hz * np.arange(round(8000 * seconds)) / 8000)
-    ).astype(np.float32)
+    time = np.arange(round(8000 * seconds)) / 8000
+    return (0.3 * np.sin(2 * np.pi * hz * time)).astype(np.float32)
 
 
-def refuse(kind, message, *args):
-    with pytest.raises(kind) as caught:
-        make_tiles(*args)
-    assert str(caught.value) == message
-    _, info = try_extract(*args)
-    assert info["status"] == "error"
-    assert info["message"] == message
-    assert info["reason"] == (
-        caught.value.reason if kind is AudioError else "wrong_input"
-    )
-    return info["reason"]
-
-
-def test_a_file(tmp_path):
-    path = tmp_path / "x.wav"
-    soundfile.write(path, tone(), 8000)
-    tiles, info = make_tiles(path, SPEC)
-    assert tiles.shape == (1, 48, 16)
-    assert tiles[0, :, 8].argmax() == SPEC.row_of_note(69)
-    assert list(info) == ["seconds", "n_frames", *QUALITY]
-    assert None not in info.values()
-    assert info["seconds"] == pytest.approx(19 * 0.064)
-    assert info["n_frames"] == 19
-    assert info["tuning_cents"] == pytest.approx(0, abs=2)
-    assert info["bandwidth_hz"] == pytest.approx(440, abs=30)
-    attempted = try_extract(path, SPEC)[1]
-    mark = attempted.pop("fingerprint")
-    assert attempted == {"status": "ok", "reason": "", "message": "", **info}
-    copy = tmp_path / "copy.wav"
-    copy.write_bytes(path.read_bytes())
-    assert try_extract(copy, SPEC)[1]["fingerprint"] == mark
-    soundfile.write(path, 0.5 * tone()[::-1] ** 3, 8000)
-    assert try_extract(path, SPEC)[1]["fingerprint"] != mark
-
-
-@pytest.mark.parametrize("tuning", ["remove", "keep"])
-def test_tuning_is_measured_and_removed_if_the_spec_says_so(tmp_path, tuning):
-    spec = TileSpec(tuning=tuning, width=64)
-    path = tmp_path / "x.wav"
-    sound = np.concatenate([tone(0.5, hz * 2 ** (35 / 1200)) for hz in (220, 330, 440)])
-    soundfile.write(path, sound, 8000)
-    tiles, info = make_tiles(path, spec)
-    assert info["tuning_cents"] == pytest.approx(35, abs=8)
-    assert info["tuning_cents"] == round(info["tuning_cents"], 1)
-    row = spec.row_of_note(57)
-    assert tiles[0, :, 10].argmax() == (row if tuning == "remove" else row - 1)
-
-
-def test_an_array_and_a_npy_file(tmp_path):
-    cqt = np.random.default_rng(0).random((48, 37))
-    np.save(tmp_path / "x.NPY.npy", cqt)
-    (tmp_path / "x.NPY.npy").rename(tmp_path / "x.NPY")
-    for item in (cqt, tmp_path / "x.NPY"):
-        tiles, info = make_tiles(item, SPEC)
-        assert np.array_equal(tiles, cut_tiles(cqt, SPEC))
-        assert info == {
-            "seconds": pytest.approx(37 * 0.064),
-            "n_frames": 37,
-            **dict.fromkeys(QUALITY),
-        }
-
-
-def test_tiles_that_were_rendered(tmp_path):
-    tiles = np.random.default_rng(0).integers(0, 256, (11, 48, 16), dtype=np.uint8)
-    for n, tile in enumerate(tiles):
-        width = 16 if n < 10 else 5
-        chunks = {
-            "valid_width": width,
-            "tuning_cents": 3.1,
-            "start_seconds": n * 1.024,
-            "source": "x.wav",
-        }
-        write_tile(tmp_path / f"{n:05d}.png", tile, SPEC, chunks)
-    rows = [{"file": f"{n:05d}.png", "start_seconds": n * 1.024} for n in range(11)]
-    (tmp_path / "recording.json").write_text(json.dumps({"tiles": rows}))
-    for item in (Path("gone.wav"), np.zeros(3)):
-        again, info = make_tiles(item, SPEC, str(tmp_path))
-        assert np.array_equal(again, tiles)
-        measured = {**dict.fromkeys(QUALITY), "tuning_cents": 3.1}
-        assert info == {
-            "seconds": pytest.approx(165 * 0.064),
-            "n_frames": 165,
-            **measured,
-        }
-
-
-@pytest.mark.parametrize("change", ["delete", "add", "swap", "foreign"])
-def test_tiles_that_somebody_changed(tmp_path, change):
+def write_tiles(folder, sources, names=None):
+    """Write a tile of one level for each source, and the record of three tiles."""
     rows = [{"file": f"{n:05d}.png", "start_seconds": n * 1.024} for n in range(3)]
-    (tmp_path / "recording.json").write_text(json.dumps({"tiles": rows}))
-
-    def write(n, source="x.wav", name=None):
-        chunks = {
+    (folder / "recording.json").write_text(json.dumps({"tiles": rows}))
+    for n, source in enumerate(sources):
+        header = {
             "valid_width": 16,
             "tuning_cents": 0,
             "start_seconds": n * 1.024,
             "source": source,
         }
-        write_tile(
-            tmp_path / f"{n if name is None else name:05d}.png",
-            np.ones((48, 16), np.uint8),
-            SPEC,
-            chunks,
+        name = names[n] if names else f"{n:05d}.png"
+        write_tile(folder / name, np.ones((48, 16), np.uint8), SPEC, header)
+
+
+def check_error(kind, reason, parts, source, folder=None):
+    """Check that `make_tiles` raises an error which `try_extract` reports."""
+    with raises_with(kind, *parts):
+        make_tiles(source, SPEC, folder)
+    tiles, info = try_extract(source, SPEC, folder)
+    assert tiles is None
+    assert (info.status, info.reason, info.is_ok) == ("error", reason, False)
+    assert all(part in info.message for part in map(str, parts))
+
+
+def test_a_file_becomes_tiles_and_measurements(tmp_path):
+    path = tmp_path / "x.wav"
+    soundfile.write(path, tone(), 8000)
+    tiles, info = make_tiles(path, SPEC)
+    assert tiles.shape == (1, 48, 16)
+    assert tiles[0, :, 8].argmax() == SPEC.row_of_note(69)
+    assert info.seconds == pytest.approx(19 * FRAME_SECONDS)
+    assert info.n_frames == 19
+    assert info.tuning_cents == pytest.approx(0, abs=2)
+    assert info.bandwidth_hz == pytest.approx(440, abs=30)
+    row = info.to_dict()
+    assert list(row)[:3] == ["status", "reason", "message"]
+    assert set(QUALITY) < set(row)
+    assert None not in row.values()
+    assert try_extract(path, SPEC)[1].to_dict() == {
+        **row,
+        "fingerprint": try_extract(path, SPEC)[1].fingerprint,
+    }
+
+
+def test_the_fingerprint_depends_on_the_sound_only(tmp_path):
+    path = tmp_path / "x.wav"
+    soundfile.write(path, tone(), 8000)
+    fingerprint = try_extract(path, SPEC)[1].fingerprint
+    assert len(fingerprint) == 16
+    copy = tmp_path / "copy.wav"
+    copy.write_bytes(path.read_bytes())
+    assert try_extract(copy, SPEC)[1].fingerprint == fingerprint
+    soundfile.write(path, 0.5 * tone()[::-1] ** 3, 8000)
+    assert try_extract(path, SPEC)[1].fingerprint != fingerprint
+
+
+@pytest.mark.parametrize("tuning", ["remove", "keep"])
+def test_tuning_is_measured_and_removed_if_the_spec_asks_for_it(tmp_path, tuning):
+    spec = TileSpec(tuning=tuning, width=64)
+    path = tmp_path / "x.wav"
+    sharp = 2 ** (35 / 1200)
+    sound = np.concatenate([tone(0.5, hz * sharp) for hz in (220, 330, 440)])
+    soundfile.write(path, sound, 8000)
+    tiles, info = make_tiles(path, spec)
+    assert info.tuning_cents == pytest.approx(35, abs=8)
+    assert info.tuning_cents == round(info.tuning_cents, 1)
+    row = spec.row_of_note(57)
+    assert tiles[0, :, 10].argmax() == (row if tuning == "remove" else row - 1)
+
+
+def test_an_array_and_a_npy_file_become_tiles(tmp_path):
+    cqt = np.random.default_rng(0).random((48, 37))
+    np.save(tmp_path / "x.NPY.npy", cqt)
+    (tmp_path / "x.NPY.npy").rename(tmp_path / "x.NPY")
+    for source in (cqt, tmp_path / "x.NPY"):
+        tiles, info = make_tiles(source, SPEC)
+        assert np.array_equal(tiles, cut_tiles(cqt, SPEC))
+        assert info == RecordingInfo(
+            seconds=pytest.approx(37 * FRAME_SECONDS), n_frames=37
         )
 
-    for n in range(3):
-        write(n)
-    make_tiles(Path("x.wav"), SPEC, str(tmp_path))
+
+def test_rendered_tiles_are_read_instead_of_the_source(tmp_path):
+    tiles = np.random.default_rng(0).integers(0, 256, (11, 48, 16), dtype=np.uint8)
+    rows = []
+    for n, tile in enumerate(tiles):
+        header = {
+            "valid_width": 16 if n < 10 else 5,
+            "tuning_cents": 3.1,
+            "start_seconds": n * 1.024,
+            "source": "x.wav",
+        }
+        write_tile(tmp_path / f"{n:05d}.png", tile, SPEC, header)
+        rows.append({"file": f"{n:05d}.png", "start_seconds": n * 1.024})
+    (tmp_path / "recording.json").write_text(json.dumps({"tiles": rows}))
+    for source in (MISSING, np.zeros(3)):
+        again, info = make_tiles(source, SPEC, tmp_path)
+        assert np.array_equal(again, tiles)
+        assert info == RecordingInfo(
+            seconds=pytest.approx(165 * FRAME_SECONDS), n_frames=165, tuning_cents=3.1
+        )
+
+
+@pytest.mark.parametrize("change", ["delete", "add", "swap", "foreign", "record"])
+def test_rendered_tiles_that_were_changed_are_an_error(tmp_path, change):
+    write_tiles(tmp_path, ["x.wav"] * 3)
+    assert len(make_tiles(MISSING, SPEC, tmp_path)[0]) == 3
     if change == "delete":
         (tmp_path / "00001.png").unlink()
     elif change == "add":
-        write(3)
+        write_tiles(tmp_path, ["x.wav"] * 4)
     elif change == "swap":
-        write(2, name=1)
+        names = ["00000.png", "00002.png", "00001.png"]
+        write_tiles(tmp_path, ["x.wav"] * 3, names)
+    elif change == "foreign":
+        write_tiles(tmp_path, ["x.wav", "y.wav", "x.wav"])
     else:
-        write(1, source="y.wav")
-    message = (
-        f"make_tiles: folder must hold the tiles that were rendered, got {str(tmp_path)!r}, changed since. "
-        "Render it again."
-    )
-    assert refuse(AudioError, message, Path("x.wav"), SPEC, str(tmp_path)) == "vanished"
+        (tmp_path / "recording.json").write_text('{"tiles": [{}]}')
+    parts = ("changed", str(tmp_path), "Render")
+    check_error(AudioError, "vanished", parts, MISSING, tmp_path)
 
 
-def test_what_failed_before_fails_again():
-    before = AudioError("silent", "It is silent.")
-    assert refuse(AudioError, "It is silent.", before, SPEC) == "silent"
-    assert refuse(AudioError, "It is silent.", before, SPEC, "folder") == "silent"
+def test_a_folder_without_tiles_is_an_error(tmp_path):
+    parts = ("changed", str(tmp_path), "Render")
+    check_error(AudioError, "vanished", parts, MISSING, tmp_path)
 
 
-def test_a_recording_that_cannot_be_read(tmp_path):
+def test_rendered_tiles_of_another_spec_are_an_error(tmp_path):
+    other = TileSpec()
+    record = {"tiles": [{"file": "00000.png", "start_seconds": 0}]}
+    (tmp_path / "recording.json").write_text(json.dumps(record))
+    header = {"valid_width": 256, "tuning_cents": 0}
+    path = tmp_path / "00000.png"
+    write_tile(path, np.zeros(other.size, np.uint8), other, header)
+    parts = (SPEC.key, other.key, str(path))
+    check_error(InputError, "wrong_input", parts, MISSING, tmp_path)
+
+
+def test_a_silent_recording_is_an_error(tmp_path):
     path = tmp_path / "x.wav"
     soundfile.write(path, 0 * tone(), 8000)
-    message = (
-        f"{str(path)!r} is silent, below -80 dBFS. "
-        "Check the recording, or export one of its channels."
-    )
-    assert refuse(AudioError, message, path, SPEC) == "silent"
-    assert try_extract(path, SPEC)[0] is None
+    check_error(AudioError, "silent", (str(path),), path)
 
 
-def test_a_cqt_that_does_not_fit(tmp_path):
-    message = "to_db: cqt must have 48 rows, got shape (60, 431). Compute it with the same spec."
-    assert refuse(InputError, message, np.ones((60, 431)), SPEC) == "wrong_input"
-    for shape in ((), (48,)):
-        message = f"to_db: cqt must have 48 rows, got shape {shape}. Compute it with the same spec."
-        assert refuse(InputError, message, np.ones(shape), SPEC) == "wrong_input"
+def test_a_cqt_of_another_shape_is_an_error():
+    for shape in ((60, 431), (), (48,)):
+        parts = ("48 rows", str(shape))
+        check_error(InputError, "wrong_input", parts, np.ones(shape))
 
 
-def test_npy_files_that_are_none(tmp_path):
+def test_npy_files_that_are_no_cqt_are_an_error(tmp_path):
     path = tmp_path / "x.npy"
-    message = f"make_tiles: item must exist, got {str(path)!r}. Check the path."
-    assert refuse(AudioError, message, path, SPEC) == "vanished"
+    check_error(AudioError, "vanished", ("no such file", str(path)), path)
+    reason = "unsupported_or_corrupt"
     np.save(path, np.array([{}]), allow_pickle=True)
-    fault = "Object arrays cannot be loaded when allow_pickle=False"
-    message = f"make_tiles: item must be a CQT saved by numpy.save, got {str(path)!r}: {fault}. Save it anew."
-    assert refuse(AudioError, message, path, SPEC) == "unsupported_or_corrupt"
+    check_error(AudioError, reason, (str(path), "allow_pickle"), path)
     np.save(path, np.ones((48, 20)))
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(AudioError) as caught:
-        make_tiles(path, SPEC)
-    assert caught.value.reason == "unsupported_or_corrupt"
+    check_error(AudioError, reason, (str(path),), path)
     with open(path, "wb") as file:
         np.savez(file, a=np.ones((48, 20)))
-    fault = "it is an archive of arrays"
-    message = f"make_tiles: item must be a CQT saved by numpy.save, got {str(path)!r}: {fault}. Save it anew."
-    assert refuse(AudioError, message, path, SPEC) == "unsupported_or_corrupt"
+    check_error(AudioError, reason, (str(path), "archive"), path)
 
 
-def test_folders_that_hold_no_such_tiles(tmp_path):
-    message = (
-        f"make_tiles: folder must hold the tiles that were rendered, got {str(tmp_path)!r}, changed since. "
-        "Render it again."
-    )
-    assert refuse(AudioError, message, Path("x.wav"), SPEC, str(tmp_path)) == "vanished"
-    other = TileSpec()
-    path = tmp_path / "00000.png"
-    (tmp_path / "recording.json").write_text(
-        '{"tiles": [{"file": "00000.png", "start_seconds": 0}]}'
-    )
-    write_tile(
-        path,
-        np.zeros(other.size, np.uint8),
-        other,
-        {"valid_width": 256, "tuning_cents": 0},
-    )
-    message = (
-        f"read_tile: path must be a tile of spec {SPEC.key}, got {str(path)!r} of spec {other.key}. "
-        "Render the recording again with this spec."
-    )
-    assert (
-        refuse(InputError, message, Path("x.wav"), SPEC, str(tmp_path)) == "wrong_input"
-    )
-
-
-def test_refuse_bad():
-    good = {"status": "ok", "reason": "", "message": ""}
-    silent = {"status": "error", "reason": "silent", "message": "It is silent."}
-    other = {"status": "error", "reason": "vanished", "message": "It is gone."}
+def test_failures_raise_an_error_that_names_the_first():
+    good = RecordingInfo()
+    silent = RecordingInfo("error", "silent", "It is silent.")
+    vanished = RecordingInfo("error", "vanished", "It is gone.")
     raise_on_failures("fit", ["a", "b"], [good, good], "Go on.")
     with pytest.raises(AudioError) as caught:
-        raise_on_failures("fit", ["a", "b"], [good, silent], "Mend it.")
-    message = "fit: X must hold readable recordings, got one that cannot be read: 'b' (It is silent.) Mend it."
-    assert (caught.value.reason, str(caught.value)) == ("silent", message)
-    with pytest.raises(AudioError) as caught:
-        raise_on_failures("fit", ["a", "b", "c"], [other, good, silent], "Mend them.")
-    got = "got 2 of 3 that cannot be read, first 'a' (It is gone.)"
-    assert (
-        str(caught.value) == f"fit: X must hold readable recordings, {got} Mend them."
-    )
+        raise_on_failures("fit", ["a", "b"], [good, silent], "Repair it.")
+    assert caught.value.reason == "silent"
+    for part in ("fit: ", "'b'", "It is silent.", "Repair it."):
+        assert part in str(caught.value)
+    parts = ("2 of 3", "'a'", "It is gone.")
+    with raises_with(AudioError, *parts):
+        raise_on_failures("fit", ["a", "b", "c"], [vanished, good, silent], "Repair.")

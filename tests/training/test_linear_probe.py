@@ -4,42 +4,59 @@ import torch
 
 from cqt2img.data.dataset import TrainingData
 from cqt2img.data.labels import one_hot
-from cqt2img.data.recordings import list_recordings
-from cqt2img.data.tile_arrays import load_tile_arrays
-from cqt2img.errors import InputError
-from cqt2img.inference.calibration import pool
+from cqt2img.errors import InputError, TrainingError
+from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_proba
 from cqt2img.inference.predict import embed_tiles, tile_log_proba
-from cqt2img.models.factory import build_network
-from cqt2img.training.linear_probe import fit_linear_probe, settle_norms
-from tests.conftest import raises_exactly
+from cqt2img.training import linear_probe
+from cqt2img.training.linear_probe import fit_linear_probe
+from cqt2img.training.trainer import train_linear_probe
+from tests.conftest import raises_with
+from tests.training.conftest import (
+    CPU,
+    Recorder,
+    make_network,
+    make_settings,
+    make_tile_arrays,
+)
 
-CPU = torch.device("cpu")
+N_RECORDINGS = 18
+CLASS_INDICES = np.arange(N_RECORDINGS) % 3
+TRAINING = np.arange(12)
+VALIDATION = np.arange(12, 18)
 
 
 @pytest.fixture(scope="module")
-def corpus(small):
-    """Eighteen recordings of three players, with one, six or twenty voices, in groups of three."""
-    rng = np.random.default_rng(0)
-    cqts = []
-    for n in range(18):
-        cqt = 1e-3 * rng.random((60, 40 + n))
-        cqt[rng.permutation(60)[: (1, 6, 20)[n % 3]]] += 1
-        cqts.append(cqt)
-    strips = load_tile_arrays(list_recordings(cqts), small)[0]
-    targets = one_hot(np.arange(18) % 3, 3)
-    return TrainingData(
-        strips, targets, np.arange(18) // 3, np.arange(12), np.arange(12, 18)
-    )
+def data(small):
+    """Eighteen recordings of three classes with a loud row each, in groups of three."""
+    rows = [10 + 15 * (n % 3) + n // 6 for n in range(N_RECORDINGS)]
+    arrays = make_tile_arrays(small, rows, [1 + n % 2 for n in range(N_RECORDINGS)])
+    return make_data(arrays)
 
 
-def make_network(corpus, name="test_resnet", n_classes=3):
-    torch.manual_seed(0)
-    return build_network(name, n_classes, corpus.strips.spec)
+def make_data(arrays, training=TRAINING, validation=VALIDATION, n_classes=3):
+    targets = one_hot(CLASS_INDICES % n_classes, n_classes)
+    groups = np.arange(N_RECORDINGS) // 3
+    return TrainingData(arrays, targets, groups, training, validation)
 
 
-def test_features_are_what_the_head_gets(corpus):
-    network = make_network(corpus).eval()
-    tiles = corpus.strips.tiles(0)
+def network_of(data, name="test_resnet", n_classes=3):
+    return make_network(data.arrays.spec, name, n_classes)
+
+
+def predict(network, data, recordings):
+    tiles = [data.arrays.tiles(int(n)) for n in recordings]
+    return np.stack([pool(tile_log_proba(network, one, CPU)) for one in tiles])
+
+
+def parameters_of_head(network):
+    head = network.backbone.get_classifier()
+    layers = head if isinstance(head, tuple) else (head,)
+    return {id(p) for layer in layers for p in layer.parameters()}
+
+
+def test_embeddings_are_the_inputs_of_the_head(data):
+    network = network_of(data).eval()
+    tiles = data.arrays.tiles(1)
     features = embed_tiles(network, tiles, CPU)
     assert features.dtype == np.float32
     layer = network.backbone.get_classifier()
@@ -49,155 +66,189 @@ def test_features_are_what_the_head_gets(corpus):
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-def heard(network, corpus, places):
-    return np.stack(
-        [
-            pool(tile_log_proba(network, corpus.strips.tiles(int(n)), CPU))
-            for n in places
-        ]
-    )
-
-
 @pytest.mark.parametrize(
     "name",
     ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "ast_tiny"],
 )
-def test_a_head_tells_players_apart_that_the_body_hears(corpus, name):
-    network = make_network(corpus, name)
-    body = {k: v.clone() for k, v in network.state_dict().items()}
-    fitted = fit_linear_probe(network, corpus, CPU)
-    rows = heard(network, corpus, corpus.validation)
-    codes = corpus.targets[corpus.validation].argmax(axis=1)
-    assert (
-        rows.argmax(axis=1) == codes
-    ).mean() > 0.6  # chance is 1/3, and the body knows nothing
-    np.testing.assert_allclose(fitted.validation, rows, atol=2e-3)
-    assert fitted.loss < np.log(3)
-    heads = network.backbone.get_classifier()
-    mine = {
-        id(p)
-        for head in (heads if isinstance(heads, tuple) else (heads,))
-        for p in head.parameters()
+def test_the_head_is_the_logistic_regression_and_nothing_else_changes(data, name):
+    network = network_of(data, name)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    probe = fit_linear_probe(network, data, CPU)
+    # of the regression in scikit-learn, and of the head inside the network
+    rows = predict(network, data, VALIDATION)
+    np.testing.assert_allclose(probe.validation, rows, atol=2e-3)
+    # a regression without any coefficient has this loss, so the best one has less
+    assert probe.loss < np.log(3)
+    head = parameters_of_head(network)
+    changed = {
+        k for k, v in network.state_dict().items() if not torch.equal(v, before[k])
     }
-    moved = {k for k, v in network.state_dict().items() if not torch.equal(v, body[k])}
-    assert moved == {
-        k for k, v in network.named_parameters() if id(v) in mine
-    }  # no norm has moved, either
+    assert changed == {k for k, v in network.named_parameters() if id(v) in head}
 
 
-def test_two_players(corpus):
-    two = TrainingData(
-        corpus.strips,
-        one_hot(np.arange(18) % 3 // 2, 2),
-        corpus.groups,
-        corpus.training,
-        np.arange(0),
-    )
-    network = make_network(corpus, n_classes=2)
-    assert fit_linear_probe(network, two, CPU).validation.shape == (0, 0)
-    rows = heard(network, corpus, range(18))
-    assert (rows.argmax(axis=1) == np.arange(18) % 3 // 2).mean() > 0.8
-
-
-def test_a_head_that_is_not_linear(corpus):
-    network = make_network(corpus)
-    network.backbone.get_classifier = torch.nn.Conv2d(
-        1, 1, 1
-    ).requires_grad_  # what some of timm have
-    message = (
-        "fit: the head must be linear to be fitted on its own, got Conv2d. "
-        "Pass finetune='all' and head_first=False, or choose another backbone."
-    )
-    with raises_exactly(InputError, message):
-        fit_linear_probe(network, corpus, CPU)
+def test_two_classes_have_two_rows(data):
+    two = make_data(data.arrays, n_classes=2)
+    network = network_of(data, n_classes=2)
+    probe = fit_linear_probe(network, two, CPU)
+    assert probe.validation.shape == (6, 2)
+    rows = predict(network, two, VALIDATION)
+    np.testing.assert_allclose(probe.validation, rows, atol=2e-3)
 
 
 @pytest.fixture
-def count(monkeypatch):
-    """How often tiles are embedded."""
-    calls = []
-    monkeypatch.setattr(
-        "cqt2img.training.linear_probe.embed_tiles",
-        lambda *args: calls.append(1) or embed_tiles(*args),
+def separable(monkeypatch):
+    """Embeddings with one high feature per class, in place of those of a network."""
+
+    def embedder(network, device, cache_dir=None):
+        def embed(tiles):
+            rows = tiles.shape[1] - 1 - tiles.mean(axis=2).argmax(axis=1)
+            class_indices = (rows - 10) // 15
+            n_features = network.backbone.get_classifier().in_features
+            return np.eye(n_features, dtype=np.float32)[class_indices]
+
+        return embed
+
+    monkeypatch.setattr(linear_probe, "make_embedder", embedder)
+
+
+def test_separable_embeddings_are_classified_without_error(data, separable):
+    probe = fit_linear_probe(network_of(data), data, CPU)
+    predicted = probe.validation.argmax(axis=1)
+    assert predicted.tolist() == CLASS_INDICES[VALIDATION].tolist()
+
+
+def test_without_validation_recordings_the_middle_strength_is_used(data):
+    only = make_data(data.arrays, np.arange(18), np.arange(0))
+    probe = fit_linear_probe(network_of(data), only, CPU)
+    assert probe.validation.shape == (0, 0)
+    assert probe.strength == linear_probe._DEFAULT_STRENGTH
+    assert probe.strength == np.median(linear_probe._STRENGTHS)
+
+
+def test_the_strength_has_the_lowest_calibrated_log_loss(data, monkeypatch):
+    chosen = fit_linear_probe(network_of(data), data, CPU).strength
+    wanted = CLASS_INDICES[VALIDATION]
+    losses = {}
+    for strength in linear_probe._STRENGTHS:
+        monkeypatch.setattr(linear_probe, "_STRENGTHS", (strength,))
+        rows = fit_linear_probe(network_of(data), data, CPU).validation
+        proba = to_proba(rows, fit_temperature(rows, wanted))
+        losses[strength] = log_loss(proba, wanted)
+    assert chosen == min(losses, key=losses.get)
+
+
+def test_refitting_uses_the_validation_recordings_too(data, monkeypatch):
+    n_tiles = []
+    fit_regression = linear_probe._fit_regression
+
+    def spy(samples, strength, seed):
+        n_tiles.append(len(samples.features))
+        return fit_regression(samples, strength, seed)
+
+    monkeypatch.setattr(linear_probe, "_fit_regression", spy)
+    held_out = fit_linear_probe(network_of(data), data, CPU).validation
+    n_training = sum(len(data.arrays.tiles(n)) for n in TRAINING)
+    n_all = sum(len(data.arrays.tiles(n)) for n in range(N_RECORDINGS))
+    n_strengths = len(linear_probe._STRENGTHS)
+    assert n_tiles == [n_training] * n_strengths
+    n_tiles.clear()
+    refitted = fit_linear_probe(network_of(data), data, CPU, refit=True).validation
+    assert n_tiles == [n_training] * n_strengths + [n_all]
+    # predictions are of the regression that has not seen the recordings
+    assert np.array_equal(refitted, held_out)
+
+
+def test_classes_and_their_groups_have_equal_weights(small):
+    arrays = make_tile_arrays(small, [20] * 6, [1, 2, 3, 4, 5, 6])
+    class_indices = np.array([0, 0, 0, 1, 1, 1])
+    groups = np.array(["a", "a", "b", "a", "c", "c"])
+    data = TrainingData(
+        arrays, one_hot(class_indices, 2), groups, np.arange(6), np.arange(0)
     )
-    return calls
+    features = [np.zeros((n, 4), np.float32) for n in range(1, 7)]
+    samples = linear_probe._make_samples(features, np.arange(6), data, 1)
+    n_tiles = [1, 2, 3, 4, 5, 6]
+    owner = np.repeat(np.arange(6), n_tiles)
+    assert samples.class_indices.tolist() == class_indices[owner].tolist()
+    assert samples.weights.mean() == pytest.approx(1)
+    total = samples.weights.sum()
+    for class_index in (0, 1):
+        is_class = class_indices[owner] == class_index
+        assert samples.weights[is_class].sum() == pytest.approx(total / 2)
+        for group in set(groups[class_indices == class_index]):
+            is_group = is_class & (groups[owner] == group)
+            assert samples.weights[is_group].sum() == pytest.approx(total / 4)
+            assert np.ptp(samples.weights[is_group]) == pytest.approx(0)
 
 
-def test_a_memory_knows_network_and_tiles(corpus, tmp_path, count):
-    plain = make_network(corpus)
-    fit_linear_probe(plain, corpus, CPU)
-    assert len(count) == 18
-    count.clear()
-    first, again = make_network(corpus), make_network(corpus)
-    fit_linear_probe(first, corpus, CPU, memory=tmp_path)
-    assert len(count) == 18
-    fit_linear_probe(again, corpus, CPU, memory=tmp_path)
-    assert len(count) == 18
-    for one in (first, again):
-        assert all(
-            torch.equal(a, b)
-            for a, b in zip(one.parameters(), plain.parameters(), strict=True)
-        )
-    fit_linear_probe(
-        again, corpus, CPU, memory=tmp_path
-    )  # another head on the same body
-    assert len(count) == 18
-    fewer = TrainingData(
-        corpus.strips,
-        corpus.targets,
-        corpus.groups,
-        np.arange(3, 12),
-        corpus.validation,
-    )
-    fit_linear_probe(make_network(corpus), fewer, CPU, memory=tmp_path)  # other sides
-    assert len(count) == 18
-    other = make_network(corpus)
-    with torch.no_grad():
-        next(other.backbone.parameters()).add_(1e-3)
-    fit_linear_probe(other, corpus, CPU, memory=tmp_path)  # another body
-    assert len(count) == 36
+def test_of_many_tiles_the_solver_sees_some_of_every_recording(data, monkeypatch):
+    seen = []
+    make_samples = linear_probe._make_samples
+
+    def spy(features, recordings, data, step):
+        samples = make_samples(features, recordings, data, step)
+        seen.append((step, len(samples.features)))
+        return samples
+
+    monkeypatch.setattr(linear_probe, "_make_samples", spy)
+    monkeypatch.setattr(linear_probe, "_MAX_TILES", 12)
+    fit_linear_probe(network_of(data), data, CPU)
+    assert seen == [(2, 12)]
 
 
-def test_statistics_of_norms_are_part_of_the_body(corpus, tmp_path, count):
-    fit_linear_probe(make_network(corpus), corpus, CPU, memory=tmp_path)
-    other = make_network(corpus)
-    settle_norms(other, corpus, CPU, seed=0)
-    fit_linear_probe(other, corpus, CPU, memory=tmp_path)
-    assert len(count) == 36
-
-
-def test_most_tiles(corpus, monkeypatch):
-    network = make_network(corpus)
-    monkeypatch.setattr("cqt2img.training.linear_probe._MOST_TILES", 8)
-    assert sum(len(corpus.strips.tiles(n)) for n in range(12)) > 12
-    fit_linear_probe(network, corpus, CPU)  # one tile of every recording at least
-    codes = corpus.targets[corpus.validation].argmax(axis=1)
-    assert (
-        heard(network, corpus, corpus.validation).argmax(axis=1) == codes
-    ).mean() > 0.6
-
-
-def test_progress_counts_recordings(corpus):
+def test_progress_counts_recordings(data, separable):
     seen = []
 
     def progress(steps, n, title):
         seen.append((n, title))
         return steps
 
-    fit_linear_probe(make_network(corpus), corpus, CPU, progress=progress)
+    fit_linear_probe(network_of(data), data, CPU, progress=progress)
     assert seen == [(18, "embedding")]
 
 
-def test_norms_measure_tiles(corpus):
-    network = make_network(corpus)
-    norm = next(
-        m
-        for m in network.modules()
-        if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)
-    )
-    before, momentum = norm.running_mean.clone(), norm.momentum
-    weights = {k: v.clone() for k, v in network.named_parameters()}
-    settle_norms(network, corpus, CPU, seed=0)
-    assert not torch.equal(before, norm.running_mean)
-    assert norm.momentum == momentum
-    assert all(torch.equal(v, weights[k]) for k, v in network.named_parameters())
+def test_a_head_that_is_not_linear_is_an_error(data):
+    network = network_of(data)
+    # as some networks of timm have
+    network.backbone.get_classifier = torch.nn.Conv2d(1, 1, 1).requires_grad_
+    with raises_with(InputError, "fit: finetune='head'", "head_first=True", "Conv2d"):
+        fit_linear_probe(network, data, CPU)
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"), [(0.0, "the same for all tiles"), (np.nan, "not finite")]
+)
+def test_embeddings_that_cannot_be_fitted_are_an_error(
+    data, monkeypatch, value, problem
+):
+    def embedder(network, device, cache_dir=None):
+        return lambda tiles: np.full((len(tiles), 8), value, np.float32)
+
+    monkeypatch.setattr(linear_probe, "make_embedder", embedder)
+    with raises_with(InputError, "fit", problem, "Choose other weights"):
+        fit_linear_probe(network_of(data), data, CPU)
+
+
+def test_a_linear_probe_is_an_epoch_with_its_own_metrics(data):
+    network = network_of(data)
+    recorder = Recorder()
+    result = train_linear_probe(network, data, make_settings(), callback=recorder)
+    assert recorder.entries == result.history
+    assert recorder.begun is None
+    (entry,) = result.history
+    assert (entry["epoch"], entry["learning_rate"]) == (1, 0.0)
+    right = result.validation[range(6), CLASS_INDICES[VALIDATION]]
+    assert entry["valid_loss"] == pytest.approx(-right.mean(), abs=1e-5)
+    means = [
+        embed_tiles(network, data.arrays.tiles(n), CPU).mean(axis=0)
+        for n in range(N_RECORDINGS)
+    ]
+    np.testing.assert_allclose(result.features, means, atol=1e-5)
+    state = network.state_dict()
+    assert all(torch.equal(value, result.state[name]) for name, value in state.items())
+
+
+def test_a_linear_probe_with_a_loss_that_is_not_finite_is_an_error(data, monkeypatch):
+    monkeypatch.setattr(linear_probe, "_weighted_loss", lambda *args: float("nan"))
+    with raises_with(TrainingError, "fit: the loss", "nan"):
+        train_linear_probe(network_of(data), data, make_settings())

@@ -12,8 +12,8 @@ import soundfile
 from typer.testing import CliRunner
 
 import cqt2img
-from cqt2img import cli
 from cqt2img.classifier import load
+from cqt2img.cli import main as cli
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.tile_folder import open_tiles
 from cqt2img.errors import InputError
@@ -105,7 +105,7 @@ def test_help_from_outside():
 def test_help_loads_nothing_heavy():
     code = (
         "import sys; sys.argv = ['cqt2img', 'fit', '--help']\n"
-        "from cqt2img.cli import main\n"
+        "from cqt2img.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "print([m for m in ('torch', 'timm', 'sklearn', 'librosa', 'pandas', 'matplotlib') if m in sys.modules])"
@@ -119,7 +119,9 @@ def test_help_loads_nothing_heavy():
 def test_error_from_outside_is_one_line(tmp_path):
     done = outside("render", tmp_path / "gone", "-o", tmp_path / "tiles")
     path = str(tmp_path / "gone")
-    message = f"cqt2img: list_recordings: X must exist, got {path!r}. Check the spelling of the path.\n"
+    message = (
+        f"cqt2img: render: no such file or folder: {path!r}. Check the spelling.\n"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
 
 
@@ -128,8 +130,7 @@ def test_error_from_outside_is_one_line(tmp_path):
     [
         (
             ["fit", "{}/gone", "-o", "{}/model"],
-            "cqt2img: list_recordings: X must exist, got '{}/gone'. "
-            "Check the spelling of the path.\n",
+            "cqt2img: fit: no such file or folder: '{}/gone'. Check the spelling.\n",
         ),
         (
             ["predict", "{}/gone", "-m", "{}"],
@@ -143,7 +144,7 @@ def test_error_from_outside_is_one_line(tmp_path):
         ),
         (
             ["predict", "{}", "-m", "{}", "-o", "{}/answers.doc"],
-            "cqt2img: write_table: path must be a file that ends "
+            "cqt2img: --out must be a file that ends "
             "in .csv, .jsonl, .parquet, got '{}/answers.doc'. Rename it.\n",
         ),
     ],
@@ -361,8 +362,10 @@ def test_the_checkpoint_lies_outside_of_the_model(folder, tmp_path, below):
 
 
 def test_fit_a_csv_by_a_column(folder, spec_file, tmp_path):
-    frame = list_recordings(folder)[["path", "label"]].assign(
-        tour=lambda f: [f"tour {n // 6}" for n in range(len(f))]
+    frame = (
+        list_recordings(folder)
+        .to_frame()[["path", "label"]]
+        .assign(tour=lambda f: [f"tour {n // 6}" for n in range(len(f))])
     )
     frame.to_csv(tmp_path / "table.csv", index=False)
     words = ["--group-by", "tour", "--preset", spec_file]
@@ -378,7 +381,7 @@ def test_fit_a_csv_by_a_column(folder, spec_file, tmp_path):
 
 
 def test_fit_with_labels_from_a_csv(tile_folder, tmp_path):
-    table = list_recordings(tile_folder)
+    table = list_recordings(tile_folder).to_frame()
     frame = table[["path"]].assign(
         label=np.where(table["label"] == "Low", "left hand", "right hand")
     )

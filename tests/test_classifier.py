@@ -21,12 +21,11 @@ from cqt2img.classifier import Classifier, load
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.render import render
 from cqt2img.data.tile_folder import open_tiles
-from cqt2img.errors import AudioError, InputError
+from cqt2img.errors import AudioError, InputError, TrainingError
 from cqt2img.inference.predict import embed_tiles
-from cqt2img.models.architecture import WAYS
+from cqt2img.models.architecture import WEIGHT_SOURCES
 from cqt2img.models.factory import build_network
-from cqt2img.training.trainer import TrainingError
-from tests.conftest import make_cqt, raises_exactly
+from tests.conftest import make_cqt, raises_exactly, raises_with
 
 CHECKS = [
     "check_do_not_raise_errors_in_init_or_set_params",
@@ -78,7 +77,7 @@ def classifier(options):
 
 @pytest.fixture(scope="module")
 def paths(folder):
-    return list_recordings(folder)["path"].tolist()
+    return list_recordings(folder).paths
 
 
 # scikit-learn's own checks that need no data
@@ -280,7 +279,7 @@ def test_unlabelled(classifier, tmp_path):
 
 
 def test_lengths_differ(classifier):
-    message = "list_recordings: y must have one entry per recording, got 2 for 3. Count the recordings of X."
+    message = "fit: y must have one entry per recording, got 2 for 3 recordings. Compare it with X."
     with raises_exactly(InputError, message):
         classifier.fit(lines(3), ["low", "high"])
 
@@ -355,7 +354,7 @@ def test_validation_with_a_strange_label(classifier):
 
 
 def test_validation_folder(options, tile_folder):
-    table = list_recordings(tile_folder)
+    table = list_recordings(tile_folder).to_frame()
     kept = table["group"].str.endswith("2")
     model = Classifier(**{**options, "epochs": 1}).fit(
         table[~kept], validation=table[kept]
@@ -366,7 +365,7 @@ def test_validation_folder(options, tile_folder):
 
 
 def test_validation_that_holds_training_recordings(options, tile_folder):
-    first = list_recordings(tile_folder)["path"][0]
+    first = list_recordings(tile_folder).paths[0]
     message = (
         f"fit: validation must hold recordings that training does not, got 18 of 18, first {first!r}. "
         "Give other recordings, or put copies into one group."
@@ -395,10 +394,9 @@ def test_albums_that_nobody_named_are_told(options, caplog):
 
 
 def test_a_device_that_is_not_here_costs_no_time(options, monkeypatch):
-    message = "Classifier: device must be None or one of cpu here, got 'gpu'. Choose one of these."
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    with raises_exactly(InputError, message):
+    with raises_with(InputError, "device='gpu'", "cpu"):
         Classifier(**{**options, "device": "gpu", "epochs": 10**6}).fit(lines(), Y)
 
 
@@ -414,13 +412,13 @@ def test_groups_are_kept_whole(options, monkeypatch, tile_folder):
     seen = {}
 
     def spy(network, corpus, *rest):
-        seen["sides"] = corpus.training, corpus.validation
+        seen["sides"] = corpus.train_index, corpus.validation_index
         raise InterruptedError
 
     monkeypatch.setattr(module, "train", spy)
     with pytest.raises(InterruptedError):
         Classifier(**options).fit(tile_folder)
-    table = list_recordings(tile_folder)
+    table = list_recordings(tile_folder).to_frame()
     first, second = (set(table["group"].iloc[side]) for side in seen["sides"])
     assert first
     assert second
@@ -438,7 +436,7 @@ def test_groups_of_training_are_remembered(model, folder):
 
 
 def test_what_the_weights_met_before_is_remembered(options, tile_folder, saved):
-    whole, table = load(saved), list_recordings(tile_folder)
+    whole, table = load(saved), list_recordings(tile_folder).to_frame()
     later = table[table["group"].isin(table.groupby("label")["group"].last())]
     model = Classifier(
         **{**options, "weights": saved, "epochs": 1, "validation_fraction": 0}
@@ -460,48 +458,7 @@ def test_some_of_the_tiles(options, tile_folder):
     np.testing.assert_array_equal(
         model.predict_proba(few), model.predict_proba(tiles)[[3, 1]]
     )
-    assert list_recordings(few)["tiles"].notna().all()  # nothing is drawn again
-
-
-WAY = 'Give a mask of it, such as tiles.recordings["label"] == "Monk", or labels of its index.'
-
-
-def test_rows_that_are_not_of_the_recordings(tile_folder):
-    tiles = open_tiles(tile_folder)
-    n = len(tiles.recordings)
-    mask = tiles.tiles["label"] == "Low"
-    for bad, told in (
-        (
-            mask,
-            f"be a mask of recordings, which has {n} rows, got {len(mask)} of another table",
-        ),
-        (
-            mask.to_numpy()[:3],
-            f"be a mask of recordings, which has {n} rows, got 3 of another table",
-        ),
-        (
-            (tiles.recordings["label"] == "Low").astype(int),
-            "be of recordings, each once, got one of them twice",
-        ),
-        ([1, 1], "be of recordings, each once, got one of them twice"),
-        ([0, 99], "be of recordings, each once, got 99"),
-        (["Monk"], "be of recordings, each once, got 'Monk'"),
-        ("Monk", "be a mask or a list of rows, got str"),
-        (0, "be a mask or a list of rows, got int"),
-        (np.ones((n, 2), bool), "be a mask or a list of rows, got ndarray"),
-    ):
-        with raises_exactly(InputError, f"TileSet.select: rows must {told}. {WAY}"):
-            tiles.select(bad)
-    late = tiles.select(tiles.recordings["label"] == "Middle")
-    with raises_exactly(
-        InputError,
-        f"TileSet.select: rows must be of recordings, each once, got 0. {WAY}",
-    ):
-        late.select([0])
-    assert late.select(late.recordings["label"] == "Middle").recordings.equals(
-        late.recordings
-    )
-    assert len(tiles.select([]).recordings) == 0
+    assert all(one.tiles for one in list_recordings(few))  # nothing is drawn again
 
 
 @pytest.mark.parametrize("word", ["none", "imagenet"])
@@ -521,10 +478,7 @@ def test_a_folder_of_that_name_is_no_weights(
 
 @pytest.mark.parametrize("bad", [5, True, [1], {}])
 def test_weights_are_a_word_or_a_file(options, tile_folder, bad):
-    with raises_exactly(
-        InputError,
-        f"Classifier: weights must be 'imagenet', None or a file, got {bad!r}. {WAYS}",
-    ):
+    with raises_with(InputError, f"fit: weights={bad!r}", WEIGHT_SOURCES):
         Classifier(**{**options, "weights": bad}).fit(tile_folder)
 
 
@@ -643,7 +597,7 @@ def test_fitted_model_knows_its_players(model, tile_folder):
 def forms(folder, tile_folder, paths, tmp_path_factory):
     """The same recordings in every form that X may have."""
     root = tmp_path_factory.mktemp("forms")
-    frame = list_recordings(folder)[["path", "label", "group"]]
+    frame = list_recordings(folder).to_frame()[["path", "label", "group"]]
     frame.to_csv(root / "table.csv", index=False)
     return {
         "folder": str(folder),
@@ -739,15 +693,13 @@ def test_tiles_of_another_spec(model, tmp_path):
 def test_single_array_is_refused(model):
     with raises_exactly(
         InputError,
-        "list_recordings: X must be a sequence of recordings, got one array of shape (60, 40). Write [cqt].",
+        "predict: X must be a sequence of recordings, got one array of shape (60, 40). Write [cqt].",
     ):
         model.predict(make_cqt(5))
 
 
 def test_nothing_to_predict(model):
-    with pytest.raises(
-        InputError, match="list_recordings: X must hold recordings, got none in a list"
-    ):
+    with pytest.raises(InputError, match="predict: no recordings in a list"):
         model.predict([])
 
 
@@ -826,7 +778,7 @@ def test_embeddings_are_what_the_head_gets(model, paths, bad_folder):
 
 def test_alike_players_lie_near_each_other(model, tile_folder):
     features = model.embed(tile_folder)
-    labels = np.array(list_recordings(tile_folder)["label"].tolist())
+    labels = np.array(list_recordings(tile_folder).labels)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     near = features @ features.T - 2 * np.eye(len(features))
     assert (labels[near.argmax(axis=1)] == labels).mean() > 0.8
@@ -885,7 +837,7 @@ def test_features_are_kept_from_fit_to_fit(
     calls = []
     real = embed_tiles
     monkeypatch.setattr(
-        "cqt2img.training.linear_probe.embed_tiles",
+        "cqt2img.training.embedding_cache.embed_tiles",
         lambda *args: calls.append(1) or real(*args),
     )
     first = Classifier(**{**options, **how}).fit(tile_folder, **fit)
@@ -943,7 +895,7 @@ def test_predict_raises_where_it_is_asked_to(model, paths, bad_folder):
         AudioError,
         message.replace("predict: X", "embed: X").replace(
             "Use identify for one row each, or on_error='skip'.",
-            "Mend or remove it, or pass on_error='skip'.",
+            "Repair or remove it, or pass on_error='skip'.",
         ),
     ):
         model.embed([paths[0], path])
@@ -965,8 +917,8 @@ def test_fit_raises_before_the_first_epoch(options, monkeypatch, bad_folder):
     path = str(bad_folder / "empty_file.wav")
     message = (
         f"fit: X must hold readable recordings, got one that cannot be read: {path!r} "
-        f"({path!r} has 0 bytes. Copy it again from its source.) "
-        "Mend or remove it, or pass on_error='skip'."
+        f"(load_wave: path must hold audio, got {path!r} which has 0 bytes. Copy it again from its source.) "
+        "Repair or remove it, or pass on_error='skip'."
     )
     with raises_exactly(AudioError, message):
         Classifier(**options).fit([*lines(), path], [*Y, "low"])
@@ -1034,7 +986,7 @@ def test_predict_tiles_counts_the_time(model, paths):
 
 
 def test_score_is_the_part_that_is_right(model, tile_folder):
-    y = list_recordings(tile_folder)["label"].to_numpy()
+    y = np.array(list_recordings(tile_folder).labels)
     assert model.score(tile_folder) == (model.predict(tile_folder) == y).mean()
     weight = np.where(y == "Low", 1.0, 0.0)
     assert (
@@ -1051,8 +1003,8 @@ def test_evaluate_is_score_with_an_interval(model, folder, bad_folder):
     assert len(scores.known_groups) == 9
     assert {type(name) for name in scores.known_groups} == {str}
     assert "np.str_" not in str(scores)
-    y = list_recordings(folder)["label"].tolist()
-    paths = list_recordings(folder)["path"].tolist()
+    y = list_recordings(folder).labels
+    paths = list_recordings(folder).paths
     one_more = model.evaluate([*paths, bad_folder / "silent.wav"], [*y, "Low"])
     assert (one_more.n_failed, one_more.accuracy, one_more.known_groups) == (
         1,
@@ -1062,7 +1014,7 @@ def test_evaluate_is_score_with_an_interval(model, folder, bad_folder):
 
 
 def test_evaluate_on_a_strange_label(model, folder):
-    paths = list_recordings(folder)["path"].tolist()
+    paths = list_recordings(folder).paths
     message = (
         "encode: y must hold labels that the model knows, got Monk. "
         "It knows High, Low, Middle: rename the labels or fit a new model."
@@ -1108,7 +1060,8 @@ def test_fit_is_left_without_one_of_three_classes(options, bad_folder):
     X = [*lines(4), bad_folder / "silent.wav", bad_folder / "truncated.wav"]
     with raises_exactly(
         InputError,
-        "fit: y must name classes that can be read, got none of middle. Mend the files.",
+        "fit: every class must have recordings that can be read, got none for middle. "
+        "Repair the files, or leave out the class.",
     ):
         Classifier(**{**options, "on_error": "skip"}).fit(
             X, [*Y[:4], "middle", "middle"]
