@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.data.recordings import Recordings
-from cqt2img.errors import InputError
-from cqt2img.inference.array_types import (
+from cqt2img._utils.array_types import (
     BoolArray,
     Float32Array,
     Float64Array,
     IntArray,
 )
+from cqt2img.data.recordings import Recordings
+from cqt2img.errors import InputError
 from cqt2img.inference.linear_head import LinearHead, read_head, widen_head
 from cqt2img.inference.model import EnrollmentReport, FittedModel
 from cqt2img.inference.predict import RecordingOutput, stack_embeddings

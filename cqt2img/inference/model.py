@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from cqt2img._utils.array_types import Float32Array, Float64Array, Labels
 from cqt2img.data.dataset import SkippedRecording
-from cqt2img.inference.array_types import Float32Array, Float64Array, Labels
 from cqt2img.inference.calibration import to_proba
 from cqt2img.inference.linear_head import LinearHead, read_head
 from cqt2img.inference.open_set import OpenSetDetector, check_open_set_ready
