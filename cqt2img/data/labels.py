@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cqt2img._utils.tables import is_missing
 from cqt2img.errors import InputError
 
 _N_SHOWN = 10  # classes in a message
@@ -83,22 +84,6 @@ def check_labelled(
         f"{len(missing)} of {len(y)}, such as {name}. Sort the recordings into one "
         "folder per label, or pass y or a csv file with the column label."
     )
-
-
-def is_missing(value: object) -> bool:
-    """Return whether a label or group is missing.
-
-    Parameters
-    ----------
-    value : object
-        Label or group.
-
-    Returns
-    -------
-    bool
-        True for None, NaN and an empty string.
-    """
-    return value is None or value == "" or value != value
 
 
 def encode(
