@@ -73,23 +73,6 @@ def make_cqt(row, n_frames=40, n_bins=60, seed=0):
     return cqt
 
 
-def ramp(n_frames):
-    """A CQT in dB whose every column has a level of its own in all rows."""
-    return np.tile(np.linspace(-60, -1, n_frames), (60, 1))
-
-
-@pytest.fixture
-def strips(small):
-    """Five recordings of 20, 32, 70, 100 and 300 frames."""
-    from cqt2img.data.recordings import list_recordings
-    from cqt2img.data.tile_arrays import load_tile_arrays
-
-    found, _ = load_tile_arrays(
-        list_recordings([ramp(n) for n in (20, 32, 70, 100, 300)]), small
-    )
-    return found
-
-
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """Three players, three albums of each, two takes of each: `player/album 1/take 1.wav`."""

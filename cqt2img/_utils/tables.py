@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-UNDECODABLE_BYTES = "surrogateescape"  # file names need not be UTF-8
+PATH_ERRORS = "surrogateescape"  # file names need not be UTF-8
 
 
 def make_table(

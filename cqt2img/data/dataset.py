@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from cqt2img._utils.messages import start_errors_with
 from cqt2img._utils.progress import Progress
 from cqt2img.data.labels import encode, find_classes, one_hot
 from cqt2img.data.recordings import (
@@ -169,6 +170,11 @@ def list_train_validation(
         is_validation = _read_fold(np.asarray(validation), len(recordings))
     elif validation is not None:
         given = validation if isinstance(validation, tuple) else (validation,)
+        if len(given) > 3:
+            raise InputError(
+                "fit: validation must be recordings, (X, y) or (X, y, groups), got a "
+                f"tuple of {len(given)}. Remove the others."
+            )
         X_valid, y_valid, groups_valid = (*given, None, None)[:3]
         held_out = list_recordings(
             X_valid, y_valid, groups_valid, group_by, caller="fit: validation"
@@ -252,7 +258,8 @@ def load_train_validation(
         If a recording cannot be read and `on_error` is "raise".
     """
     recordings = listed.recordings
-    arrays, infos = load_tile_arrays(recordings, spec, n_jobs, progress)
+    with start_errors_with("fit"):
+        arrays, infos = load_tile_arrays(recordings, spec, n_jobs, progress)
     if on_error == "raise":
         advice = "Repair or remove it, or pass on_error='skip'."
         raise_on_failures("fit", recordings.paths, infos, advice)

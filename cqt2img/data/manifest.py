@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cqt2img._utils.tables import UNDECODABLE_BYTES
+from cqt2img._utils.tables import PATH_ERRORS
 from cqt2img.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def read_csv(path: Path) -> "pd.DataFrame":
             dtype=object,
             keep_default_na=False,
             encoding="utf-8-sig",
-            encoding_errors=UNDECODABLE_BYTES,
+            encoding_errors=PATH_ERRORS,
         )
     except (ValueError, OSError) as error:
         raise InputError(

@@ -1,17 +1,16 @@
-"""Recordings, labels and groups: everything users pass as X, y and groups, as one type."""
+"""Recordings, labels and groups: everything users pass as X, y and groups."""
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, overload
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from cqt2img._utils.tables import is_missing, make_table
+from cqt2img._utils.messages import start_errors_with
 from cqt2img.audio.decode import AUDIO_SUFFIXES
 from cqt2img.data.manifest import (
     RECORDINGS_FILE,
@@ -19,15 +18,38 @@ from cqt2img.data.manifest import (
     read_csv,
     resolve_tile_folder,
 )
+from cqt2img.data.recording_tables import (
+    GROUP_COLUMNS,
+    group_by_column,
+    read_frame,
+    read_user_csv,
+    with_groups,
+    with_labels,
+)
+from cqt2img.data.recording_types import (
+    PUBLIC_COLUMNS,
+    Label,
+    Recording,
+    Recordings,
+    join_recordings,
+)
 from cqt2img.data.tile_folder import TileSet
-from cqt2img.errors import AudioError, InputError
+from cqt2img.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = [
+    "Label",
+    "Recording",
+    "Recordings",
+    "RecordingsLike",
+    "join_labels",
+    "list_recordings",
+]
+
 log = logging.getLogger(__name__)
 
-Label: TypeAlias = str | int | float | bool
 RecordingsLike: TypeAlias = (
     "str | os.PathLike[str] | pd.DataFrame | TileSet | Recordings | Sequence[object]"
     " | NDArray[np.generic] | pd.Series | pd.Index"
@@ -35,205 +57,6 @@ RecordingsLike: TypeAlias = (
 
 _SUFFIXES = AUDIO_SUFFIXES | {".npy"}
 _SUFFIX_HINT = f"Supported are {', '.join(sorted(AUDIO_SUFFIXES))} and .npy."
-_GROUP_COLUMNS = ("group", "album", "session", "concert")
-_SEGMENT_COLUMNS = ("start", "end", "start_time", "end_time")
-# columns of Recordings.to_frame
-_PUBLIC_COLUMNS = ("path", "label", "group")
-_FRAME_COLUMNS = ("name", "item", "tiles")
-
-
-@dataclass(frozen=True, eq=False)
-class Recording:
-    """One recording: an audio file, or a CQT in a file or in memory.
-
-    Parameters
-    ----------
-    path : str
-        The path as the user or the table wrote it; "array 3" for an array in memory.
-    source : Path or ndarray of shape (n_bins, n_frames)
-        The file to read, or the CQT.
-    label : str, int, float or bool, optional
-        The class, such as the name of the player.
-    group : str
-        What was recorded together (album, session, concert).
-    name : str
-        Path relative to the folder or table that the recording was listed from.
-    tiles : Path, optional
-        Folder of the rendered tiles of this recording.
-    error : AudioError, optional
-        Why the recording could not be rendered, if that is known from a tile folder.
-    start, end : float, optional
-        Limits in seconds of the segment to use. Reserved: not supported yet.
-    columns : mapping, optional
-        Further columns of the table.
-    """
-
-    path: str
-    source: Path | NDArray[np.generic]
-    label: Label | None
-    group: str
-    name: str
-    tiles: Path | None = None
-    error: AudioError | None = None
-    start: float | None = None
-    end: float | None = None
-    columns: Mapping[str, object] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        """Return the path."""
-        return self.path
-
-    @property
-    def location(self) -> str | None:
-        """Where the recording is stored, however its path is spelled.
-
-        The folder of the tiles, else the absolute path of the file. None for arrays,
-        and for recordings that a tile folder lists as failed: a tile folder does not
-        store the directory that relative paths started from.
-        """
-        if self.tiles is not None:
-            return str(self.tiles)
-        if self.error is not None or not isinstance(self.source, Path):
-            return None
-        return os.path.abspath(self.source)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Recordings(Sequence[Recording]):
-    """A sequence of recordings.
-
-    Parameters
-    ----------
-    items : tuple of Recording
-        The recordings.
-    column_names : tuple of str
-        `path`, `label`, `group` and the further columns, in the order of the table
-        that the recordings were read from.
-    """
-
-    items: tuple[Recording, ...]
-    column_names: tuple[str, ...] = _PUBLIC_COLUMNS
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __repr__(self) -> str:
-        return f"<Recordings: {len(self)}, columns {', '.join(map(str, self.column_names))}>"
-
-    @overload
-    def __getitem__(self, index: int) -> Recording: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> "Recordings": ...
-
-    def __getitem__(self, index: int | slice) -> "Recording | Recordings":
-        if isinstance(index, slice):
-            return replace(self, items=self.items[index])
-        return self.items[index]
-
-    def __add__(self, other: "Recordings") -> "Recordings":
-        """Join two sequences of recordings."""
-        names = dict.fromkeys((*self.column_names, *other.column_names))
-        return Recordings((*self.items, *other.items), tuple(names))
-
-    @property
-    def paths(self) -> list[str]:
-        """The path of each recording."""
-        return [recording.path for recording in self.items]
-
-    @property
-    def labels(self) -> list[Label | None]:
-        """The label of each recording, or None."""
-        return [recording.label for recording in self.items]
-
-    @property
-    def groups(self) -> list[str]:
-        """The group of each recording."""
-        return [recording.group for recording in self.items]
-
-    @property
-    def names(self) -> list[str]:
-        """The name of each recording."""
-        return [recording.name for recording in self.items]
-
-    def column(self, name: str) -> list[object]:
-        """Return one column.
-
-        Parameters
-        ----------
-        name : str
-            One of `column_names`.
-
-        Returns
-        -------
-        list
-            One value per recording; None where its table has no such column.
-
-        Raises
-        ------
-        InputError
-            If no recording has such a column.
-        """
-        if name not in self.column_names:
-            raise InputError(
-                f"no such column: {name!r}. Choose one of {_join(self.column_names)}."
-            )
-        if name in _PUBLIC_COLUMNS:
-            return [getattr(recording, name) for recording in self.items]
-        return [recording.columns.get(name) for recording in self.items]
-
-    def select(self, indices: ArrayLike) -> "Recordings":
-        """Select recordings.
-
-        Parameters
-        ----------
-        indices : array-like of int or bool
-            Positions of the recordings, or a mask with one entry per recording.
-
-        Returns
-        -------
-        Recordings
-            The selected recordings, in the order of `indices`.
-
-        Raises
-        ------
-        InputError
-            If a mask has another length.
-        """
-        chosen = np.asarray(indices)
-        if chosen.dtype == np.bool_:
-            if chosen.shape != (len(self),):
-                raise InputError(
-                    f"indices: a mask must have {len(self)} entries, got shape "
-                    f"{chosen.shape}. Compute it from these recordings."
-                )
-            chosen = np.flatnonzero(chosen)
-        items = tuple(self.items[int(index)] for index in chosen)
-        return replace(self, items=items)
-
-    def to_frame(self) -> "pd.DataFrame":
-        """Return a table with one row per recording.
-
-        Returns
-        -------
-        DataFrame
-            `path`, `label`, `group` and the further columns in the order of the table
-            that was read; then `name`, `item` (the file, the CQT, or the AudioError of
-            a failed rendering) and `tiles` (folder of the rendered tiles, or None).
-            `list_recordings` accepts this table, any selection of its rows, and
-            further columns.
-        """
-        rows: list[dict[str, object]] = []
-        for recording in self.items:
-            row: dict[str, object] = dict(recording.columns)
-            row["path"] = recording.path
-            row["label"] = recording.label
-            row["group"] = recording.group
-            row["name"] = recording.name
-            row["item"] = recording.error or recording.source
-            row["tiles"] = None if recording.tiles is None else str(recording.tiles)
-            rows.append(row)
-        return make_table(rows, (*self.column_names, *_FRAME_COLUMNS))
 
 
 def list_recordings(
@@ -283,10 +106,10 @@ def list_recordings(
     with start_errors_with(caller):
         if y is not None:
             labels = _check_length("y", y, len(recordings))
-            recordings = _with_labels(recordings, labels)
+            recordings = with_labels(recordings, labels)
         if groups is not None:
             given = _check_length("groups", groups, len(recordings))
-            recordings = _with_groups(recordings, given)
+            recordings = with_groups(recordings, given)
         _check_one_label_each(recordings)
     return recordings
 
@@ -325,13 +148,14 @@ def join_labels(
     """
     listed = list_recordings(X, caller=caller)
     with start_errors_with(caller, argument="labels"):
-        frame = _read_user_csv(labels, group_by)
+        frame = read_user_csv(labels, group_by)
         if "label" not in frame.columns:
+            known = ", ".join(frame.columns)
             raise InputError(
-                f"no column 'label' in {str(labels)!r}, only {_join(frame.columns)}. "
-                "Rename the column with the labels to label."
+                f"no column 'label' in {str(labels)!r}, only {known}. Rename the "
+                "column with the labels to label."
             )
-        rows = _from_frame(frame, labels.parent, str(labels), group_by)
+        rows = read_frame(frame, labels.parent, str(labels), group_by)
         indices = _find_rows(rows, listed, labels, _describe(X))
     if len(indices) < len(listed):
         log.warning(
@@ -341,41 +165,22 @@ def join_labels(
             labels,
         )
     # without a group column in the csv file the groups of the folders are kept
-    has_groups = group_by is not None or bool(set(_GROUP_COLUMNS) & set(frame.columns))
-    found = listed.select(indices)
-    joined = [
-        replace(
+    has_groups = group_by is not None or _has_groups(frame)
+    joined = []
+    for recording, row in zip(listed.select(indices), rows, strict=True):
+        complete = replace(
             recording,
             label=row.label,
             group=row.group if has_groups else recording.group,
             columns={**recording.columns, **row.columns},
         )
-        for recording, row in zip(found, rows, strict=True)
-    ]
+        joined.append(complete)
     names = dict.fromkeys((*listed.column_names, *rows.column_names))
     return Recordings(tuple(joined), tuple(names))
 
 
-@contextmanager
-def start_errors_with(caller: str | None, argument: str = "") -> Iterator[None]:
-    """Start the messages of input errors with the public method that was called.
-
-    Parameters
-    ----------
-    caller : str or None
-        The method or command, such as "fit".
-    argument : str, optional
-        The argument that messages start with if there is no caller.
-    """
-    try:
-        yield
-    except InputError as error:
-        message = str(error)
-        if caller is not None:
-            error.args = (f"{caller}: {message}",)
-        elif not message.startswith(argument):
-            error.args = (f"{argument}: {message}",)
-        raise
+def _has_groups(frame: "pd.DataFrame") -> bool:
+    return any(name in frame.columns for name in GROUP_COLUMNS)
 
 
 def _find_rows(
@@ -400,10 +205,6 @@ def _find_rows(
             )
         found.append(indices[key])
     return found
-
-
-def _join(names: Iterable[object]) -> str:
-    return ", ".join(map(str, names))
 
 
 def _describe(X: object) -> str:
@@ -436,29 +237,6 @@ def _check_length(argument: str, values: Iterable[object], n: int) -> list[objec
     return listed
 
 
-def _with_labels(recordings: Recordings, labels: Sequence[object]) -> Recordings:
-    items = []
-    for recording, label in zip(recordings, labels, strict=True):
-        items.append(replace(recording, label=_to_label(label)))
-    return replace(recordings, items=tuple(items))
-
-
-def _with_groups(recordings: Recordings, groups: Sequence[object]) -> Recordings:
-    items = []
-    for recording, group in zip(recordings, groups, strict=True):
-        name = str(group)
-        if is_missing(group):
-            name = recording.location or recording.path
-        items.append(replace(recording, group=name))
-    return replace(recordings, items=tuple(items))
-
-
-def _to_label(value: object) -> Label | None:
-    if is_missing(value) and value != "":
-        return None
-    return value  # type: ignore[return-value]
-
-
 def _check_one_label_each(recordings: Recordings) -> None:
     known: dict[str, Label] = {}
     for recording in recordings:
@@ -477,11 +255,11 @@ def _read(X: RecordingsLike, group_by: str | None) -> Recordings:
     import pandas as pd
 
     if isinstance(X, Recordings):
-        return X if group_by is None else _group_by_column(X, group_by)
+        return X if group_by is None else group_by_column(X, group_by)
     if isinstance(X, TileSet):
-        return _from_frame(X.recordings, X.path, str(X.path), group_by)
+        return read_frame(X.recordings, X.path, str(X.path), group_by)
     if isinstance(X, pd.DataFrame):
-        return _from_frame(X, Path(), "X", group_by)
+        return read_frame(X, Path(), "X", group_by)
     if isinstance(X, (str, os.PathLike)):
         return _from_path(Path(X), group_by)
     if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind != "O":
@@ -490,31 +268,30 @@ def _read(X: RecordingsLike, group_by: str | None) -> Recordings:
             f"{X.shape}. Write [cqt]."
         )
     if isinstance(X, (Sequence, np.ndarray, pd.Series, pd.Index)):
-        recordings = Recordings(())
         parts = [_from_entry(entry, n, group_by) for n, entry in enumerate(X)]
-        return _concatenate(parts) if parts else recordings
+        return join_recordings(parts)
     advice = "Write list(X)." if isinstance(X, Iterator) else "See list_recordings."
     raise InputError(
         f"X must be paths, a table or CQT arrays, got {type(X).__name__}. {advice}"
     )
 
 
-def _concatenate(parts: Sequence[Recordings]) -> Recordings:
-    items = [recording for part in parts for recording in part]
-    names = dict.fromkeys(name for part in parts for name in part.column_names)
-    return Recordings(tuple(items), tuple(names))
-
-
 def _from_entry(entry: object, index: int, group_by: str | None) -> Recordings:
     """Read one entry of a sequence: a recording, or something that contains several."""
     if isinstance(entry, Recording):
-        one = Recordings(
-            (entry,), tuple(dict.fromkeys((*_PUBLIC_COLUMNS, *entry.columns)))
-        )
-        return one if group_by is None else _group_by_column(one, group_by)
+        names = dict.fromkeys((*PUBLIC_COLUMNS, *entry.columns))
+        one = Recordings((entry,), tuple(names))
+        return one if group_by is None else group_by_column(one, group_by)
     if isinstance(entry, np.ndarray):
         name = f"array {index}"
-        return Recordings((Recording(name, entry, None, name, name),))
+        array = Recording(
+            path=name,
+            source=entry,
+            label=None,
+            group=name,
+            name=name,
+        )
+        return Recordings((array,))
     if not isinstance(entry, (str, os.PathLike)):
         raise InputError(
             f"X must contain paths or CQT arrays, got {type(entry).__name__}. "
@@ -527,8 +304,14 @@ def _from_entry(entry: object, index: int, group_by: str | None) -> Recordings:
 
 
 def _from_file(path: Path, written: str) -> Recordings:
-    group = os.path.abspath(path)
-    return Recordings((Recording(written, path, None, group, path.name),))
+    recording = Recording(
+        path=written,
+        source=path,
+        label=None,
+        group=os.path.abspath(path),
+        name=path.name,
+    )
+    return Recordings((recording,))
 
 
 def _from_path(path: Path, group_by: str | None) -> Recordings:
@@ -538,7 +321,7 @@ def _from_path(path: Path, group_by: str | None) -> Recordings:
         is_tile_folder = (path / SPEC_FILE).is_file()
         if is_tile_folder and (path / RECORDINGS_FILE).is_file():
             frame = read_csv(path / RECORDINGS_FILE)
-            return _from_frame(frame, path, str(path), group_by)
+            return read_frame(frame, path, str(path), group_by)
         if is_tile_folder and (path / "tiles").is_dir():
             raise InputError(
                 f"unfinished tile folder: {str(path)!r} has no {RECORDINGS_FILE}. "
@@ -548,8 +331,8 @@ def _from_path(path: Path, group_by: str | None) -> Recordings:
     if not path.exists() and path.suffix.lower() not in _SUFFIXES:
         raise InputError(f"no such file or folder: {str(path)!r}. Check the spelling.")
     if path.suffix.lower() == ".csv":
-        frame = _read_user_csv(path, group_by)
-        return _from_frame(frame, path.parent, str(path), group_by)
+        frame = read_user_csv(path, group_by)
+        return read_frame(frame, path.parent, str(path), group_by)
     return _from_file(path, str(path))
 
 
@@ -558,11 +341,18 @@ def _from_folder(root: Path, group_by: str | None) -> Recordings:
     items = []
     for path in _walk(root):
         name = path.relative_to(root)
-        label = name.parts[0] if len(name.parts) > 1 else None
+        *folders, _ = name.parts
         group = os.path.abspath(path)
-        if len(name.parts) > 2:
-            group = "/".join(name.parts[:2])
-        items.append(Recording(str(path), path, label, group, str(name)))
+        if len(folders) > 1:
+            group = "/".join(folders[:2])
+        recording = Recording(
+            path=str(path),
+            source=path,
+            label=folders[0] if folders else None,
+            group=group,
+            name=str(name),
+        )
+        items.append(recording)
     if not items:
         raise InputError(f"no recordings in {str(root)!r}. {_SUFFIX_HINT}")
     if group_by is not None:
@@ -575,10 +365,13 @@ def _from_folder(root: Path, group_by: str | None) -> Recordings:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Yield the recordings below a folder in sorted order; symbolic links are followed."""
+    """Yield the recordings below a folder in sorted order, following links."""
     for folder, folders, names in os.walk(root, followlinks=True):
-        visible = [name for name in folders if not name.startswith(".")]
-        folders[:] = sorted(n for n in visible if not _is_cycle(Path(folder, n)))
+        followed = []
+        for name in sorted(folders):
+            if not name.startswith(".") and not _is_cycle(Path(folder, name)):
+                followed.append(name)
+        folders[:] = followed
         for name in sorted(names):
             path = Path(folder, name)
             if path.suffix.lower() in _SUFFIXES and not name.startswith("."):
@@ -591,170 +384,3 @@ def _is_cycle(path: Path) -> bool:
         return False
     parents = Path(os.path.abspath(path)).parents
     return any(path.samefile(parent) for parent in parents)
-
-
-def _read_user_csv(path: Path, group_by: str | None) -> "pd.DataFrame":
-    """Read a csv file written by hand: strip names, and check that they are UTF-8."""
-    import pandas as pd
-
-    frame = read_csv(path)
-    header = str(frame.columns[0])
-    if len(frame.columns) == 1 and any(mark in header for mark in ";\t"):
-        raise InputError(
-            f"a csv file must have commas between its columns, got the header "
-            f"{header!r} in {str(path)!r}. Save it with commas."
-        )
-    names = [str(name).strip() for name in frame.columns]
-    if len(set(names)) == len(names):
-        frame.columns = pd.Index(names)
-    for name in {"label", group_by, *_GROUP_COLUMNS} & set(frame.columns):
-        values = [value.strip() for value in frame[name]]
-        unreadable = next((value for value in values if not _is_utf8(value)), None)
-        if unreadable is not None:
-            raise InputError(
-                f"the column {name} of {str(path)!r} must be UTF-8, got "
-                f"{unreadable!r}. Save the csv file as UTF-8."
-            )
-        frame[name] = pd.Series(values, index=frame.index, dtype=object)
-    return frame
-
-
-def _is_utf8(text: str) -> bool:
-    return not any("\ud800" <= mark <= "\udfff" for mark in text)
-
-
-def _from_frame(
-    frame: "pd.DataFrame", base: Path, name: str, group_by: str | None
-) -> Recordings:
-    """Read a table with the column path; relative paths start at `base`."""
-    columns = list(frame.columns)
-    if "path" not in columns:
-        raise InputError(
-            f"no column 'path' in {name!r}, only {_join(columns)}. Rename the column "
-            "with the files to path."
-        )
-    if group_by is not None and group_by not in columns:
-        raise InputError(
-            f"group_by must name a column, got {group_by!r} for {name!r}. Choose one "
-            f"of {_join(columns)}."
-        )
-    is_manifest = {"tiles", "status", "reason", "message"} <= set(columns)
-    is_manifest = is_manifest and (base / SPEC_FILE).is_file()
-    if not is_manifest:
-        _check_no_segments(frame, name)
-    rows = frame.to_dict("records")
-    kept = [column for column in columns if column not in _FRAME_COLUMNS]
-    names = tuple(dict.fromkeys((*kept, *_PUBLIC_COLUMNS)))
-    if {*_PUBLIC_COLUMNS, *_FRAME_COLUMNS} <= set(columns):
-        items = [_from_listed_row(row) for row in rows]
-        listed = Recordings(tuple(items), names)
-        return listed if group_by is None else _group_by_column(listed, group_by)
-    column = group_by or next((c for c in _GROUP_COLUMNS if c in columns), None)
-    items = [_from_row(row, base, column) for row in rows]
-    if is_manifest:
-        items = _add_manifest(items, rows, base)
-    return Recordings(tuple(items), names)
-
-
-def _check_no_segments(frame: "pd.DataFrame", name: str) -> None:
-    for column in _SEGMENT_COLUMNS:
-        if column not in frame.columns:
-            continue
-        values = [value for value in frame[column] if not is_missing(value)]
-        if values:
-            raise InputError(
-                f"segments of recordings are not supported yet, got the column "
-                f"{column!r} with the value {values[0]!r} in {name!r}. Remove the "
-                "column to use whole recordings."
-            )
-
-
-def _further_columns(row: Mapping[str, object]) -> dict[str, object]:
-    own = (*_PUBLIC_COLUMNS, *_FRAME_COLUMNS)
-    return {name: value for name, value in row.items() if name not in own}
-
-
-def _from_row(
-    row: Mapping[str, object], base: Path, group_column: str | None
-) -> Recording:
-    path = str(row["path"])
-    label = row.get("label")
-    group = os.path.abspath(base / path)
-    if group_column is not None and not is_missing(row[group_column]):
-        group = str(row[group_column])
-        if group_column != "group" and "label" in row:
-            group = _name_group(label, group)
-    return Recording(
-        path=path,
-        source=base / path,
-        label=None if is_missing(label) else _to_label(label),
-        group=group,
-        name=path,
-        columns=_further_columns(row),
-    )
-
-
-def _name_group(label: object, album: str) -> str:
-    """Name an album; two labels may have albums of the same name."""
-    return f"{label}/{album}"
-
-
-def _group_by_column(recordings: Recordings, group_by: str) -> Recordings:
-    if group_by not in recordings.column_names:
-        raise InputError(
-            f"group_by must name a column, got {group_by!r}. Choose one of "
-            f"{_join(recordings.column_names)}."
-        )
-    values = recordings.column(group_by)
-    groups: list[object] = []
-    for recording, value in zip(recordings, values, strict=True):
-        if group_by == "group" or is_missing(value):
-            groups.append(value)
-        else:
-            groups.append(_name_group(recording.label, str(value)))
-    return _with_groups(recordings, groups)
-
-
-def _from_listed_row(row: Mapping[str, object]) -> Recording:
-    """Read a row of `Recordings.to_frame`."""
-    item = row["item"]
-    tiles = row["tiles"]
-    path = str(row["path"])
-    return Recording(
-        path=path,
-        source=item if isinstance(item, (Path, np.ndarray)) else Path(path),
-        label=_to_label(row["label"]),
-        group=str(row["group"]),
-        name=str(row["name"]),
-        tiles=None if is_missing(tiles) else Path(str(tiles)),
-        error=item if isinstance(item, AudioError) else None,
-        columns=_further_columns(row),
-    )
-
-
-def _add_manifest(
-    items: Sequence[Recording], rows: Sequence[Mapping[str, object]], base: Path
-) -> list[Recording]:
-    """Add what the manifest of a tile folder contains: tiles, errors and names."""
-    folders = [str(row["tiles"] or "") for row in rows]
-    names = [folder.removeprefix("tiles/") for folder in folders]
-    # failed recordings have no tiles: their names are relative to the same root
-    root = ""
-    for recording, name in zip(items, names, strict=True):
-        if name and recording.path.endswith(f"/{name}"):
-            root = recording.path.removesuffix(name)
-            break
-    found = []
-    for recording, row, folder, name in zip(items, rows, folders, names, strict=True):
-        error = None
-        if row["status"] == "error":
-            error = AudioError(str(row["reason"]), str(row["message"]))
-        found.append(
-            replace(
-                recording,
-                name=name or recording.path.removeprefix(root),
-                tiles=base / folder if folder else None,
-                error=error,
-            )
-        )
-    return found

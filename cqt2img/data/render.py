@@ -1,6 +1,5 @@
 """Rendering of recordings to a folder of tiles with a manifest."""
 
-import hashlib
 import itertools
 import json
 import os
@@ -15,9 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 
 from cqt2img._utils.files import disk_full_error, folder_lock, write_atomic
+from cqt2img._utils.hashing import hash_bytes
+from cqt2img._utils.messages import start_errors_with
 from cqt2img._utils.parallel import run_parallel
 from cqt2img._utils.progress import Progress
-from cqt2img._utils.tables import UNDECODABLE_BYTES, make_table
+from cqt2img._utils.tables import PATH_ERRORS, make_table
 from cqt2img.data.extraction import without_columns
 from cqt2img.data.manifest import RECORDINGS_FILE, SPEC_FILE, TILES_FILE, read_csv
 from cqt2img.data.recordings import (
@@ -27,7 +28,7 @@ from cqt2img.data.recordings import (
     list_recordings,
 )
 from cqt2img.data.specs import as_spec
-from cqt2img.data.tile_folder import TileSet, to_numbers
+from cqt2img.data.tile_folder import TileSet, convert_numbers
 from cqt2img.errors import AudioError, InputError
 from cqt2img.tiles.extract import (
     RECORD_FILE,
@@ -115,24 +116,20 @@ def render(
     >>> tiles.recordings[["status", "reason", "n_tiles"]].values.tolist()
     [['ok', '', 3], ['error', 'too_short', 0]]
     """
-    spec = as_spec(spec)
-    recordings = list_recordings(X, group_by=group_by, caller="render")
     out = Path(out)
-    names = _name_folders(recordings.names)
-    jobs = (
-        (recording, spec, out, name)
-        for recording, name in zip(without_columns(recordings), names, strict=True)
-    )
-    with disk_full_error("render", out):
+    with start_errors_with("render"), disk_full_error("render", out):
+        spec = as_spec(spec)
+        recordings = list_recordings(X, group_by=group_by, caller="render")
         _check_folder(out, spec)
         _check_nothing_is_dropped(out, recordings.paths)
         out.mkdir(parents=True, exist_ok=True)
         with folder_lock(out):
             # within the lock, or a concurrent run would remove the unfinished file
             _write_spec(out, spec)
+            names = _name_folders(recordings.names)
             results = run_parallel(
                 _render_one,
-                jobs,
+                _list_jobs(recordings, names, spec, out),
                 len(recordings),
                 n_jobs=n_jobs,
                 progress=progress,
@@ -140,48 +137,76 @@ def render(
                 timeout=timeout,
             )
             rendered = list(results)
-            frames = _write_manifest(out, recordings, names, rendered)
-            return TileSet(out, spec, *frames)
+            table = _make_recording_table(recordings, names, rendered)
+            tile_table = _make_tile_table(recordings, names, rendered)
+            _write_table(out / RECORDINGS_FILE, table)
+            _write_table(out / TILES_FILE, tile_table)
+            return TileSet(out, spec, table, tile_table)
 
 
-def _write_manifest(
-    out: Path,
-    recordings: Recordings,
-    names: Sequence[str],
-    rendered: Sequence[_Rendered],
-) -> tuple["pd.DataFrame", "pd.DataFrame"]:
-    """Write a table with a row per recording, and one with a row per tile."""
-    rows: list[Row] = []
-    tile_rows: list[Row] = []
+def _list_jobs(
+    recordings: Recordings, names: Sequence[str], spec: TileSpec, out: Path
+) -> Iterator[tuple[Recording, TileSpec, Path, str]]:
+    for recording, name in zip(without_columns(recordings), names, strict=True):
+        yield recording, spec, out, name
+
+
+def _make_recording_table(
+    recordings: Recordings, names: Sequence[str], rendered: Sequence[_Rendered]
+) -> "pd.DataFrame":
+    """Make the manifest: the columns that were passed, then what was measured."""
+    rows = []
     for recording, name, one in zip(recordings, names, rendered, strict=True):
-        folder = f"tiles/{name}" if one.info["status"] == "ok" else ""
-        described = {
-            "path": recording.path,
-            "label": recording.label,
-            "group": recording.group,
-        }
-        given = {**recording.columns, **described}
-        ordered = {c: given.get(c, np.nan) for c in recordings.column_names}
-        rows.append({**ordered, **one.info, "tiles": folder})
-        for tile in one.tiles:
-            measured = {key: tile[key] for key in tile if key != "file"}
-            file = f"{folder}/{tile['file']}"
-            tile_rows.append({"tile": file, **described, **measured})
+        given: dict[str, object] = {**recording.columns, **_describe(recording)}
+        row: dict[str, object] = {}
+        for column in recordings.column_names:
+            row[column] = given.get(column, np.nan)
+        row.update(one.info)
+        row["tiles"] = _folder_of_tiles(name) if one.tiles else ""
+        rows.append(row)
     table = make_table(rows)
-    tile_table = make_table(tile_rows, columns=_TILE_COLUMNS)
-    for frame, file in ((table, RECORDINGS_FILE), (tile_table, TILES_FILE)):
-        to_numbers(frame)
-        write = partial(frame.to_csv, index=False, errors=UNDECODABLE_BYTES)
-        write_atomic(out / file, write)
-    return table, tile_table
+    convert_numbers(table)
+    return table
+
+
+def _make_tile_table(
+    recordings: Recordings, names: Sequence[str], rendered: Sequence[_Rendered]
+) -> "pd.DataFrame":
+    """Make the table of tiles."""
+    rows = []
+    for recording, name, one in zip(recordings, names, rendered, strict=True):
+        for tile in one.tiles:
+            row = {**_describe(recording), **tile}
+            row["tile"] = f"{_folder_of_tiles(name)}/{tile['file']}"
+            rows.append(row)
+    table = make_table(rows, columns=_TILE_COLUMNS)
+    convert_numbers(table)
+    return table
+
+
+def _describe(recording: Recording) -> dict[str, object]:
+    return {
+        "path": recording.path,
+        "label": recording.label,
+        "group": recording.group,
+    }
+
+
+def _folder_of_tiles(name: str) -> str:
+    """Return the folder of the tiles of a recording, relative to the tile folder."""
+    return f"tiles/{name}"
+
+
+def _write_table(path: Path, table: "pd.DataFrame") -> None:
+    write = partial(table.to_csv, index=False, errors=PATH_ERRORS)
+    write_atomic(path, write)
 
 
 def _check_folder(out: Path, spec: TileSpec) -> None:
     """Check that the folder is new, empty, or a tile folder of the same spec."""
     if out.exists() and not out.is_dir():
         raise InputError(
-            f"render: out must be a folder, got the file {str(out)!r}. Choose another "
-            "name."
+            f"out must be a folder, got the file {str(out)!r}. Choose another name."
         )
     spec_file = out / SPEC_FILE
     others = []
@@ -192,13 +217,13 @@ def _check_folder(out: Path, spec: TileSpec) -> None:
         found = TileSpec.preset(spec_file)
         if found.key != spec.key:
             raise InputError(
-                f"render: out must hold tiles of spec {spec.key}, got {str(out)!r} of "
+                f"out must hold tiles of spec {spec.key}, got {str(out)!r} of "
                 f"spec {found.key}. Choose another folder, or the same preset."
             )
         return
     if others:
         raise InputError(
-            f"render: out must be new, empty or a tile folder, got {str(out)!r}. "
+            f"out must be new, empty or a tile folder, got {str(out)!r}. "
             "Choose another folder."
         )
 
@@ -222,7 +247,7 @@ def _check_nothing_is_dropped(out: Path, paths: Sequence[str]) -> None:
     dropped = [path for path in before if path not in known and os.path.exists(path)]
     if dropped:
         raise InputError(
-            f"render: X must hold all recordings of the tile folder {str(out)!r}, got "
+            f"X must hold all recordings of the tile folder {str(out)!r}, got "
             f"none of {len(dropped)} such as {dropped[0]!r}. Choose another folder, or "
             "pass all recordings at once."
         )
@@ -260,7 +285,7 @@ def _make_stamp(recording: Recording, spec: TileSpec) -> list[str | int]:
         return []
     if isinstance(source, np.ndarray):
         data = np.ascontiguousarray(source).tobytes()
-        return [spec.key, "array", hashlib.sha256(data).hexdigest()]
+        return [spec.key, "array", hash_bytes([data])]
     try:
         stat = os.stat(source)
     except (OSError, ValueError):

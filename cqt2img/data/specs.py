@@ -1,6 +1,7 @@
 """The tile spec that recordings or rendered tiles are used with."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from cqt2img.data.manifest import SPEC_FILE, resolve_tile_folder
@@ -56,12 +57,14 @@ def resolve_spec(
     InputError
         If `X` contains tiles of another spec.
     """
+    wanted = None if spec is None else as_spec(spec)
     folder = _find_tile_folder(X)
-    found = None if folder is None else TileSpec.preset(folder / SPEC_FILE)
-    if spec is None:
-        return found or TileSpec.preset(default)
-    wanted = as_spec(spec)
-    if found is not None and found.key != wanted.key:
+    if folder is None:
+        return wanted or TileSpec.preset(default)
+    found = TileSpec.preset(folder / SPEC_FILE)
+    if wanted is None:
+        return found
+    if wanted.key != found.key:
         raise InputError(
             f"{caller}: X must hold tiles of spec {wanted.key}, got {str(folder)!r} of "
             f"spec {found.key}. Render the recordings again with this spec."
@@ -73,18 +76,25 @@ def _find_tile_folder(X: RecordingsLike) -> Path | None:
     """Return the tile folder that X was listed from, if there is one."""
     import pandas as pd
 
+    candidates: list[Path] = []
     if isinstance(X, TileSet):
-        return _if_rendered(X.path)
-    if isinstance(X, (str, os.PathLike)):
-        return _if_rendered(resolve_tile_folder(Path(X)))
-    tiles: list[Path] = []
-    if isinstance(X, Recordings):
-        tiles = [recording.tiles for recording in X if recording.tiles is not None]
-    elif isinstance(X, pd.DataFrame) and {"item", "tiles"} <= set(X.columns):
-        tiles = [Path(folder) for folder in X["tiles"] if isinstance(folder, str)]
-    parents = tiles[0].parents if tiles else ()
-    return next((folder for folder in parents if _if_rendered(folder)), None)
+        candidates = [X.path]
+    elif isinstance(X, (str, os.PathLike)):
+        candidates = [resolve_tile_folder(Path(X))]
+    elif isinstance(X, Recordings):
+        tiles = [str(recording.tiles or "") for recording in X]
+        candidates = _parents_of_first(tiles)
+    elif isinstance(X, pd.DataFrame) and "item" in X and "tiles" in X:
+        candidates = _parents_of_first(X["tiles"].tolist())
+    for folder in candidates:
+        if (folder / SPEC_FILE).is_file():
+            return folder
+    return None
 
 
-def _if_rendered(folder: Path) -> Path | None:
-    return folder if (folder / SPEC_FILE).is_file() else None
+def _parents_of_first(tiles: Sequence[object]) -> list[Path]:
+    """Return the folders that contain the first of several folders of tiles."""
+    for folder in tiles:
+        if isinstance(folder, str) and folder:
+            return list(Path(folder).parents)
+    return []

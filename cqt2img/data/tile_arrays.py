@@ -50,7 +50,8 @@ class TileArrays:
         int
             1 or more.
         """
-        return self.arrays[index].shape[1] // self.spec.width
+        n_columns = self.arrays[index].shape[1]
+        return n_columns // self.spec.width
 
     def tiles(self, index: int) -> NDArray[np.uint8]:
         """Return the tiles of one recording, as they were rendered.
@@ -66,7 +67,8 @@ class TileArrays:
             Levels.
         """
         height, width = self.spec.size
-        return self.arrays[index].reshape(height, -1, width).swapaxes(0, 1)
+        array = self.arrays[index]
+        return array.reshape(height, -1, width).swapaxes(0, 1)
 
     def crop(self, index: int, start: int) -> NDArray[np.uint8]:
         """Cut one tile that starts at any column.
@@ -84,10 +86,11 @@ class TileArrays:
             Levels.
         """
         array = self.arrays[index]
+        width = self.spec.width
         n_columns = min(int(self.n_frames[index]), array.shape[1])
-        last = max(0, n_columns - self.spec.width)
+        last = max(0, n_columns - width)
         start = min(max(start, 0), last)
-        return array[:, start : start + self.spec.width]
+        return array[:, start : start + width]
 
     def select(self, indices: NDArray[np.int64]) -> "TileArrays":
         """Select recordings.
@@ -143,7 +146,9 @@ def load_tile_arrays(
         for tiles, info in extract_recordings(recordings, spec, n_jobs, progress):
             infos.append(info)
             if tiles is not None:
-                buffer.append(tiles.swapaxes(0, 1).reshape(-1))
+                in_time = tiles.swapaxes(0, 1)
+                buffer.append(in_time.reshape(-1))
                 n_frames.append(info.n_frames or 0)
         arrays = [block.reshape(spec.height, -1) for block in buffer.blocks()]
-    return TileArrays(spec, arrays, np.asarray(n_frames, dtype=np.int64)), infos
+    loaded = TileArrays(spec, arrays, np.array(n_frames, dtype=np.int64))
+    return loaded, infos

@@ -1,11 +1,32 @@
 """Training tiles as a torch dataset."""
 
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cqt2img.data.augment import Augment, make_augment
 from cqt2img.data.dataset import TrainingData
+
+
+class TileIndex(NamedTuple):
+    """Position of a tile in training data.
+
+    Parameters
+    ----------
+    recording : int
+        Index of the recording.
+    tile : int
+        Index of the tile in the recording.
+    """
+
+    recording: int
+    tile: int
+
+
+# group -> indices into TrainingTiles.tiles
+TilesByGroup: TypeAlias = dict[str, list[int]]
 
 
 class TrainingTiles(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -25,35 +46,48 @@ class TrainingTiles(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]])
     """
 
     def __init__(
-        self, data: TrainingData, augment: Augment, balance: str, seed: int
+        self,
+        data: TrainingData,
+        augment: Augment,
+        balance: str,
+        seed: int,
     ) -> None:
         self.data = data
         self.seed = seed
-        self.augment_name = augment
-        spec = data.arrays.spec
-        self.augment = make_augment(augment, spec)
-        self.jitter = 0 if augment == "none" else spec.width // 2
-        # (index of the recording, index of the tile in it)
-        self.tiles: list[tuple[int, int]] = []
-        # class index -> group -> indices into self.tiles
-        self.tiles_by_class: dict[int, dict[str, list[int]]] = {}
-        class_indices = data.targets.argmax(axis=1)
+        self.balance = balance
+        self.augment = augment
+        self._make_transform()
+        self.tiles: list[TileIndex] = []
+        self.tiles_by_class: dict[int, TilesByGroup] = {}
         for index in data.train_index.tolist():
-            group = str(data.groups[index]) if balance == "group" else ""
-            by_group = self.tiles_by_class.setdefault(int(class_indices[index]), {})
-            members = by_group.setdefault(group, [])
-            for tile in range(data.arrays.n_tiles(index)):
-                members.append(len(self.tiles))
-                self.tiles.append((index, tile))
+            self._add_recording(index)
         self.set_epoch(0)
 
+    def _make_transform(self) -> None:
+        spec = self.data.arrays.spec
+        self._transform = make_augment(self.augment, spec)
+        is_plain = self._transform is None
+        self._jitter = 0 if is_plain else spec.width // 2
+
+    def _add_recording(self, index: int) -> None:
+        """Add the tiles of a recording to those of its class and group."""
+        class_index = int(self.data.targets[index].argmax())
+        group = ""
+        if self.balance == "group":
+            group = str(self.data.groups[index])
+        by_group = self.tiles_by_class.setdefault(class_index, {})
+        members = by_group.setdefault(group, [])
+        for tile in range(self.data.arrays.n_tiles(index)):
+            members.append(len(self.tiles))
+            self.tiles.append(TileIndex(index, tile))
+
     def __getstate__(self) -> dict[str, object]:
-        """Leave out the augmentation: classes made by albumentations are not pickled."""
-        return {**self.__dict__, "augment": None}
+        """Leave out the transform: classes made by albumentations cannot be pickled."""
+        return {**self.__dict__, "_transform": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        self.augment = make_augment(self.augment_name, self.data.arrays.spec)
+        self._make_transform()
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the tiles of an epoch.
@@ -65,17 +99,13 @@ class TrainingTiles(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]])
         """
         self.epoch = epoch
         rng = np.random.default_rng([self.seed, epoch])
-        n_per_class = -(-len(self.tiles) // len(self.tiles_by_class))
-        drawn: list[NDArray[np.int64]] = []
+        n_classes = len(self.tiles_by_class)
+        n_per_class = -(-len(self.tiles) // n_classes)  # rounded up
+        drawn: list[int] = []
         for class_index in sorted(self.tiles_by_class):
             groups = list(self.tiles_by_class[class_index].values())
-            n_each = [n_per_class // len(groups)] * len(groups)
-            n_left = n_per_class % len(groups)
-            for group_index in rng.permutation(len(groups))[:n_left]:
-                n_each[group_index] += 1
-            for members, n in zip(groups, n_each, strict=True):
-                drawn.append(_draw(members, n, rng))
-        order = rng.permutation(np.concatenate(drawn))
+            drawn += _draw_from_groups(groups, n_per_class, rng)
+        order = rng.permutation(drawn)
         self.items = [self.tiles[index] for index in order.tolist()]
 
     def __len__(self) -> int:
@@ -97,20 +127,38 @@ class TrainingTiles(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]])
         target : Tensor of float32, shape (n_classes,)
             Part of each class.
         """
-        index, tile_index = self.items[item]
+        index = self.items[item]
         rng = np.random.default_rng([self.seed, self.epoch, item])
-        shift = int(rng.integers(-self.jitter, self.jitter + 1))
+        shift = int(rng.integers(-self._jitter, self._jitter + 1))
         arrays = self.data.arrays
-        start = tile_index * arrays.spec.width + shift
-        tile = np.ascontiguousarray(arrays.crop(index, start))
-        if self.augment is not None:
-            tile = self.augment(tile, seed=int(rng.integers(2**31)))
-        target = torch.from_numpy(self.data.targets[index])
-        return torch.from_numpy(tile.copy()), target
+        start = index.tile * arrays.spec.width + shift
+        tile = np.array(arrays.crop(index.recording, start))  # a copy in memory
+        if self._transform is not None:
+            seed = int(rng.integers(2**31))
+            tile = self._transform(tile, seed=seed)
+        target = self.data.targets[index.recording]
+        return torch.from_numpy(tile), torch.from_numpy(target)
 
 
-def _draw(members: list[int], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw `n` members, each equally often, in random order."""
-    n_rounds = -(-n // len(members))
-    rounds = [rng.permutation(members) for _ in range(n_rounds)]
-    return np.concatenate([*rounds, np.empty(0, np.int64)])[:n]
+def _draw_from_groups(
+    groups: Sequence[Sequence[int]],
+    n: int,
+    rng: np.random.Generator,
+) -> list[int]:
+    """Draw `n` members, equally many from each group."""
+    n_each = [n // len(groups)] * len(groups)
+    n_left = n % len(groups)
+    for group_index in rng.permutation(len(groups))[:n_left]:
+        n_each[group_index] += 1
+    drawn: list[int] = []
+    for members, n_members in zip(groups, n_each, strict=True):
+        drawn += _draw(members, n_members, rng)
+    return drawn
+
+
+def _draw(members: Sequence[int], n: int, rng: np.random.Generator) -> list[int]:
+    """Draw `n` members in random order, each equally often."""
+    drawn: list[int] = []
+    while len(drawn) < n:
+        drawn += rng.permutation(members).tolist()
+    return drawn[:n]

@@ -1,12 +1,15 @@
-"""A folder of tiles and its manifest: opened, looked at, taken in parts."""
+"""A folder of rendered tiles and its manifest."""
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cqt2img._utils.messages import start_errors_with
 from cqt2img.data.manifest import (
     RECORDINGS_FILE,
     SPEC_FILE,
@@ -16,14 +19,24 @@ from cqt2img.data.manifest import (
 from cqt2img.errors import InputError
 from cqt2img.tiles.display import plot_tiles
 from cqt2img.tiles.extract import QUALITY
-from cqt2img.tiles.png import read_tile
+from cqt2img.tiles.png import Tiles, read_tile
 from cqt2img.tiles.spec import TileSpec
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-_NUMBERS = {"seconds", *QUALITY, "n_tiles", "index", "start_seconds", "valid_width"}
+# rows of a DataFrame: a mask, or labels of its index
+Rows: TypeAlias = "pd.Series | pd.Index | NDArray[np.generic] | Sequence[object]"
+
+_NUMBER_COLUMNS = (
+    "seconds",
+    *QUALITY,
+    "n_tiles",
+    "index",
+    "start_seconds",
+    "valid_width",
+)
 
 
 @dataclass(frozen=True)
@@ -35,14 +48,14 @@ class TileSet:
     path : Path
         The folder.
     spec : TileSpec
-        What its pixels mean.
+        Spec of the tiles.
     recordings : DataFrame
-        One row per recording: `path`, `label`, `group`, `status`, `reason`, `message`, `seconds`,
-        `tuning_cents`, `n_tiles`, `tiles` (its folder, relative to `path`), and what the table
-        that was rendered held beside.
+        One row per recording: `path`, `label`, `group`, `status`, `reason`, `message`,
+        `seconds`, `tuning_cents` and the other measurements, `n_tiles`, `tiles` (its
+        folder, relative to `path`), and further columns of the table that was rendered.
     tiles : DataFrame
-        One row per tile: `tile` (file, relative to `path`), `path`, `label`, `group`, `index`,
-        `start_seconds`, `valid_width`.
+        One row per tile: `tile` (file, relative to `path`), `path`, `label`, `group`,
+        `index`, `start_seconds`, `valid_width`.
     """
 
     path: Path
@@ -50,122 +63,159 @@ class TileSet:
     recordings: "pd.DataFrame"
     tiles: "pd.DataFrame"
 
-    def select(self, rows: Any) -> "TileSet":
-        """Take some of the recordings, with their tiles; no file is touched.
+    def select(self, rows: Rows) -> "TileSet":
+        """Select recordings with their tiles; no file is changed.
 
         Parameters
         ----------
         rows : Series or ndarray of bool, or list of index labels
-            Rows of `recordings`, as pandas takes them: `tiles.select(tiles.recordings["label"] == "Monk")`.
+            Rows of `recordings`, such as a mask computed from its columns.
 
         Returns
         -------
         TileSet
-            Of the same folder. `fit`, `predict` and `evaluate` take it.
+            The same folder with fewer recordings.
 
         Raises
         ------
         InputError
-            If the rows are not of `recordings`, or one comes twice.
+            If the rows are not of `recordings`, or one is repeated.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from cqt2img import render
+        >>> cqts = np.random.default_rng(0).random((2, 96, 300))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     tiles = render(cqts, folder, "fast")
+        >>> is_second = tiles.recordings["path"] == "array 1"
+        >>> tiles.select(is_second).recordings["path"].tolist()
+        ['array 1']
         """
-        recordings = self.recordings.loc[_known_rows(self.recordings, rows)]
-        return replace(
-            self,
-            recordings=recordings,
-            tiles=self.tiles[self.tiles["path"].isin(recordings["path"])],
-        )
+        with start_errors_with("TileSet.select"):
+            labels = _check_rows(self.recordings, rows)
+        recordings = self.recordings.loc[labels]
+        is_selected = self.tiles["path"].isin(recordings["path"])
+        return replace(self, recordings=recordings, tiles=self.tiles[is_selected])
 
     def show(self, n_recordings: int = 4, n_tiles: int = 3) -> "Figure":
-        """Draw the first tiles of some recordings as a contact sheet, one recording a row.
+        """Plot the first tiles of some recordings, one recording per row.
 
         Parameters
         ----------
         n_recordings : int, default 4
-            How many recordings, 1 or more; of every label in turn.
+            Number of recordings, 1 or more; they are taken from each label in turn.
         n_tiles : int, default 3
-            How many tiles of each, 1 or more.
+            Number of tiles of each, 1 or more.
 
         Returns
         -------
         matplotlib Figure
-            With a keyboard, note names, seconds and dB. A notebook shows it.
+            With a keyboard, note names, seconds and dB.
 
         Raises
         ------
         InputError
-            If no recording could be rendered, or a number is below 1.
+            If no recording has tiles, or a number is below 1.
         """
-        if min(n_recordings, n_tiles) < 1:
+        for name, value in (("n_recordings", n_recordings), ("n_tiles", n_tiles)):
+            if value < 1:
+                raise InputError(
+                    f"TileSet.show: {name} must be 1 or more, got {value}. Omit it for "
+                    "the default."
+                )
+        rendered = self.recordings[self.recordings["n_tiles"] > 0]
+        if rendered.empty:
             raise InputError(
-                f"TileSet.show: n_recordings and n_tiles must be 1 or more, got {n_recordings} and {n_tiles}. "
-                "Leave them out for a sheet of 4 recordings."
+                "TileSet.show: none of the recordings has tiles. See the reasons in "
+                "recordings['message']."
             )
-        whole = self.recordings[self.recordings["n_tiles"] > 0]
-        if whole.empty:
-            raise InputError(
-                "TileSet.show: it must hold tiles, got none. See the reasons in recordings['message']."
-            )
-        turn = whole.groupby(whole["label"].fillna("")).cumcount()
-        chosen = whole.loc[
-            turn.sort_values(kind="stable").index[:n_recordings],
-            ["path", "label", "n_tiles"],
-        ]
-        pictures: list[Any] = []
-        titles: list[str] = []
-        starts: list[float] = []
-        n_columns = min(n_tiles, int(chosen["n_tiles"].max()))
-        for path, label in zip(chosen["path"], chosen["label"], strict=True):
-            rows = self.tiles[self.tiles["path"] == path].head(n_columns)
-            pictures += [
-                read_tile(self.path / name, self.spec)[0] for name in rows["tile"]
-            ]
-            words = [
-                label if isinstance(label, str) else "",
-                Path(path).parent.name,
-                Path(path).name,
-            ]
-            title = " · ".join(word for word in dict.fromkeys(words) if word)
-            titles += [title.encode(errors="replace").decode(), *[""] * (len(rows) - 1)]
-            starts += rows["start_seconds"].tolist()
-            short = n_columns - len(
-                rows
-            )  # a shorter recording has empty places at its end
-            pictures += [None] * short
-            titles += [""] * short
-            starts += [0.0] * short
+        rank = rendered.groupby(rendered["label"].fillna("")).cumcount()
+        order = rank.sort_values(kind="stable").index
+        shown = rendered.loc[order[:n_recordings]]
+        n_columns = min(n_tiles, int(shown["n_tiles"].max()))
+        sheet = _ContactSheet(n_columns)
+        for path, label in zip(shown["path"], shown["label"], strict=True):
+            rows = self.tiles[self.tiles["path"] == path]
+            self._add_row(sheet, _make_title(path, label), rows.head(n_columns))
         return plot_tiles(
-            pictures, self.spec, titles, n_columns=n_columns, start_seconds=starts
+            sheet.tiles,
+            self.spec,
+            sheet.titles,
+            n_columns=n_columns,
+            start_seconds=sheet.start_seconds,
         )
 
+    def _add_row(
+        self, sheet: "_ContactSheet", title: str, rows: "pd.DataFrame"
+    ) -> None:
+        starts = rows["start_seconds"].tolist()
+        for name, start in zip(rows["tile"], starts, strict=True):
+            tile, _ = read_tile(self.path / name, self.spec)
+            sheet.add(tile, title, start)
+            title = ""  # only the first tile of a recording has one
+        sheet.fill_row()
 
-def _known_rows(table: "pd.DataFrame", rows: Any) -> list[Any]:
-    """Give the labels of rows that pandas would take from somewhere: masks of other tables, too."""
+
+@dataclass(frozen=True)
+class _ContactSheet:
+    """Tiles, titles and start times of the cells of a plot, row by row."""
+
+    n_columns: int
+    tiles: list[Tiles | None] = field(default_factory=list)
+    titles: list[str] = field(default_factory=list)
+    start_seconds: list[float] = field(default_factory=list)
+
+    def add(self, tile: Tiles | None, title: str, start_seconds: float) -> None:
+        self.tiles.append(tile)
+        self.titles.append(title)
+        self.start_seconds.append(start_seconds)
+
+    def fill_row(self) -> None:
+        """Leave the rest of a row empty, after a short recording."""
+        while len(self.tiles) % self.n_columns:
+            self.add(None, "", 0.0)
+
+
+def _make_title(path: str, label: object) -> str:
+    """Return label, folder and file of a recording."""
+    file = Path(path)
+    parts = [str(label) if label else "", file.parent.name, file.name]
+    unique = [part for part in dict.fromkeys(parts) if part]
+    title = " · ".join(unique)
+    return title.encode(errors="replace").decode()  # names need not be UTF-8
+
+
+def _check_rows(table: "pd.DataFrame", rows: Rows) -> list[object]:
+    """Return rows as labels of the index.
+
+    pandas would accept masks of other tables and repeated rows without an error.
+    """
     import pandas as pd
 
-    way = 'Give a mask of it, such as tiles.recordings["label"] == "Monk", or labels of its index.'
-    if (
-        not isinstance(rows, (pd.Series, pd.Index, np.ndarray, list, tuple))
-        or np.ndim(rows) != 1
-    ):
-        raise InputError(
-            f"TileSet.select: rows must be a mask or a list of rows, got {type(rows).__name__}. {way}"
-        )
+    advice = (
+        "Pass a mask such as tiles.recordings['label'] == 'Monk', or labels of its "
+        "index."
+    )
+    kinds = (pd.Series, pd.Index, np.ndarray, list, tuple)
+    if not isinstance(rows, kinds) or np.ndim(rows) != 1:
+        kind = type(rows).__name__
+        raise InputError(f"rows must be a mask or a list of rows, got {kind}. {advice}")
     if len(rows) and all(isinstance(row, (bool, np.bool_)) for row in rows):
-        same = not isinstance(rows, pd.Series) or rows.index.equals(table.index)
-        if not same or len(rows) != len(table):
+        is_aligned = not isinstance(rows, pd.Series) or rows.index.equals(table.index)
+        if not is_aligned or len(rows) != len(table):
             raise InputError(
-                f"TileSet.select: rows must be a mask of recordings, which has {len(table)} rows, got {len(rows)} of "
-                f"another table. {way}"
+                f"rows must be a mask of the {len(table)} recordings, got {len(rows)} "
+                f"entries of another table. {advice}"
             )
         return table.index[np.asarray(rows, dtype=bool)].tolist()
-    found = list(rows)
-    unknown = [row for row in found if row not in table.index]
-    if unknown or len(set(found)) < len(found):
-        what = f"{unknown[0]!r}" if unknown else "one of them twice"
-        raise InputError(
-            f"TileSet.select: rows must be of recordings, each once, got {what}. {way}"
-        )
-    return found
+    labels = list(rows)
+    for label in labels:
+        if label not in table.index:
+            raise InputError(f"rows must be of recordings, got {label!r}. {advice}")
+    if len(set(labels)) < len(labels):
+        raise InputError(f"rows must be different, got one of them twice. {advice}")
+    return labels
 
 
 def open_tiles(path: str | os.PathLike[str]) -> TileSet:
@@ -187,30 +237,37 @@ def open_tiles(path: str | os.PathLike[str]) -> TileSet:
         If it is not such a folder.
     """
     path = Path(path)
-    missing = [
-        n for n in (SPEC_FILE, RECORDINGS_FILE, TILES_FILE) if not (path / n).is_file()
-    ]
-    if missing:
-        raise InputError(
-            f"open_tiles: path must be a folder made by render, got {str(path)!r} without {missing[0]}. "
-            "Render the recordings first."
-        )
-    read = [read_csv(path / n) for n in (RECORDINGS_FILE, TILES_FILE)]
-    for table in read:  # all else is text, such as the label 007
-        to_numbers(table)
-        table["label"] = table["label"].where(table["label"] != "", None)
-    return TileSet(path, TileSpec.preset(path / SPEC_FILE), *read)
+    for name in (SPEC_FILE, RECORDINGS_FILE, TILES_FILE):
+        if not (path / name).is_file():
+            raise InputError(
+                f"open_tiles: not a tile folder: {str(path)!r} has no {name}. Render "
+                "the recordings first."
+            )
+    spec = TileSpec.preset(path / SPEC_FILE)
+    with start_errors_with("open_tiles"):
+        recordings = _read_manifest(path / RECORDINGS_FILE)
+        tiles = _read_manifest(path / TILES_FILE)
+    return TileSet(path, spec, recordings, tiles)
 
 
-def to_numbers(table: "pd.DataFrame") -> None:
-    """Make numbers of the columns that hold some, where there is none in any row, too.
+def _read_manifest(path: Path) -> "pd.DataFrame":
+    """Read a table; all but the measurements is text, such as the label 007."""
+    table = read_csv(path)
+    convert_numbers(table)
+    table["label"] = table["label"].where(table["label"] != "", None)
+    return table
+
+
+def convert_numbers(table: "pd.DataFrame") -> None:
+    """Convert the columns with measurements to numbers, also if all are missing.
 
     Parameters
     ----------
     table : DataFrame
-        Of recordings or of tiles; it is changed.
+        Recordings or tiles; it is changed in place.
     """
     import pandas as pd
 
-    for name in _NUMBERS & set(table.columns):
-        table[name] = pd.to_numeric(table[name])
+    for name in _NUMBER_COLUMNS:
+        if name in table.columns:
+            table[name] = pd.to_numeric(table[name])
