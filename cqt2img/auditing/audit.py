@@ -51,6 +51,7 @@ from cqt2img.errors import InputError
 from cqt2img.evaluation.evaluation import Evaluation
 from cqt2img.evaluation.page import Notice, Section, render_page
 from cqt2img.evaluation.plots import plot_shares
+from cqt2img.inference.array_types import Float64Array
 from cqt2img.tiles.extract import RecordingInfo
 
 if TYPE_CHECKING:
@@ -482,7 +483,7 @@ def _find_file(recording: Recording) -> Path:
 
 def _read_quality(
     recordings: Recordings, infos: Sequence[RecordingInfo], name: str
-) -> NDArray[np.float64]:
+) -> Float64Array:
     """Return a measurement of each recording, from the table if it has the column."""
     import pandas as pd
 

@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from cqt2img.data.splits import Split
+from cqt2img.inference.array_types import Float32Array, IntArray
 
 MIN_LOG_PROBA = -30.0  # so that one tile cannot outweigh all others
 
@@ -110,8 +111,8 @@ class ShrinkageLDA(ClassifierMixin, BaseEstimator):
 
 
 def predict_out_of_fold(
-    features: NDArray[np.float32],
-    class_indices: NDArray[np.int64],
+    features: Float32Array,
+    class_indices: IntArray,
     folds: Iterable[Split],
     *,
     standardize: bool = False,
