@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from cqt2img._utils.array_types import Float64Array
 from cqt2img._utils.files import write_atomic
 from cqt2img._utils.progress import Progress, progress_bar
 from cqt2img._utils.tables import is_missing, make_table
@@ -493,7 +494,7 @@ def _find_file(recording: Recording) -> Path:
 
 def _read_quality(
     recordings: Recordings, infos: Sequence[RecordingInfo], name: str
-) -> NDArray[np.float64]:
+) -> Float64Array:
     """Return a measurement of each recording, from the table if it has the column."""
     import pandas as pd
 
