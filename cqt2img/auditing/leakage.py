@@ -193,8 +193,8 @@ def score_tiles(
     network.load_state_dict(result.state)
     device = resolve_device(None)
     log_proba = tile_log_proba(network.to(device), tiles[tile_is_test], device)
-    tested, n_tiles = np.unique(owner[tile_is_test], return_counts=True)
-    proba = _pool_recordings(log_proba, n_tiles.tolist())
+    tested, n_test_tiles = np.unique(owner[tile_is_test], return_counts=True)
+    proba = _pool_recordings(log_proba, n_test_tiles.tolist())
     tested_groups = np.asarray(groups)[tested]
     return evaluate_proba(proba, class_indices[tested], classes, tested_groups)
 
