@@ -172,7 +172,7 @@ def test_ctrl_c(takes, clean, tmp_path, n_jobs):
     assert (code, said) == (130, "")
     assert err.splitlines() == [
         "finishing the running recordings; press Ctrl-C again to stop now",
-        "cqt2img: stopped. Run the same command again; what is finished is not done again.",
+        "cqt2img: interrupted. Run the same command again to continue.",
     ]
     found = contents(out)
     assert 1 < len(found) < len(clean)
