@@ -1,10 +1,11 @@
-"""What damaged files do to the reader: mutations of small files of each format, seeded, in child processes.
+"""What damaged files do to the reader: seeded mutations of small files of each format.
 
     python benchmarks/fuzz_audio.py [--formats wav flac ...] [--n 25000] [--first 0]
 
-Counts crashes, hangs, exceptions that are no `AudioError`, and results of another length than the undamaged file by
-more than 0.1 s without an error. A shorter copy with a smaller promise, or another sample rate where nothing else in
-the file tells it (AIFF, AU, CAF), cannot be told from a whole file: these are what is left of the last count.
+Counts crashes, hangs, exceptions other than `AudioError`, and results whose length
+differs from the undamaged file by more than 0.1 s without an error. A shorter copy with
+a smaller promise, or another sample rate where nothing else in the file has it (AIFF,
+AU, CAF), cannot be distinguished from a complete file; these remain in the last count.
 """
 
 import argparse
@@ -19,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from odd_files import ask_all, encode, ffmpeg, mp3_frames, tone
+from limited_process import call_all
+from odd_audio import encode, ffmpeg, mp3_frames, tone
 
 RATE = 16000
-WORDS = ("right", "refused", "wrong length", "escaped", "crash", "hang")
+OUTCOMES = ("right", "refused", "wrong length", "escaped", "crash", "hang")
 FORMATS = {
     "wav": lambda: encode("WAV", "PCM_16", tone(0.4, RATE), RATE),
     "rf64": lambda: encode("RF64", "PCM_24", tone(0.4, RATE), RATE),
@@ -44,7 +46,8 @@ FORMATS = {
     "mka": lambda: ffmpeg("x.mka", sound=tone(0.5, RATE), rate=RATE),
     "aac": lambda: ffmpeg("x.aac", sound=tone(0.5, RATE), rate=RATE),
 }
-OF_FFMPEG = ("m4a", "wma", "mka", "aac")
+FFMPEG_FORMATS = ("m4a", "wma", "mka", "aac")
+_HEADER_BYTES = 128
 _EXTREMES = [
     b"\0",
     b"\xff",
@@ -55,13 +58,16 @@ _EXTREMES = [
     b"\xff" * 4,
     b"\x80\0\0\0",
     b"\x7f" + b"\xff" * 3,
+    b"\1\0\0\0",
+    b"\0\0\0\1",
+    b"\xff" * 8,
+    bytes(8),
 ]
-_EXTREMES += [b"\1\0\0\0", b"\0\0\0\1", b"\xff" * 8, bytes(8)]
 
 
 @functools.cache
-def _good(form: str) -> tuple[bytes, int]:
-    """Give the undamaged file and its length in samples."""
+def _good_file(form: str) -> tuple[bytes, int]:
+    """Return the undamaged file and its length in samples."""
     from cqt2img.audio.decode import load_wave
 
     data = FORMATS[form]()
@@ -72,101 +78,111 @@ def _good(form: str) -> tuple[bytes, int]:
 
 @functools.cache
 def _path() -> Path:
-    room = (
-        Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
-    )
-    return room / f"cqt2img_fuzz_{os.getppid()}_{os.getpid()}"
+    memory = Path("/dev/shm")
+    folder = memory if memory.is_dir() else Path(tempfile.gettempdir())
+    return folder / f"cqt2img_fuzz_{os.getppid()}_{os.getpid()}"
 
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:
     """Damage a file: one to three times, in one of five ways."""
+    changes = (_flip_bits, _replace, _cut, _insert_or_remove, _set_field)
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        size = len(data)
-        # half of all damage lies in the first bytes, where the header is
-        at = (
-            int(rng.integers(0, min(size, 128) if rng.random() < 0.5 else size))
-            if size
-            else 0
-        )
-        match rng.integers(0, 5):
-            case 0:  # one to eight bits
-                changed = bytearray(data)
-                for _ in range(rng.integers(1, 9) if size else 0):
-                    changed[min(size - 1, at + int(rng.integers(0, 64)))] ^= 1 << int(
-                        rng.integers(0, 8)
-                    )
-                data = bytes(changed)
-            case 1:  # a run of bytes
-                n = int(rng.integers(1, 1 + min(2000, size - at))) if size > at else 0
-                data = (
-                    data[:at]
-                    + (bytes(n) if rng.random() < 0.3 else rng.bytes(n))
-                    + data[at + n :]
-                )
-            case 2:  # the end is lost
-                data = data[: int(rng.integers(0, size + 1))]
-            case 3:  # bytes come in between, or are lost
-                n = int(rng.integers(1, 2000))
-                if rng.random() < 0.5:
-                    data = (
-                        data[:at]
-                        + (rng.bytes(n) if rng.random() < 0.5 else data[at : at + n])
-                        + data[at:]
-                    )
-                else:
-                    data = data[:at] + data[at + n :]
-            case _:  # a field of the header says the most, the least or nothing
-                at = int(rng.integers(0, min(size, 128))) if size else 0
-                value = _EXTREMES[rng.integers(0, len(_EXTREMES))]
-                data = data[:at] + value + data[at + len(value) :]
+        start = 0
+        if data:
+            # half of all damage is in the first bytes, where the header is
+            limit = len(data)
+            if rng.random() < 0.5:
+                limit = min(limit, _HEADER_BYTES)
+            start = int(rng.integers(0, limit))
+        change = changes[rng.integers(0, len(changes))]
+        data = change(data, start, rng)
     return data
 
 
-def try_extract(item: dict[str, Any] | None) -> dict[str, Any]:
-    """Read one damaged file in a child process."""
+def _flip_bits(data: bytes, start: int, rng: np.random.Generator) -> bytes:
+    """Flip one to eight bits near an offset."""
+    changed = bytearray(data)
+    for _ in range(rng.integers(1, 9) if data else 0):
+        offset = min(len(data) - 1, start + int(rng.integers(0, 64)))
+        changed[offset] ^= 1 << int(rng.integers(0, 8))
+    return bytes(changed)
+
+
+def _replace(data: bytes, start: int, rng: np.random.Generator) -> bytes:
+    """Replace a run of bytes by zeros or noise."""
+    rest = len(data) - start
+    n = int(rng.integers(1, 1 + min(2000, rest))) if rest > 0 else 0
+    new = bytes(n) if rng.random() < 0.3 else rng.bytes(n)
+    return data[:start] + new + data[start + n :]
+
+
+def _cut(data: bytes, start: int, rng: np.random.Generator) -> bytes:
+    """Remove the end."""
+    return data[: int(rng.integers(0, len(data) + 1))]
+
+
+def _insert_or_remove(data: bytes, start: int, rng: np.random.Generator) -> bytes:
+    """Insert or remove a run of bytes."""
+    n = int(rng.integers(1, 2000))
+    if rng.random() < 0.5:
+        new = rng.bytes(n) if rng.random() < 0.5 else data[start : start + n]
+        return data[:start] + new + data[start:]
+    return data[:start] + data[start + n :]
+
+
+def _set_field(data: bytes, start: int, rng: np.random.Generator) -> bytes:
+    """Write an extreme value into the header."""
+    start = int(rng.integers(0, min(len(data), _HEADER_BYTES))) if data else 0
+    value = _EXTREMES[rng.integers(0, len(_EXTREMES))]
+    return data[:start] + value + data[start + len(value) :]
+
+
+def read_damaged(item: dict[str, Any] | None) -> dict[str, Any]:
+    """Read one damaged file in a process of its own."""
     from cqt2img.audio.decode import load_wave
     from cqt2img.errors import AudioError
 
     if item is None:
-        _good("wav")
+        _good_file("wav")
         return {}
-    data, n_good = _good(item["form"])
-    damaged = mutate(
-        data, np.random.default_rng([item["seed"], *item["form"].encode()])
-    )
+    data, n_good = _good_file(item["form"])
+    rng = np.random.default_rng([item["seed"], *item["form"].encode()])
     path = _path()
-    path.write_bytes(damaged)
+    path.write_bytes(mutate(data, rng))
     try:
         n = len(load_wave(path, RATE))
     except AudioError as err:
-        return {"word": "refused", "reason": err.reason}
-    except BaseException as err:  # this is what is looked for
-        return {"word": "escaped", "escaped": repr(err)[:400]}
-    return {
-        "word": "right" if abs(n - n_good) <= RATE / 10 else "wrong length",
-        "n": n,
-        "n_good": n_good,
-    }
+        return {"outcome": "refused", "reason": err.reason}
+    except BaseException as err:  # what the benchmark looks for
+        return {"outcome": "escaped", "escaped": repr(err)[:400]}
+    is_right = abs(n - n_good) <= RATE / 10
+    outcome = "right" if is_right else "wrong length"
+    return {"outcome": outcome, "n": n, "n_good": n_good}
 
 
 def fuzz(
-    form: str, n: int, first: int = 0, n_children: int = 2
-) -> tuple[Counter, list[dict]]:
-    """Count the words of `n` seeds, and list what is neither right nor refused."""
-    counts, odd = Counter(), []
+    form: str, n: int, first: int = 0, n_processes: int = 2
+) -> tuple[Counter[str], list[dict[str, Any]]]:
+    """Count the outcomes of `n` seeds, and list those neither right nor refused."""
+    counts: Counter[str] = Counter()
+    odd = []
     items = [{"form": form, "seed": seed} for seed in range(first, first + n)]
     try:
-        for item, answer in ask_all("fuzz_audio:attempt", items, n_children):
-            word = answer.get("died") or (
-                "escaped" if "escaped" in answer else answer["word"]
-            )
-            counts[word] += 1
-            if word not in ("right", "refused"):
-                odd.append({**item, **answer, "word": word})
+        for item, answer in call_all("fuzz_audio:read_damaged", items, n_processes):
+            outcome = _outcome(answer)
+            counts[outcome] += 1
+            if outcome not in ("right", "refused"):
+                odd.append({**item, **answer, "outcome": outcome})
     finally:
         for left in _path().parent.glob(f"cqt2img_fuzz_{os.getpid()}_*"):
             left.unlink()
     return counts, odd
+
+
+def _outcome(answer: dict[str, Any]) -> str:
+    if "died" in answer:
+        return answer["died"]
+    return "escaped" if "escaped" in answer else answer["outcome"]
 
 
 def main() -> None:
@@ -174,36 +190,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     has_ffmpeg = shutil.which("ffmpeg") is not None
-    parser.add_argument(
-        "--formats",
-        nargs="+",
-        default=[f for f in FORMATS if has_ffmpeg or f not in OF_FFMPEG],
-    )
+    formats = [form for form in FORMATS if has_ffmpeg or form not in FFMPEG_FORMATS]
+    parser.add_argument("--formats", nargs="+", default=formats)
     parser.add_argument("--n", type=int, default=25_000)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--children", type=int, default=2)
-    parser.add_argument(
-        "--odd", type=Path, help="write what is neither right nor refused to this file"
-    )
+    parser.add_argument("--processes", type=int, default=2)
+    help_odd = "append all that is neither right nor refused to this file"
+    parser.add_argument("--odd", type=Path, help=help_odd)
     a = parser.parse_args()
-    print(
-        "| format | inputs | "
-        + " | ".join(WORDS)
-        + " | wrong length, % | ms each |\n|"
-        + "---|" * (len(WORDS) + 4)
-    )
+    columns = ["format", "inputs", *OUTCOMES, "wrong length, %", "ms each"]
+    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for form in a.formats:
         start = time.perf_counter()
-        counts, odd = fuzz(form, a.n, a.first, a.children)
-        took = (time.perf_counter() - start) * 1000 / a.n
-        row = [
-            form,
-            a.n,
-            *(counts[word] for word in WORDS),
-            f"{100 * counts['wrong length'] / a.n:.2f}",
-            f"{took:.1f}",
-        ]
-        print("| " + " | ".join(map(str, row)) + " |", flush=True)
+        counts, odd = fuzz(form, a.n, a.first, a.processes)
+        milliseconds = (time.perf_counter() - start) * 1000 / a.n
+        percent = 100 * counts["wrong length"] / a.n
+        numbers = [counts[outcome] for outcome in OUTCOMES]
+        cells = [form, a.n, *numbers, f"{percent:.2f}", f"{milliseconds:.1f}"]
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
         if a.odd:
             with a.odd.open("a") as file:
                 file.writelines(json.dumps(entry) + "\n" for entry in odd)

@@ -47,7 +47,6 @@ from cqt2img.data.recordings import list_recordings
 from cqt2img.data.tile_arrays import TileArrays, load_tile_arrays
 from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
 from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_proba
-from cqt2img.inference.linear_head import head_layers
 from cqt2img.models.factory import build_network
 from cqt2img.models.note_features import count_phrases, hash_phrases
 from cqt2img.tiles.spec import TileSpec
@@ -361,7 +360,7 @@ def probe_network(
         task.valid,
     )
     fitted = fit_linear_probe(network, data, CPU, cache_dir=cache_dir, refit=True)
-    (head,) = head_layers(network)
+    (head,) = network.heads
     embed = make_embedder(network, CPU, cache_dir)
     rows = []
     with torch.inference_mode():

@@ -494,7 +494,7 @@ def test_folders_are_looked_at_before_anything_is_drawn(
     if bad in (5, ""):
         message = f"fit: {name} must be a folder, got {bad!r}. Give its path."
     else:
-        message = f"check_folder: path must be a folder that can be written, got {bad!r}. Choose another place."
+        message = f"{bad!r} is not a folder that can be written. Choose another one."
     with raises_exactly(InputError, message):
         Classifier(**{**options, **words}).fit(
             tile_folder, **({"checkpoint": bad} if name == "checkpoint" else {})
@@ -885,8 +885,8 @@ def test_predict_raises_where_it_is_asked_to(model, paths, bad_folder):
     path = str(bad_folder / "silent.wav")
     message = (
         f"predict: X must hold readable recordings, got one that cannot be read: {path!r} "
-        f"(load_wave: path must rise above -80 dBFS, got {path!r} which is silent. "
-        "Check the recording, or export one channel of it.) Use identify for one row each, or on_error='skip'."
+        f"({path!r} is silent, below -80 dBFS. "
+        "Check the recording, or export one of its channels.) Use identify for one row each, or on_error='skip'."
     )
     for method in (model.predict, model.predict_proba):
         with raises_exactly(AudioError, message):

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 SLACK_SECONDS = 0.1  # encoders disagree on padding by up to four MP3 frames
 WINDOW = 1 << 20  # bytes that are searched at once
 _BUFFER_BYTES = 1 << 16
-_MAX_OFFSET = 1 << 62
 # A chunk or a tag may follow the audio; some writers omit the pad byte before it.
 _NEXT_CHUNK = re.compile(rb".?([\w() ]{4}|ID3|TAG)", re.S)
 
@@ -53,7 +52,18 @@ class SplicedFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move to an offset, and return it; offsets before the start become 0."""
+        """Move to an offset.
+
+        Parameters
+        ----------
+        offset, whence : int
+            As for other files. An offset before the start becomes 0.
+
+        Returns
+        -------
+        int
+            The offset from the start.
+        """
         # A damaged header may send libsndfile before the start. An exception here
         # would be printed by cffi, and lost.
         origins = {
@@ -65,7 +75,18 @@ class SplicedFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: "Buffer", /) -> int:
-        """Read up to the end of the current piece, and return the number of bytes."""
+        """Read up to the end of the current piece.
+
+        Parameters
+        ----------
+        buffer : writable buffer
+            Where to put the bytes.
+
+        Returns
+        -------
+        int
+            Number of bytes, 0 at the end of the file.
+        """
         target = memoryview(buffer)
         offset = self._position
         for piece in self._pieces:
@@ -160,7 +181,7 @@ def read_at(file: io.FileIO, position: int, n_bytes: int) -> bytes:
     file : FileIO
         The file.
     position : int
-        Offset in bytes; clipped to what the operating system accepts.
+        Offset in bytes, clipped to the file. File systems limit the offsets of a seek.
     n_bytes : int
         Length of the result.
 
@@ -169,7 +190,8 @@ def read_at(file: io.FileIO, position: int, n_bytes: int) -> bytes:
     bytes
         The bytes.
     """
-    file.seek(max(0, min(position, _MAX_OFFSET)))
+    size = os.fstat(file.fileno()).st_size
+    file.seek(max(0, min(position, size)))
     return file.read(n_bytes).ljust(n_bytes, b"\0")
 
 

@@ -1,19 +1,18 @@
-"""The disjointness ladder: one small model, scored with ever more held out, shows what a score is made of."""
+"""Leakage of recordings and albums into a score, measured with a small model."""
 
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cqt2img.auditing.out_of_fold import predict_out_of_fold
 from cqt2img.data.dataset import TrainingData
 from cqt2img.data.labels import encode, find_classes, one_hot
 from cqt2img.data.splits import split_folds
 from cqt2img.data.tile_arrays import TileArrays
 from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
-from cqt2img.inference.calibration import pool, to_proba
+from cqt2img.inference.calibration import pool
 from cqt2img.inference.predict import tile_log_proba
 from cqt2img.models.device import resolve_device
 from cqt2img.models.factory import TileNet
@@ -21,53 +20,51 @@ from cqt2img.training.callbacks import Callback
 from cqt2img.training.config import TrainingSettings
 from cqt2img.training.trainer import train
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 _N_SPLITS = 5
-_LEAST = -30.0  # of a log-probability: one tile must not decide for all others
 
 
 @dataclass(frozen=True)
 class SplitScore:
-    """One rung of the ladder: a small model scored with one thing held out.
+    """Scores of a small model on one way to split the data.
 
     Parameters
     ----------
     held_out : str
-        What test and training do not share: "tiles" (nothing else), "recordings", or a level such
-        as "pieces" or "albums".
+        What training and test do not share: "tiles" (nothing else), "recordings", or a
+        level such as "pieces" or "albums".
     tile_accuracy : float
-        Part of the tiles that are named right.
+        Accuracy over single tiles, 0 to 1.
     scores : Evaluation
-        Over recordings, each by all its tiles.
+        Scores over recordings, each by all its tiles.
     proba : ndarray of float32, shape (n_recordings, n_classes)
-        What it says of every recording.
-    places : ndarray of int64, shape (n_recordings,)
-        Rows of the table that these are.
+        Predicted probabilities.
+    indices : ndarray of int64, shape (n_recordings,)
+        Indices of these recordings among all recordings.
     """
 
     held_out: str
     tile_accuracy: float
     scores: Evaluation
     proba: NDArray[np.float32]
-    places: NDArray[np.int64]
+    indices: NDArray[np.int64]
 
 
 def score_splits(
-    sketches: list[NDArray[np.float32]],
-    table: "pd.DataFrame",
-    levels: Mapping[str, NDArray[Any]],
+    statistics: Sequence[NDArray[np.float32]],
+    labels: Sequence[object] | NDArray,
+    groups: Sequence[str] | NDArray,
+    levels: Mapping[str, NDArray],
+    *,
     random_state: int = 0,
 ) -> list[SplitScore]:
     """Score a small model with tiles, recordings and every level held out in turn.
 
     Parameters
     ----------
-    sketches : list of ndarray of float32, shape (n_tiles, n_features)
-        What `sketch` gives, one for each recording.
-    table : DataFrame
-        `label` and `group` of each.
+    statistics : sequence of ndarray of float32, shape (n_tiles, n_features)
+        The result of `compute_tile_statistics` for each recording.
+    labels, groups : sequence
+        One entry per recording.
     levels : mapping of str to ndarray, shape (n_recordings,)
         What else to hold out, from fine to coarse: pieces, albums, sessions.
     random_state : int
@@ -76,171 +73,157 @@ def score_splits(
     Returns
     -------
     list of SplitScore
-        From tiles at random to the last level that can be held out. Classes that are in one group
-        only on some level are left out of every rung, so that all are about the same recordings;
-        a level on which fewer than two classes are left is left out itself.
+        From tiles split at random to the last level that can be held out. Classes that
+        are in one group only on some level are left out of every score, so that all
+        scores are about the same recordings. A level that leaves fewer than two classes
+        is left out itself. Empty if there are fewer than two classes.
 
     Notes
     -----
-    The model is linear discriminant analysis with shrinkage on level, spread and rise of every
-    semitone. It takes under a second a rung, and the differences between the rungs are what matters:
-    what it gains when tiles of a recording, or recordings of an album, stand on both sides, it
-    gains from the recording or the album and not from the player.
+    The model is linear discriminant analysis with shrinkage on level, spread and rise
+    of every semitone, and takes less than a second per split. The differences between
+    the scores are what matters: what the model gains when training and test share
+    recordings or albums comes from these and not from the player.
 
     References
     ----------
-    Arthur Flexer, "A closer look on artist filters for musical genre classification", 2007.
-    Olivier Ledoit and Michael Wolf, "Honey, I Shrunk the Sample Covariance Matrix", 2004.
+    Arthur Flexer, "A closer look on artist filters for musical genre classification",
+    2007.
     """
-    labels = np.asarray([str(label) for label in table["label"]])
-    levels = {
-        name: keys for name, keys in levels.items() if len(_judged(labels, keys)) > 1
-    }
-    kept = _judged(labels, np.arange(len(labels))).intersection(
-        *(_judged(labels, keys) for keys in levels.values())
-    )
-    places = np.flatnonzero(np.isin(labels, sorted(kept)))
-    if len(kept) < 2:
+    names = np.asarray([str(label) for label in labels])
+    usable_levels = {}
+    usable_classes = _classes_in_two_groups(names, np.arange(len(names)))
+    for level, keys in levels.items():
+        found = _classes_in_two_groups(names, keys)
+        if len(found) > 1:
+            usable_levels[level] = keys
+            usable_classes &= found
+    if len(usable_classes) < 2:
         return []
-    classes, codes = np.unique(labels[places], return_inverse=True)
-    groups = table["group"].to_numpy()[places]
-    n_tiles = [len(sketches[place]) for place in places]
-    features, owner = (
-        np.concatenate([sketches[place] for place in places]),
-        np.repeat(np.arange(len(places)), n_tiles),
-    )
-    rungs = []
-    for name in ["tiles", "recordings", *levels]:
-        keys = (
-            levels[name][places]
-            if name in levels
-            else np.arange(len(owner) if name == "tiles" else len(places))
+    indices = np.flatnonzero(np.isin(names, sorted(usable_classes)))
+    kept = [statistics[index] for index in indices.tolist()]
+    n_tiles = [len(rows) for rows in kept]
+    owner = np.repeat(np.arange(len(kept)), n_tiles)
+    splits = {"tiles": np.arange(len(owner)), "recordings": owner}
+    for level, keys in usable_levels.items():
+        splits[level] = keys[indices][owner]
+
+    features = np.concatenate(kept)
+    classes, class_indices = np.unique(names[indices], return_inverse=True)
+    kept_groups = np.asarray(groups)[indices]
+    split_scores = []
+    for held_out, keys in splits.items():
+        tile_classes = class_indices[owner]
+        log_proba = _predict_held_out(features, tile_classes, keys, random_state)
+        is_correct = log_proba.argmax(axis=1) == tile_classes
+        proba = _pool_recordings(log_proba, n_tiles)
+        scores = evaluate_proba(proba, class_indices, classes, kept_groups)
+        split_scores.append(
+            SplitScore(held_out, float(is_correct.mean()), scores, proba, indices)
         )
-        on_tiles = keys if name == "tiles" else keys[owner]
-        log_proba = _out_of_fold(features, codes[owner], on_tiles, random_state)
-        rows = np.split(log_proba, np.cumsum(n_tiles)[:-1])
-        proba = np.exp(np.stack([pool(row) for row in rows]))
-        right = float((log_proba.argmax(axis=1) == codes[owner]).mean())
-        rungs.append(
-            SplitScore(
-                name,
-                right,
-                evaluate_proba(proba, codes, classes, groups),
-                proba,
-                places,
-            )
-        )
-    return rungs
+    return split_scores
 
 
 def score_tiles(
-    strips: TileArrays,
-    table: "pd.DataFrame",
+    arrays: TileArrays,
+    labels: Sequence[object],
+    groups: Sequence[str] | NDArray,
     is_test: NDArray[np.bool_] | float,
     network: TileNet,
-    recipe: TrainingSettings,
-    watch: Callback | None = None,
+    settings: TrainingSettings,
+    *,
+    callback: Callback | None = None,
 ) -> Evaluation:
-    """Train and test on single tiles, as a first network is often built.
+    """Train on single tiles, as a first network often is, and score recordings.
 
-    Never use this score for anything but a comparison: with tiles drawn at random, both sides hold
-    tiles of the same recordings, and the network is asked for the album.
+    Use this score only to show how much too high it is: with tiles split at random,
+    training and test share recordings, and the network can recognise these.
 
     Parameters
     ----------
-    strips : TileArrays
-        Pictures of the recordings.
-    table : DataFrame
-        `label` and `group` of each.
+    arrays : TileArrays
+        Tiles of the recordings.
+    labels, groups : sequence
+        One entry per recording.
     is_test : ndarray of bool, shape (n_recordings,), or float
-        The recordings whose tiles are tested, or the part of all tiles, drawn at random.
+        The recordings whose tiles are tested, or the fraction of all tiles, drawn at
+        random.
     network : TileNet
-        Where training starts; it is changed.
-    recipe : TrainingSettings
-        How to train; the last epoch is kept.
-    watch : Callback, optional
-        Gets told how training goes.
+        Initial network; it is trained in place.
+    settings : TrainingSettings
+        How to train; the network of the last epoch is scored.
+    callback : Callback, optional
+        Called during training.
 
     Returns
     -------
     Evaluation
-        Scores per tile; intervals are over groups of recordings.
+        Scores per recording, pooled over its test tiles, with intervals over groups.
 
     References
     ----------
-    Arthur Flexer, "A closer look on artist filters for musical genre classification", 2007.
+    Arthur Flexer, "A closer look on artist filters for musical genre classification",
+    2007.
     """
-    tiles = [strips.tiles(n) for n in range(len(strips))]
-    owner = np.repeat(np.arange(len(tiles)), [len(t) for t in tiles])
-    single = np.concatenate(tiles)
+    tiles_of = [arrays.tiles(index) for index in range(len(arrays))]
+    owner = np.repeat(np.arange(len(tiles_of)), [len(tiles) for tiles in tiles_of])
+    tiles = np.concatenate(tiles_of)
     if isinstance(is_test, float):
-        test = np.random.default_rng(recipe.seed).random(len(single)) < is_test
+        rng = np.random.default_rng(settings.seed)
+        tile_is_test = rng.random(len(tiles)) < is_test
     else:
-        test = is_test[owner]
-    classes = find_classes(table["label"].tolist())
-    codes = encode(table["label"].tolist(), classes)[owner]
-    alone = TileArrays(
-        strips.spec, list(single), np.full(len(single), strips.spec.width)
-    )
-    groups = table["group"].to_numpy()[owner]
-    corpus = TrainingData(
-        alone,
-        one_hot(codes, len(classes), 0.1),
-        groups,
-        np.flatnonzero(~test),
+        tile_is_test = is_test[owner]
+    classes = find_classes(labels)
+    class_indices = encode(labels, classes)
+    n_columns = np.full(len(tiles), arrays.spec.width)
+    data = TrainingData(
+        TileArrays(arrays.spec, list(tiles), n_columns),
+        one_hot(class_indices[owner], len(classes), 0.1),
+        np.asarray(groups)[owner],
+        np.flatnonzero(~tile_is_test),
         np.arange(0),
     )
-    trained = train(network, corpus, recipe, callback=watch)
-    network.load_state_dict(trained.state)
+    result = train(network, data, settings, callback=callback)
+    network.load_state_dict(result.state)
     device = resolve_device(None)
-    proba = to_proba(tile_log_proba(network.to(device), single[test], device))
-    return evaluate_proba(proba, codes[test], classes, groups[test])
+    log_proba = tile_log_proba(network.to(device), tiles[tile_is_test], device)
+    tested, n_tiles = np.unique(owner[tile_is_test], return_counts=True)
+    proba = _pool_recordings(log_proba, n_tiles.tolist())
+    tested_groups = np.asarray(groups)[tested]
+    return evaluate_proba(proba, class_indices[tested], classes, tested_groups)
 
 
-def _judged(labels: NDArray, keys: NDArray) -> set[str]:
-    """Classes that are in two groups or more."""
-    pairs = set(zip(labels.tolist(), map(str, keys), strict=True))
-    names = [label for label, _ in pairs]
-    return {label for label in names if names.count(label) > 1}
+def _classes_in_two_groups(labels: NDArray[np.str_], keys: NDArray) -> set[str]:
+    """Return the classes that occur in two groups or more."""
+    groups_of: dict[str, set[str]] = {}
+    for label, key in zip(labels.tolist(), keys, strict=True):
+        groups_of.setdefault(label, set()).add(str(key))
+    return {label for label, groups in groups_of.items() if len(groups) > 1}
 
 
-def _out_of_fold(
-    features: NDArray, codes: NDArray, keys: NDArray, seed: int
+def _predict_held_out(
+    features: NDArray[np.float32],
+    class_indices: NDArray[np.int64],
+    keys: NDArray,
+    seed: int,
 ) -> NDArray[np.float32]:
-    """Give log-probabilities of every tile by a model that met nothing of its group."""
-    log_proba = np.full((len(codes), codes.max() + 1), _LEAST, np.float32)
-    for training, test in _folds(codes, keys, seed):
-        n_classes = len(np.unique(codes[training]))
-        if (
-            not 1 < n_classes < len(training)
-        ):  # nothing to learn from: the answer is a guess
-            continue
-        mean, scale = features[training].mean(axis=0), features[training].std(axis=0)
-        scale = np.where(
-            scale > 0, scale, 1
-        )  # a row that is always silent says nothing
-        model = _fit((features[training] - mean) / scale, codes[training])
-        answers = model.predict_log_proba((features[test] - mean) / scale)
-        log_proba[np.ix_(test, model.classes_)] = np.maximum(answers, _LEAST)
-    return log_proba
+    """Predict log-probabilities of tiles by models not trained on their key."""
+    largest_class = int(np.bincount(class_indices).max())
+    n_splits = min(_N_SPLITS, len(np.unique(keys)), largest_class)
+    log_proba = predict_out_of_fold(
+        features,
+        class_indices,
+        split_folds(class_indices, keys, n_splits, seed),
+        standardize=True,
+        equal_priors=True,
+    )
+    return log_proba.astype(np.float32)
 
 
-def _folds(
-    codes: NDArray, keys: NDArray, seed: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    n_splits = min(_N_SPLITS, len(np.unique(keys)), int(np.bincount(codes).max()))
-    return split_folds(codes, keys, n_splits, seed)
-
-
-def _fit(features: NDArray, codes: NDArray) -> Any:
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
-    n_classes = len(np.unique(codes))
-    even = np.full(n_classes, 1 / n_classes)
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Only one sample"
-        )  # of a class: it has no spread of its own
-        return LinearDiscriminantAnalysis(
-            solver="lsqr", shrinkage="auto", priors=even
-        ).fit(features, codes)
+def _pool_recordings(
+    log_proba: NDArray[np.float32], n_tiles: Sequence[int]
+) -> NDArray[np.float32]:
+    """Return the probabilities of recordings from those of their tiles."""
+    ends = np.cumsum(n_tiles)[:-1]
+    pooled = [pool(rows) for rows in np.split(log_proba, ends)]
+    return np.exp(np.stack(pooled))

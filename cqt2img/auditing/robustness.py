@@ -1,167 +1,230 @@
-"""How far the answer moves when nothing changes that has to do with the player."""
+"""Robustness of predictions to changes that leave the player unchanged."""
 
+import copy
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cqt2img._utils.parallel import run_parallel
 from cqt2img._utils.progress import Progress
-from cqt2img._utils.tables import make_table
 from cqt2img.audio.decode import AUDIO_SUFFIXES, load_wave
 from cqt2img.audio.effects import add_noise, add_room, change_speed, equalise, reencode
 from cqt2img.classifier import Classifier
+from cqt2img.data.labels import encode
 from cqt2img.errors import Cqt2imgError
 from cqt2img.tiles.cqt import compute_cqt
 from cqt2img.tiles.spec import TileSpec
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-KINDS = (
+PERTURBATIONS = (
     "starts 1 s later",
     "equaliser 6 dB",
     "mp3 64 kbit/s",
-    "20 cents",
+    "pitch 20 cents",
     "tempo 3 %",
     "room",
     "noise 20 dB",
 )
 
 
+class RobustnessScore(NamedTuple):
+    """How predictions change under one perturbation.
+
+    Parameters
+    ----------
+    perturbation : str
+        One of `PERTURBATIONS`.
+    changed : float
+        Fraction of the recordings whose predicted class changes.
+    mean_distance : float
+        Mean total variation distance of the probabilities, 0 to 1.
+    accuracy_before, accuracy_after : float
+        Accuracy without and with the perturbation.
+    n_recordings : int
+        Number of recordings.
+    """
+
+    perturbation: str
+    changed: float
+    mean_distance: float
+    accuracy_before: float
+    accuracy_after: float
+    n_recordings: int
+
+
 def measure_robustness(
     model: Classifier,
-    table: "pd.DataFrame",
+    sources: Sequence[object],
+    labels: Sequence[object],
+    *,
     n_recordings: int = 40,
     n_jobs: int = 1,
     progress: Progress | None = None,
-) -> "pd.DataFrame":
-    """Ask the model again after each change that is not the player's.
+) -> list[RobustnessScore]:
+    """Compare the predictions of a model before and after every perturbation.
 
     Parameters
     ----------
     model : Classifier
-        A fitted `Classifier`.
-    table : DataFrame
-        `path` and `label` of recordings, and `item`, the file.
+        A fitted model.
+    sources : sequence of Path or ndarray
+        The recordings; those that are not audio files are left out.
+    labels : sequence
+        The label of each recording.
     n_recordings : int
-        How many to ask about, of every class in turn.
+        Number of recordings to use, from every class in turn.
     n_jobs : int
-        Processes that change and draw them.
+        Number of processes, as in joblib.
     progress : callable, optional
-        Gets an iterator, its length and a title, and gives the iterator back.
+        Called with an iterator, its length and a title; returns the iterator.
 
     Returns
     -------
-    DataFrame
-        One row for each change: `disturbance`, `changed` (part of the recordings that get another
-        name), `moved` (mean total variation distance of the probabilities, 0 to 1), `right_before`,
-        `right_after` (parts named right), `n` (recordings). Empty where no recording is a file of sound.
+    list of RobustnessScore
+        One per perturbation. Empty if no recording is an audio file that can be read.
     """
-    is_sound = [
-        isinstance(item, Path) and item.suffix.lower() in AUDIO_SUFFIXES
-        for item in table["item"]
-    ]
-    sounds = table[np.asarray(is_sound, dtype=bool)]
-    turn = sounds.groupby("label", sort=False).cumcount().sort_values(kind="stable")
-    chosen = sounds.loc[turn.index[:n_recordings]]
-    jobs = ((path, model.spec_) for path in chosen["item"])
-    asked, labels = [], []
-    for cqts, label in zip(
-        run_parallel(
-            _disturb,
-            jobs,
-            len(chosen),
-            n_jobs=n_jobs,
-            progress=progress,
-            title="changing",
-        ),
-        chosen["label"],
-        strict=True,
-    ):
-        if cqts:
-            asked.append(_ask(model, cqts))
-            labels.append(label)
-    return _tell(np.asarray(asked), np.asarray(labels), model.classes_)
-
-
-def _disturb(path: Path, spec: TileSpec) -> list[NDArray[np.float32]]:
-    """Draw a recording as it is, and after every change; nothing where it cannot be read."""
-    try:
-        wave = load_wave(path, spec.sample_rate)
-        rng = np.random.default_rng(
-            zlib.crc32(path.name.encode(errors="surrogateescape"))
-        )
-        cents, tempo = (
-            2 ** (20 / 1200 * rng.choice([-1, 1])),
-            1.03 ** rng.choice([-1, 1]),
-        )
-        plain = compute_cqt(wave, spec)
-        waves = (
-            equalise(wave, spec.sample_rate, rng),
-            reencode(wave, spec.sample_rate),
-            change_speed(wave, cents),
-            add_room(wave, spec.sample_rate, rng),
-            add_noise(wave, rng),
-        )
-        loud, coded, tuned, wet, noisy = (compute_cqt(one, spec) for one in waves)
-    except Cqt2imgError:  # the audit has named it already
-        return []
-    # a phase vocoder would smear the touch, which is the player's: time is stretched in the picture
-    later = (
-        plain[:, round(1 / spec.frame_seconds) :]
-        if plain.shape[1] * spec.frame_seconds > 2
-        else plain
+    files, file_labels = _select_files(sources, labels, n_recordings)
+    jobs = ((file, model.spec_) for file in files)
+    results = run_parallel(
+        compute_perturbed_cqts,
+        jobs,
+        len(files),
+        n_jobs=n_jobs,
+        progress=progress,
+        title="perturbing",
     )
+    quiet_model = copy.copy(model)
+    quiet_model.verbose = False
+    proba = []
+    tested_labels = []
+    for cqts, label in zip(results, file_labels, strict=True):
+        if cqts:
+            proba.append(quiet_model.predict_proba(cqts))
+            tested_labels.append(label)
+    if not proba:
+        return []
+    class_indices = encode(tested_labels, model.classes_)
+    return _compare(np.stack(proba), class_indices)
+
+
+def compute_perturbed_cqts(path: Path, spec: TileSpec) -> list[NDArray[np.float32]]:
+    """Compute the CQT of a recording, and that after every perturbation.
+
+    This is the job that worker processes run.
+
+    Parameters
+    ----------
+    path : Path
+        The recording.
+    spec : TileSpec
+        The transform.
+
+    Returns
+    -------
+    list of ndarray of float32, shape (n_bins, n_frames)
+        The unchanged CQT, then one for each of `PERTURBATIONS`. Empty if the recording
+        cannot be read.
+    """
+    rng = np.random.default_rng(zlib.crc32(path.name.encode(errors="surrogateescape")))
+    rate = spec.sample_rate
+    try:
+        wave = load_wave(path, rate)
+        pitch_factor = 2 ** (20 / 1200 * rng.choice([-1, 1]))
+        tempo_factor = 1.03 ** rng.choice([-1, 1])
+        plain = compute_cqt(wave, spec)
+        equalised = compute_cqt(equalise(wave, rate, rng), spec)
+        encoded = compute_cqt(reencode(wave, rate), spec)
+        faster = compute_cqt(change_speed(wave, pitch_factor), spec)
+        reverberant = compute_cqt(add_room(wave, rate, rng), spec)
+        noisy = compute_cqt(add_noise(wave, rng), spec)
+    except Cqt2imgError:  # reported by the audit before
+        return []
+    # A phase vocoder would smear the attacks, which belong to the player: time is
+    # stretched in the CQT.
     return [
         plain,
-        later,
-        loud,
-        coded,
-        _stretch(tuned, cents),
-        _stretch(plain, 1 / tempo),
-        wet,
+        _skip_second(plain, spec),
+        equalised,
+        encoded,
+        stretch_time(faster, pitch_factor),
+        stretch_time(plain, 1 / tempo_factor),
+        reverberant,
         noisy,
     ]
 
 
-def _stretch(cqt: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
-    """Make a picture longer, between its columns."""
-    n = cqt.shape[1]
-    place = np.minimum(np.arange(round(n * factor)) / factor, n - 1)
-    left = np.minimum(place.astype(int), max(n - 2, 0))
-    part = (place - left).astype(np.float32)
-    return cqt[:, left] * (1 - part) + cqt[:, np.minimum(left + 1, n - 1)] * part
+def stretch_time(cqt: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """Stretch a CQT in time by linear interpolation.
+
+    Parameters
+    ----------
+    cqt : ndarray of float32, shape (n_bins, n_frames)
+        Levels in dB.
+    factor : float
+        New length relative to the old one.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_bins, round(n_frames * factor))
+        The stretched CQT.
+    """
+    n_frames = cqt.shape[1]
+    position = np.arange(round(n_frames * factor)) / factor
+    position = np.minimum(position, n_frames - 1)
+    before = np.minimum(position.astype(int), max(n_frames - 2, 0))
+    after = np.minimum(before + 1, n_frames - 1)
+    fraction = (position - before).astype(np.float32)
+    return cqt[:, before] * (1 - fraction) + cqt[:, after] * fraction
 
 
-def _ask(model: Classifier, cqts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    was, model.verbose = model.verbose, False
-    try:
-        return model.predict_proba(cqts)
-    finally:
-        model.verbose = was
+def _select_files(
+    sources: Sequence[object], labels: Sequence[object], n_recordings: int
+) -> tuple[list[Path], list[object]]:
+    """Select audio files, from every class in turn, and their labels."""
+    n_of_class: dict[object, int] = {}
+    ranked = []
+    for source, label in zip(sources, labels, strict=True):
+        if isinstance(source, Path) and source.suffix.lower() in AUDIO_SUFFIXES:
+            rank = n_of_class.get(label, 0)
+            n_of_class[label] = rank + 1
+            ranked.append((rank, source, label))
+    ranked.sort(key=lambda entry: entry[0])
+    chosen = ranked[:n_recordings]
+    return [file for _, file, _ in chosen], [label for _, _, label in chosen]
 
 
-def _tell(
-    proba: NDArray[np.float32], labels: NDArray, classes: NDArray
-) -> "pd.DataFrame":
-    """Hold every change against the recording as it is; `proba` has shape (n_recordings, 1 + n_changes, n_classes)."""
-    rows: list[dict[str, Any]] = []
-    for n, kind in enumerate(KINDS if len(proba) else (), start=1):
-        before, after = (classes[proba[:, place].argmax(axis=1)] for place in (0, n))
-        moved = np.abs(proba[:, n] - proba[:, 0]).sum(axis=1).mean() / 2
-        rows.append(
-            {
-                "disturbance": kind,
-                "changed": float((before != after).mean()),
-                "moved": float(moved),
-                "right_before": float((before == labels).mean()),
-                "right_after": float((after == labels).mean()),
-                "n": len(proba),
-            }
+def _skip_second(cqt: NDArray[np.float32], spec: TileSpec) -> NDArray[np.float32]:
+    """Remove the first second, if the recording is longer than two."""
+    if cqt.shape[1] * spec.frame_seconds <= 2:
+        return cqt
+    return cqt[:, round(1 / spec.frame_seconds) :]
+
+
+def _compare(
+    proba: NDArray[np.float32], class_indices: NDArray[np.int64]
+) -> list[RobustnessScore]:
+    """Compare every perturbation with the unchanged recordings.
+
+    `proba` has shape (n_recordings, 1 + n_perturbations, n_classes).
+    """
+    plain = proba[:, 0]
+    before = plain.argmax(axis=1)
+    scores = []
+    for index, perturbation in enumerate(PERTURBATIONS, start=1):
+        perturbed = proba[:, index]
+        after = perturbed.argmax(axis=1)
+        distance = np.abs(perturbed - plain).sum(axis=1) / 2
+        scores.append(
+            RobustnessScore(
+                perturbation=perturbation,
+                changed=float((before != after).mean()),
+                mean_distance=float(distance.mean()),
+                accuracy_before=float((before == class_indices).mean()),
+                accuracy_after=float((after == class_indices).mean()),
+                n_recordings=len(proba),
+            )
         )
-    return make_table(
-        rows, ["disturbance", "changed", "moved", "right_before", "right_after", "n"]
-    )
+    return scores

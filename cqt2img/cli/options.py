@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cqt2img.errors import InputError
+from cqt2img.tiles.spec import PRESETS
 from cqt2img.training.config import TrainingConfig
 
 SETTINGS = ", ".join(field.name for field in fields(TrainingConfig))
@@ -92,7 +93,7 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
 QuietOption = Annotated[
     bool, typer.Option("-q", "--quiet", help="Show no progress bars.")
 ]
-PRESET_HELP = "notes, piano, jazz, orchestra, fast, or a JSON file."
+PRESET_HELP = f"{', '.join(PRESETS)}, or a JSON file."
 
 
 def read_config(file: Path | None, pairs: Sequence[str]) -> TrainingConfig | None:

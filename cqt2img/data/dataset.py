@@ -327,7 +327,7 @@ def split_training_data(
         split = validation_split(
             class_indices, recordings.groups, validation_fraction, random_state
         )
-    check_leaks(recordings.to_frame().assign(fingerprint=loaded.fingerprints), split)
+    check_leaks(recordings, loaded.fingerprints, split)
     train_index, validation_index = split
     data = TrainingData(
         arrays=loaded.arrays,

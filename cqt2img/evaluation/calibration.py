@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from cqt2img.evaluation.array_types import BoolArray, FloatArray, IndexArray
+from cqt2img.inference.array_types import BoolArray, Float64Array, IntArray
 
 _MAX_BINS = 15
 _MIN_PER_BIN = 5
 _N_SIMULATIONS = 400
 
 
-def monotonic_bins(confidence: FloatArray, is_correct: BoolArray) -> list[IndexArray]:
+def monotonic_bins(confidence: Float64Array, is_correct: BoolArray) -> list[IntArray]:
     """Divide predictions into the largest number of bins with monotonic accuracy.
 
     Parameters
@@ -31,7 +31,7 @@ def monotonic_bins(confidence: FloatArray, is_correct: BoolArray) -> list[IndexA
     return np.array_split(order, int(n_bins))
 
 
-def calibration_error(confidence: FloatArray, is_correct: BoolArray) -> float:
+def calibration_error(confidence: Float64Array, is_correct: BoolArray) -> float:
     """Compute the mean distance between confidence and accuracy over monotonic bins.
 
     Parameters
@@ -68,7 +68,7 @@ def calibration_error(confidence: FloatArray, is_correct: BoolArray) -> float:
     return float(error)
 
 
-def calibrated_range(confidence: FloatArray) -> tuple[float, float]:
+def calibrated_range(confidence: Float64Array) -> tuple[float, float]:
     """Simulate the range of the calibration error of a perfectly calibrated model.
 
     Parameters
@@ -90,7 +90,7 @@ def calibrated_range(confidence: FloatArray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _compute_errors(confidence: FloatArray, is_correct: BoolArray) -> FloatArray:
+def _compute_errors(confidence: Float64Array, is_correct: BoolArray) -> Float64Array:
     """Compute the calibration error of each row; confidence must be sorted."""
     n_recordings = len(confidence)
     n_bins_of_row = _count_bins(is_correct)
@@ -105,7 +105,7 @@ def _compute_errors(confidence: FloatArray, is_correct: BoolArray) -> FloatArray
     return errors
 
 
-def _count_bins(is_correct: BoolArray) -> IndexArray:
+def _count_bins(is_correct: BoolArray) -> IntArray:
     """Count the bins of each row; columns must be sorted by confidence."""
     n_rows, n_recordings = is_correct.shape
     hits = is_correct.astype(np.float64)
@@ -124,7 +124,7 @@ def _count_bins(is_correct: BoolArray) -> IndexArray:
     return n_bins_of_row
 
 
-def _bin_starts(n_values: int, n_bins: int) -> IndexArray:
+def _bin_starts(n_values: int, n_bins: int) -> IntArray:
     """Return the first index of each bin, as `numpy.array_split` divides values."""
     size, n_larger = divmod(n_values, n_bins)
     bin_index = np.arange(n_bins)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cqt2img.errors import InputError
-from cqt2img.evaluation.array_types import IndexArray, Interval
 from cqt2img.evaluation.evaluation import Evaluation
-from cqt2img.evaluation.intervals import mean_interval
+from cqt2img.evaluation.intervals import Interval, mean_interval
+from cqt2img.inference.array_types import IntArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,17 +61,17 @@ class Comparison:
         return first_correct - second_correct
 
     @cached_property
-    def _group_index(self) -> IndexArray:
+    def _group_index(self) -> IntArray:
         # groupby of pandas fails for groups that are not valid Unicode
         groups = self.table["group"].to_numpy(dtype=str)
         return np.unique(groups, return_inverse=True)[1]
 
     @property
-    def _group_sizes(self) -> IndexArray:
+    def _group_sizes(self) -> IntArray:
         return np.bincount(self._group_index)
 
     @property
-    def _group_gains(self) -> IndexArray:
+    def _group_gains(self) -> IntArray:
         return np.bincount(self._group_index, weights=self._gains).astype(np.int64)
 
     def __str__(self) -> str:
@@ -175,7 +175,7 @@ def _sort_answers(scores: Evaluation) -> tuple["pd.DataFrame", list[tuple[str, s
     return table.iloc[order].reset_index(drop=True), keys
 
 
-def _sign_flip_p_value(gains: IndexArray) -> float:
+def _sign_flip_p_value(gains: IntArray) -> float:
     """Compute the share of all sign flips with a sum as far from 0.
 
     The distribution is exact: gains are integers, and each flip convolves it with a

@@ -14,9 +14,9 @@ from cqt2img._utils.files import write_atomic
 from cqt2img._utils.tables import make_table
 from cqt2img.errors import InputError
 from cqt2img.evaluation import calibration, tables
-from cqt2img.evaluation.array_types import FloatArray, IndexArray, Interval, ProbaArray
-from cqt2img.evaluation.intervals import macro_f1_from_counts
+from cqt2img.evaluation.intervals import Interval, macro_f1_from_counts
 from cqt2img.evaluation.outcomes import MIN_PROBABILITY, Outcomes
+from cqt2img.inference.array_types import Float32Array, Float64Array, IntArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,14 +82,14 @@ class Evaluation:
     for Deep Neural Classifiers", 2019.
     """
 
-    proba: ProbaArray
-    class_indices: IndexArray
+    proba: Float32Array
+    class_indices: IntArray
     classes: tuple[str, ...]
     groups: NDArray[np.str_]
     paths: tuple[str, ...]
     n_failed: int = 0
     known_groups: tuple[str, ...] = ()
-    tile_log_proba: tuple[ProbaArray, ...] = ()
+    tile_log_proba: tuple[Float32Array, ...] = ()
     tile_seconds: float = 0.0
 
     @cached_property
@@ -170,7 +170,7 @@ class Evaluation:
         return self._outcomes.mean_interval(self._excess_confidence, (-1.0, 1.0))
 
     @property
-    def _excess_confidence(self) -> FloatArray:
+    def _excess_confidence(self) -> Float64Array:
         return self._outcomes.confidence - self._outcomes.is_correct
 
     @cached_property
@@ -436,8 +436,8 @@ class Evaluation:
 
 
 def evaluate_proba(
-    proba: ProbaArray,
-    class_indices: IndexArray,
+    proba: Float32Array,
+    class_indices: IntArray,
     classes: Sequence[object] | NDArray,
     groups: Sequence[object] | NDArray | None = None,
     *,

@@ -1,11 +1,18 @@
 """Confidence intervals over groups: recordings of one group are not independent."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cqt2img.evaluation.array_types import FloatArray, Limits
+from cqt2img.inference.array_types import Float64Array
+
+Interval: TypeAlias = tuple[float, float]
+"""Lower and upper limit of one interval."""
+
+Limits: TypeAlias = tuple[Float64Array, Float64Array]
+"""Lower and upper limits of many intervals."""
 
 _UPPER = 0.975  # upper quantile of a two-sided 95 % interval
 _LOWER = 1 - _UPPER
@@ -73,7 +80,9 @@ def share_interval(hits: ArrayLike, sizes: ArrayLike) -> Limits:
 
 
 def jackknife_interval(
-    statistic: Callable[[FloatArray], FloatArray], totals: ArrayLike, sizes: ArrayLike
+    statistic: Callable[[Float64Array], Float64Array],
+    totals: ArrayLike,
+    sizes: ArrayLike,
 ) -> Limits:
     """Compute the 95 % interval of a statistic from 0 to 1, such as F1, over groups.
 
@@ -175,7 +184,7 @@ def mean_interval(
     return low, high
 
 
-def macro_f1_from_counts(counts: ArrayLike) -> FloatArray:
+def macro_f1_from_counts(counts: ArrayLike) -> Float64Array:
     """Compute the mean F1 of the classes that occur.
 
     Parameters
@@ -200,7 +209,7 @@ def macro_f1_from_counts(counts: ArrayLike) -> FloatArray:
     return f1.sum(axis=-1, where=occurs) / occurs.sum(axis=-1)
 
 
-def _residual_squares(sums: FloatArray, sizes: FloatArray) -> FloatArray:
+def _residual_squares(sums: Float64Array, sizes: Float64Array) -> Float64Array:
     """Sum squared residuals of groups, corrected for the weight of each group."""
     n_recordings = sizes.sum(axis=-1, keepdims=True)
     mean = sums.sum(axis=-1, keepdims=True) / n_recordings
@@ -210,17 +219,17 @@ def _residual_squares(sums: FloatArray, sizes: FloatArray) -> FloatArray:
     return corrected.sum(axis=-1)
 
 
-def _count_effective_groups(sizes: FloatArray) -> FloatArray:
+def _count_effective_groups(sizes: Float64Array) -> Float64Array:
     """Return the number of equal groups with the same sum of squared weights (Kish)."""
     squared_sizes = sizes**2
     return sizes.sum(axis=-1) ** 2 / squared_sizes.sum(axis=-1)
 
 
 def _binomial_interval(
-    share: FloatArray,
-    variance: FloatArray,
-    n_groups: FloatArray,
-    n_recordings: FloatArray,
+    share: Float64Array,
+    variance: Float64Array,
+    n_groups: Float64Array,
+    n_recordings: Float64Array,
 ) -> Limits:
     """Compute the Clopper-Pearson interval for the effective number of recordings."""
     from scipy.stats import beta
@@ -236,11 +245,11 @@ def _binomial_interval(
 
 
 def _count_effective_recordings(
-    share: FloatArray,
-    variance: FloatArray,
-    n_groups: FloatArray,
-    n_recordings: FloatArray,
-) -> FloatArray:
+    share: Float64Array,
+    variance: Float64Array,
+    n_groups: Float64Array,
+    n_recordings: Float64Array,
+) -> Float64Array:
     """Return the number of independent recordings with the same variance of `share`.
 
     `n_groups` is the effective number of groups, the smallest possible result.

@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cqt2img.evaluation import intervals
-from cqt2img.evaluation.array_types import (
+from cqt2img.evaluation.intervals import Interval
+from cqt2img.inference.array_types import (
     BoolArray,
-    FloatArray,
-    IndexArray,
-    Interval,
-    ProbaArray,
+    Float32Array,
+    Float64Array,
+    IntArray,
 )
 
-Subset: TypeAlias = IndexArray | BoolArray | slice
+Subset: TypeAlias = IntArray | BoolArray | slice
 
 MIN_PROBABILITY = 1e-12  # in the log-loss, as in `inference.calibration.log_loss`
 _ALL = slice(None)
@@ -36,12 +36,12 @@ class Outcomes:
         Group of each recording.
     """
 
-    proba: ProbaArray
-    class_indices: IndexArray
+    proba: Float32Array
+    class_indices: IntArray
     groups: NDArray[np.str_]
 
     @cached_property
-    def predicted(self) -> IndexArray:
+    def predicted(self) -> IntArray:
         """Index of the predicted class of each recording."""
         return self.proba.argmax(axis=1)
 
@@ -51,28 +51,28 @@ class Outcomes:
         return self.predicted == self.class_indices
 
     @cached_property
-    def confidence(self) -> FloatArray:
+    def confidence(self) -> Float64Array:
         """Probability of each prediction."""
         return self.proba.max(axis=1).astype(np.float64)
 
     @cached_property
-    def by_confidence(self) -> IndexArray:
+    def by_confidence(self) -> IntArray:
         """Indices of the recordings by decreasing confidence."""
         return np.argsort(-self.confidence, kind="stable")
 
     @cached_property
-    def class_proba(self) -> FloatArray:
+    def class_proba(self) -> Float64Array:
         """Probability of the true class of each recording."""
         recordings = np.arange(len(self.class_indices))
         return self.proba[recordings, self.class_indices].astype(np.float64)
 
     @cached_property
-    def log_losses(self) -> FloatArray:
+    def log_losses(self) -> Float64Array:
         """Log-loss of each recording in nats."""
         return -np.log(np.maximum(self.class_proba, MIN_PROBABILITY))
 
     @cached_property
-    def rank(self) -> IndexArray:
+    def rank(self) -> IntArray:
         """Rank of the true class of each recording, 1 for the most probable class."""
         order = np.argsort(-self.proba, axis=1, kind="stable")
         is_true_class = order == self.class_indices[:, np.newaxis]
@@ -84,12 +84,12 @@ class Outcomes:
         return np.unique(self.groups)
 
     @cached_property
-    def group_index(self) -> IndexArray:
+    def group_index(self) -> IntArray:
         """Index of the group of each recording among `group_names`."""
         return np.searchsorted(self.group_names, self.groups)
 
     @cached_property
-    def f1_counts(self) -> FloatArray:
+    def f1_counts(self) -> Float64Array:
         """Counts of each group for `macro_f1_from_counts`."""
         one_hot = np.eye(self.proba.shape[1])
         is_class = one_hot[self.class_indices]
@@ -99,7 +99,7 @@ class Outcomes:
 
     def sum_by_group(
         self, values: NDArray[np.number] | BoolArray, subset: Subset = _ALL
-    ) -> FloatArray:
+    ) -> Float64Array:
         """Sum values over the recordings of each group.
 
         Parameters
@@ -118,7 +118,7 @@ class Outcomes:
         np.add.at(sums, self.group_index[subset], values)
         return sums
 
-    def count_by_group(self, subset: Subset = _ALL) -> FloatArray:
+    def count_by_group(self, subset: Subset = _ALL) -> Float64Array:
         """Count the recordings of each group.
 
         Parameters
@@ -156,7 +156,7 @@ class Outcomes:
 
     def mean_interval(
         self,
-        values: FloatArray,
+        values: Float64Array,
         bounds: Interval,
         *,
         log_scale: bool = False,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cqt2img.errors import InputError
-from cqt2img.evaluation.array_types import FloatArray
 from cqt2img.evaluation.evaluation import Evaluation
+from cqt2img.inference.array_types import Float64Array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -462,8 +462,8 @@ def plot_history(
 
 def _draw_curve(
     axes: "Axes",
-    epochs: FloatArray,
-    values: FloatArray,
+    epochs: Float64Array,
+    values: Float64Array,
     colour: str,
     label: str | None = None,
 ) -> None:
@@ -503,7 +503,7 @@ def _draw_circle(axes: "Axes", x: float, y: float, label: str) -> None:
 
 def _read_history(
     history: Sequence[Mapping[str, object]] | str | os.PathLike[str],
-) -> FloatArray:
+) -> Float64Array:
     """Return epoch, loss, validation loss and accuracy per row; NaN if not measured."""
     try:
         rows = history

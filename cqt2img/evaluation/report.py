@@ -1,7 +1,7 @@
 """Result files: tables, Audacity label tracks, and scores with plots."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,6 @@ from cqt2img.evaluation.plots import (
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 _PLOTS = {
     "confusion": plot_confusion,
@@ -52,9 +51,9 @@ def check_table_name(path: Path, argument: str = "path") -> None:
         If the suffix is not .csv, .jsonl or .parquet, if the path is a folder, or if
         its folder cannot be written.
     """
-    if path.suffix.lower() not in TABLE_SUFFIXES or path.is_dir():
+    if path.suffix.lower() not in TABLE_WRITERS or path.is_dir():
         raise InputError(
-            f"{argument} must be a file that ends in {', '.join(TABLE_SUFFIXES)}, got "
+            f"{argument} must be a file that ends in {', '.join(TABLE_WRITERS)}, got "
             f"{str(path)!r}. Rename it."
         )
     check_folder(path.parent)
@@ -82,8 +81,7 @@ def write_table(frame: "pd.DataFrame", path: Path) -> None:
     """
     check_table_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    writers = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}
-    write = writers[path.suffix.lower()]
+    write = TABLE_WRITERS[path.suffix.lower()]
     write_atomic(path, partial(write, frame))
 
 
@@ -99,6 +97,13 @@ def _write_jsonl(frame: "pd.DataFrame", path: Path) -> None:
 
 def _write_parquet(frame: "pd.DataFrame", path: Path) -> None:
     frame.map(_escape_surrogates).to_parquet(path, index=False)
+
+
+TABLE_WRITERS: dict[str, Callable[["pd.DataFrame", Path], None]] = {
+    ".csv": _write_csv,
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
+}
 
 
 def _escape_surrogates(value: object) -> object:

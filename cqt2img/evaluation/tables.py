@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from cqt2img._utils.tables import make_table
-from cqt2img.evaluation.array_types import BoolArray, IndexArray, ProbaArray
 from cqt2img.evaluation.calibration import monotonic_bins
 from cqt2img.evaluation.outcomes import Outcomes, Subset
+from cqt2img.inference.array_types import BoolArray, Float32Array, IntArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,7 +179,7 @@ def risk_table(outcomes: Outcomes) -> "pd.DataFrame":
 
 def seconds_table(
     outcomes: Outcomes,
-    tile_log_proba: Sequence[ProbaArray],
+    tile_log_proba: Sequence[Float32Array],
     tile_seconds: float,
 ) -> "pd.DataFrame":
     """Compute the accuracy of predictions from the first seconds of recordings.
@@ -233,5 +233,5 @@ def _accuracy_columns(
     }
 
 
-def _most_frequent(class_indices: IndexArray) -> int:
+def _most_frequent(class_indices: IntArray) -> int:
     return int(np.bincount(class_indices).argmax())

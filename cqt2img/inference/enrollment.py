@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +20,6 @@ from cqt2img.inference.linear_head import LinearHead, read_head, widen_head
 from cqt2img.inference.model import EnrollmentReport, FittedModel
 from cqt2img.inference.predict import RecordingOutput, stack_embeddings
 from cqt2img.inference.references import ReferenceSet
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 # Per feature; of 0.0003 to 0.03, chosen on validation albums of jazz and on singers,
@@ -97,7 +93,7 @@ def enroll(
         provenance=provenance,
     )
     level = logging.INFO if report.is_reliable else logging.WARNING
-    log.log(level, report.summary())
+    log.log(level, "%s", report)
     return enrolled
 
 

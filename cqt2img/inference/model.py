@@ -32,6 +32,11 @@ class EnrollmentReport:
     accuracy : float or None
         Fraction of clips that are predicted correctly when their album, or with one
         album the clip itself, is left out; None for a single clip.
+
+    Examples
+    --------
+    >>> print(EnrollmentReport("Monk", 5, 2, 0.6))
+    enroll: 'Monk' from 5 clips of 2 albums; accuracy on left-out albums: 60 %
     """
 
     name: str | int | float | bool
@@ -44,19 +49,8 @@ class EnrollmentReport:
         """Whether the accuracy was measured on albums that were left out."""
         return self.accuracy is not None and self.n_albums > 1
 
-    def summary(self) -> str:
-        """Describe the result in one line.
-
-        Returns
-        -------
-        str
-            Without a full stop at the end.
-
-        Examples
-        --------
-        >>> print(EnrollmentReport("Monk", 5, 2, 0.6).summary())
-        enroll: 'Monk' from 5 clips of 2 albums; accuracy on left-out albums: 60 %
-        """
+    def __str__(self) -> str:
+        """Describe the result in one line, without a full stop at the end."""
         clips = "1 clip" if self.n_clips == 1 else f"{self.n_clips} clips"
         albums = "1 album" if self.n_albums == 1 else f"{self.n_albums} albums"
         start = f"enroll: {self.name!r} from {clips} of {albums}"

@@ -29,6 +29,7 @@ class Architecture(TypedDict):
 
     backbone: str
     in_chans: int
+    is_custom: bool  # whether the backbone is a module of the user
 
 
 class ModelJson(TypedDict):
@@ -83,7 +84,11 @@ def describe_model(
     return {
         "format": FORMAT,
         "made_by": _PROGRAM,
-        "architecture": {"backbone": model.backbone, "in_chans": model.in_chans},
+        "architecture": {
+            "backbone": model.backbone,
+            "in_chans": model.in_chans,
+            "is_custom": model.network.is_custom,
+        },
         "classes": model.classes.tolist(),
         "spec_key": model.spec.key,
         "spec": asdict(model.spec),
@@ -129,7 +134,7 @@ def parse_model_json(text: str) -> ModelJson:
     TileSpec.from_dict(about["spec"])
     for name in ("spec_key", "weights_sha256", "references_sha256", "versions"):
         about[name]
-    for name in ("backbone", "in_chans"):
+    for name in ("backbone", "in_chans", "is_custom"):
         about["architecture"][name]
     _check_classes(about["classes"])
     _check_number(about["temperature"], "temperature", low=0.0, high=math.inf)

@@ -125,7 +125,7 @@ def create_backbone_from_file(architecture: Architecture, path: Path) -> nn.Modu
         pretrained=True,
         pretrained_cfg_overlay=overlay,
     )
-    # else the weights are copied with the network, wherever it goes
+    # else every copy of the network would contain the weights
     cast(dict[str, object], backbone.pretrained_cfg)["state_dict"] = None
     return backbone
 

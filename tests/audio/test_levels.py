@@ -6,24 +6,24 @@ from cqt2img.audio.levels import Meter
 RATE = 8000
 
 
-def measured(sound, size=1000, rate=RATE):
+def measure(sound, block_length=1000):
+    """Measure a sound in blocks, and check the mono mix."""
     meter = Meter()
     sound = np.asarray(sound, np.float32)
     sound = sound.reshape(len(sound), -1)
-    mono = np.concatenate(
-        [meter.add(sound[i : i + size], rate) for i in range(0, len(sound), size)]
-    )
-    assert np.allclose(mono, sound.mean(axis=1), atol=1e-6)
-    return meter
+    starts = range(0, len(sound), block_length)
+    mono = [meter.add(sound[start : start + block_length], RATE) for start in starts]
+    assert np.allclose(np.concatenate(mono), sound.mean(axis=1), atol=1e-6)
+    return meter.report()
 
 
-def sine(seconds=2.0, size=0.5):
-    return size * np.sin(2 * np.pi * 440 * np.arange(int(seconds * RATE)) / RATE)
+def sine(seconds=2.0, peak=0.5):
+    time = np.arange(int(seconds * RATE)) / RATE
+    return peak * np.sin(2 * np.pi * 440 * time)
 
 
 def test_a_sine_has_its_level():
-    facts = measured(sine()).report()
-    assert facts == {
+    assert measure(sine()) == {
         "peak_dbfs": pytest.approx(-6.0, abs=0.1),
         "clipped": 0.0,
         "silence": 0.0,
@@ -33,43 +33,47 @@ def test_a_sine_has_its_level():
     }
 
 
-@pytest.mark.parametrize("size", [1, 799, 800, 801, 16000])
-def test_blocks_do_not_matter(size):
+@pytest.mark.parametrize("block_length", [1, 799, 800, 801, 16000])
+def test_the_report_does_not_depend_on_the_blocks(block_length):
     sound = np.stack([sine(), 0.3 * sine() ** 2], axis=1)
     sound[4000:9000] = 0
-    if size == 1:
+    if block_length == 1:
         sound = sound[:1000]
-    assert measured(sound, size).report() == measured(sound, len(sound)).report()
+    assert measure(sound, block_length) == measure(sound, len(sound))
 
 
 def test_silence_is_counted_and_does_not_lower_the_loudness():
-    facts = measured(np.concatenate([sine(), np.zeros(3 * 2 * RATE)])).report()
-    assert facts["silence"] == 0.75
-    assert facts["loudness_dbfs"] == pytest.approx(-9.0, abs=0.1)
-    quiet = measured(np.concatenate([sine(), sine(size=0.01)])).report()
-    assert quiet["loudness_dbfs"] == pytest.approx(-9.0, abs=0.1), (
-        "a tail far below the rest is left out"
-    )
+    report = measure(np.concatenate([sine(), np.zeros(3 * 2 * RATE)]))
+    assert report["silence"] == 0.75
+    assert report["loudness_dbfs"] == pytest.approx(-9.0, abs=0.1)
 
 
-def test_clipping_and_dc():
-    assert measured(np.clip(sine(size=2.0), -1, 1)).report()[
-        "clipped"
-    ] == pytest.approx(2 / 3, abs=0.01)
-    assert measured(
-        np.stack([sine(), np.clip(sine(size=2.0), -1, 1)], axis=1)
-    ).report()["clipped"] == pytest.approx(1 / 3, abs=0.01)
-    assert measured(sine() + 0.1).report()["dc"] == pytest.approx(0.1, abs=1e-4)
+def test_a_much_softer_part_does_not_lower_the_loudness():
+    report = measure(np.concatenate([sine(), sine(peak=0.01)]))
+    assert report["loudness_dbfs"] == pytest.approx(-9.0, abs=0.1)
 
 
-def test_what_mono_loses():
-    rng = np.random.default_rng(0)
-    left, right = rng.normal(size=(2, 4 * RATE)) * 0.1
-    assert measured(np.stack([left, left], axis=1)).report()["mono_loss_db"] == 0.0
-    assert measured(np.stack([left, right], axis=1)).report()[
-        "mono_loss_db"
-    ] == pytest.approx(3.0, abs=0.2)
-    assert measured(np.stack([left, -0.9 * left], axis=1)).report()["mono_loss_db"] > 20
+def test_clipping_is_counted_in_all_channels():
+    # a sine of twice full scale is beyond it for two thirds of the time
+    clipped = np.clip(sine(peak=2.0), -1, 1)
+    assert measure(clipped)["clipped"] == pytest.approx(2 / 3, abs=0.01)
+    one_channel = np.stack([sine(), clipped], axis=1)
+    assert measure(one_channel)["clipped"] == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_dc_is_the_mean():
+    assert measure(sine() + 0.1)["dc"] == pytest.approx(0.1, abs=1e-4)
+
+
+def test_mixing_to_mono_loses_what_the_channels_do_not_share():
+    left, right = np.random.default_rng(0).normal(size=(2, 4 * RATE)) * 0.1
+
+    def loss_db(*channels):
+        return measure(np.stack(channels, axis=1))["mono_loss_db"]
+
+    assert loss_db(left, left) == 0.0
+    assert loss_db(left, right) == pytest.approx(3.0, abs=0.2)
+    assert loss_db(left, -0.9 * left) > 20
 
 
 def test_a_nan_stays_in_the_peak():
@@ -79,7 +83,13 @@ def test_a_nan_stays_in_the_peak():
     assert np.isnan(meter.peak)
 
 
-def test_nothing_at_all():
-    facts = measured(np.zeros((RATE, 1))).report()
-    assert facts["loudness_dbfs"] is None
-    assert facts["silence"] == 1.0
+def test_silence_has_no_loudness():
+    report = measure(np.zeros((RATE, 1)))
+    assert report["loudness_dbfs"] is None
+    assert report["silence"] == 1.0
+
+
+def test_a_recording_shorter_than_a_window_has_no_silence():
+    report = measure(np.zeros((RATE // 100, 1)))
+    assert report["loudness_dbfs"] is None
+    assert report["silence"] == 0.0

@@ -191,7 +191,7 @@ def test_the_statistics_of_the_module_are_used(module, small, tiles):
 
 
 def test_learning_rates_can_decay_from_layer_to_layer(small):
-    """timm gives the head the full rate and groups of twelve parameters less."""
+    """The head has the full rate; groups of twelve parameters have lower rates."""
     layers = [nn.Linear(3, 3) for _ in range(8)]
     module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *layers)
     backbone = build_network(module, 5, small).backbone

@@ -97,7 +97,7 @@ def test_two_classes_have_two_rows(data):
 
 @pytest.fixture
 def separable(monkeypatch):
-    """Embeddings with one high feature per class, in place of those of a network."""
+    """Embeddings with one high feature per class, instead of those of a network."""
 
     def embedder(network, device, cache_dir=None):
         def embed(tiles):
