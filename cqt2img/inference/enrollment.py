@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.data.recordings import Recordings
+from cqt2img.data.recording_types import Label, Recordings
 from cqt2img.errors import InputError
 from cqt2img.inference.array_types import (
     BoolArray,
@@ -30,7 +30,7 @@ _MAX_FOLDS = 10
 
 def enroll(
     model: FittedModel,
-    name: str | int | float | bool,
+    name: Label,
     outputs: Sequence[RecordingOutput],
     albums: NDArray[np.str_],
     *,
@@ -98,7 +98,7 @@ def enroll(
 
 
 def check_enrollable(
-    model: FittedModel, name: str | int | float | bool
+    model: FittedModel, name: Label
 ) -> tuple[LinearHead, ReferenceSet]:
     """Check that a player can be added to a model.
 
