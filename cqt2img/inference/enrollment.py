@@ -14,6 +14,7 @@ from cqt2img._utils.array_types import (
     Float64Array,
     IntArray,
 )
+from cqt2img.data.recording_types import Label, Recordings
 from cqt2img.data.recordings import Recordings
 from cqt2img.errors import InputError
 from cqt2img.inference.linear_head import LinearHead, read_head, widen_head
@@ -30,7 +31,7 @@ _MAX_FOLDS = 10
 
 def enroll(
     model: FittedModel,
-    name: str | int | float | bool,
+    name: Label,
     outputs: Sequence[RecordingOutput],
     albums: NDArray[np.str_],
     *,
@@ -98,7 +99,7 @@ def enroll(
 
 
 def check_enrollable(
-    model: FittedModel, name: str | int | float | bool
+    model: FittedModel, name: Label
 ) -> tuple[LinearHead, ReferenceSet]:
     """Check that a player can be added to a model.
 
