@@ -15,7 +15,6 @@ from cqt2img._utils.array_types import (
     IntArray,
 )
 from cqt2img.data.recording_types import Label, Recordings
-from cqt2img.data.recordings import Recordings
 from cqt2img.errors import InputError
 from cqt2img.inference.linear_head import LinearHead, read_head, widen_head
 from cqt2img.inference.model import EnrollmentReport, FittedModel
