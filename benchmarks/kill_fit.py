@@ -1,12 +1,15 @@
-"""Kill `fit` at random moments, resume it, and compare what it learned with an undisturbed run, to the bit.
+"""Kill training at random moments, resume it, and compare the result to the bit.
 
-    python benchmarks/kill_fit.py N [WORKERS]
+    python benchmarks/kill_fit.py N_RUNS [N_WORKERS]
 
-N runs on recordings of made tones, each killed three times by SIGKILL, at moments drawn evenly over the length of an
-undisturbed run, and resumed to the end. A kill that came after `fit` had ended does not count: the run is drawn again.
-The runs take turns over two networks, each with the checkpoint every minute, which here means after every epoch, and
-with one every half second, which means within an epoch. WORKERS processes augment tiles (default 0). Compared are the
-bytes of the weights, the temperature and the history but its seconds. The exit code is 1 if any run differs.
+Every run trains a tiny network on synthetic recordings. It is killed three times by
+SIGKILL, at moments drawn uniformly over the length of an undisturbed run, and is
+resumed to the end. A kill after the end of training does not count: the run is drawn
+again. The runs alternate between two networks, each with a checkpoint every minute,
+which here means after every epoch, and with one every half second, which means
+within an epoch. N_WORKERS processes augment tiles (default 0). The bytes of the
+weights, the validation predictions and the history but its seconds are compared. The
+exit code is 1 if any run differs.
 """
 
 import hashlib
@@ -18,182 +21,218 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-NETWORKS, INTERVALS, N_KILLS = ("test_resnet", "test_vit"), (60.0, 0.5), 3
-LOADED = [
+NETWORKS = ("test_resnet", "test_vit")
+INTERVALS = (60.0, 0.5)
+N_KILLS = 3
+PRELOADED = [
     "accelerate",
     "albumentations",
-    "cqt2img.classifier",
     "cqt2img.training.trainer",
     "sklearn.linear_model",
     "timm.optim",
 ]
 
 
-def make_recordings() -> tuple[list[Any], list[str], list[str]]:
-    """Give 18 CQT arrays of one held tone and noise, their names, and their albums of two."""
+class Run(NamedTuple):
+    """What is trained, and where it keeps its files."""
+
+    network: str
+    interval: float
+    n_workers: int
+    folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of the checkpoint."""
+        return self.folder / "checkpoint"
+
+    @property
+    def result(self) -> Path:
+        """File of the result."""
+        return self.folder / "result.json"
+
+
+def train_run(run: Run, report: Connection) -> None:
+    """Train in a process of its own; report when training starts and when it ends."""
     import numpy as np
-
-    from cqt2img import TileSpec
-
-    rng, spec = np.random.default_rng(0), TileSpec.preset("fast")
-    X, y = [], []
-    for n in range(18):
-        cqt = 0.1 * rng.random((spec.n_bins, 12 * spec.width), dtype=np.float32)
-        cqt[(20, 45, 70)[n % 3]] += 1
-        X.append(cqt)
-        y.append(("low", "middle", "high")[n % 3])
-    return X, y, [f"album {n // 6} of {name}" for n, name in enumerate(y)]
-
-
-def fit(
-    network: str, interval: float, workers: int, folder: Path, say: Connection
-) -> None:
-    """Fit in a process of its own, and tell when it begins and ends."""
     import torch
 
-    from cqt2img import Classifier
+    from cqt2img.data.dataset import TrainingData
+    from cqt2img.data.labels import one_hot
+    from cqt2img.data.tile_arrays import TileArrays
+    from cqt2img.models.factory import build_network
+    from cqt2img.tiles.spec import TileSpec
     from cqt2img.training import checkpoint
+    from cqt2img.training.config import TrainingConfig, TrainingSettings
+    from cqt2img.training.trainer import train
 
-    multiprocessing.set_start_method(
-        "fork", force=True
-    )  # for workers, as in any other process
+    # for the processes that augment, as in any other program
+    multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
-    checkpoint._EVERY_SECONDS = interval
-    model = Classifier(
-        network,
-        weights=None,
-        spec="fast",
-        epochs=6,
-        batch_size=8,
-        learning_rate=0.003,
-        head_first=True,
-        mixup=0.2,
-        ema=0.9,
-        workers=workers,
-        device="cpu",
-        verbose=False,
+    torch.manual_seed(0)
+    checkpoint._INTERVAL_SECONDS = run.interval
+    spec = TileSpec.preset("fast")
+    rng = np.random.default_rng(0)
+    class_indices = np.arange(18) % 3
+    arrays = []
+    for class_index in class_indices:
+        levels = rng.integers(0, 60, (spec.height, 12 * spec.width), dtype=np.uint8)
+        levels[20 + 25 * class_index] = 255
+        arrays.append(levels)
+    n_frames = np.full(18, 12 * spec.width)
+    data = TrainingData(
+        TileArrays(spec, arrays, n_frames),
+        one_hot(class_indices, 3, 0.1),
+        np.arange(18) // 6,
+        np.arange(12),
+        np.arange(12, 18),
     )
-    X, y, groups = make_recordings()
-    say.send("fits")
-    model.fit(X, y, groups, checkpoint=folder / "checkpoint", resume=True)
-    say.send("done")
-    model.save(folder / "model")
+    config = TrainingConfig(
+        head_first=True, mixup=0.2, ema_decay=0.9, num_workers=run.n_workers
+    )
+    settings = TrainingSettings(
+        epochs=6, batch_size=8, learning_rate=0.003, config=config
+    )
+    network = build_network(run.network, 3, spec)
+    report.send("started")
+    result = train(
+        network, data, settings, device="cpu", checkpoint=run.checkpoint, resume=True
+    )
+    report.send("ended")
+    digest = hashlib.sha256(result.validation.tobytes())
+    for name, value in result.state.items():
+        digest.update(name.encode() + value.contiguous().numpy().tobytes())
+    history = [{**entry, "seconds": 0} for entry in result.history]
+    facts = {"weights": digest.hexdigest(), "history": history}
+    run.result.write_text(json.dumps(facts), encoding="utf-8")
 
 
-def start(context: Any, *words: Any) -> tuple[Any, Connection]:
-    """Start a process, and wait until it fits."""
-    hear, say = context.Pipe(duplex=False)
-    process = context.Process(target=fit, args=(*words, say))
+def start(context: ForkServerContext, run: Run) -> tuple[ForkServerProcess, Connection]:
+    """Start a process and wait until training starts."""
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=train_run, args=(run, sender))
     process.start()
-    say.close()
-    assert hear.recv() == "fits"
-    return process, hear
+    sender.close()
+    assert receiver.recv() == "started"
+    return process, receiver
 
 
-def finish(context: Any, *words: Any) -> tuple[float, tuple[str, float, str]]:
-    """Fit to the end; seconds, and what was learned."""
-    process, hear = start(context, *words)
-    begun = time.perf_counter()
-    assert hear.recv() == "done"
-    seconds = time.perf_counter() - begun
+def finish(context: ForkServerContext, run: Run) -> tuple[float, str]:
+    """Train to the end; return the seconds and the result."""
+    process, receiver = start(context, run)
+    begin = time.perf_counter()
+    assert receiver.recv() == "ended"
+    seconds = time.perf_counter() - begin
     process.join()
     assert process.exitcode == 0
-    model = words[-1] / "model"
-    facts = json.loads((model / "model.json").read_text(encoding="utf-8"))
-    history = [
-        {k: v for k, v in entry.items() if k != "seconds"} for entry in facts["history"]
-    ]
-    weights = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
-    return seconds, (weights, facts["temperature"], json.dumps(history))
+    return seconds, run.result.read_text(encoding="utf-8")
 
 
-def kill(context: Any, after: float, *words: Any) -> str:
-    """Kill after so many seconds; where it stood by its checkpoint, or nothing if it had ended by then."""
+def kill(context: ForkServerContext, run: Run, after: float) -> str | None:
+    """Kill after some seconds; return the state of the checkpoint, None if it ended."""
     import torch
 
-    folder = words[-1] / "checkpoint"
-    before = len(list(folder.glob(".*.part")))
-    process, hear = start(context, *words)
+    before = len(list(run.checkpoint.glob(".*.part")))
+    process, receiver = start(context, run)
     time.sleep(after)
     process.kill()
     process.join()
-    if has_ended(hear):
-        return ""
-    if len(list(folder.glob(".*.part"))) > before:
+    if has_ended(receiver):
+        return None
+    if len(list(run.checkpoint.glob(".*.part"))) > before:
         return "while a checkpoint was written"
-    if not (folder / "last.pt").is_file():
+    path = run.checkpoint / "last.pt"
+    if not path.is_file():
         return "before the first checkpoint"
-    step = torch.load(folder / "last.pt", weights_only=True)["step"]
-    return "after a checkpoint within an epoch" if step else "after one between epochs"
+    progress = torch.load(path, weights_only=True)["progress"]
+    if progress["step"] > 0:
+        return "after a checkpoint within an epoch"
+    return "after a checkpoint between epochs"
 
 
-def has_ended(hear: Connection) -> bool:
-    """Tell whether `fit` had ended; not by waiting, since workers outlive a killed process by seconds."""
+def has_ended(receiver: Connection) -> bool:
+    """Check whether training had ended.
+
+    Does not wait for the end of the pipe: workers outlive a killed process by
+    seconds.
+    """
     try:
-        return hear.poll() and hear.recv() == "done"
+        return receiver.poll() and receiver.recv() == "ended"
     except EOFError:
         return False
 
 
+def kill_and_resume(
+    context: ForkServerContext, run: Run, seconds: float, draw: random.Random
+) -> tuple[str, list[str], int]:
+    """Kill a run three times and resume it; return its result, states and draws."""
+    n_drawn = 0
+    while True:
+        n_drawn += 1
+        moments = sorted(draw.uniform(0, seconds) for _ in range(N_KILLS))
+        # a resumed process starts before the last kill, so that it gets to its own
+        # moment at most
+        waits = [b - a for a, b in zip([0.0, *moments], moments, strict=False)]
+        states = [kill(context, run, wait) for wait in waits]
+        if None not in states:
+            break
+        shutil.rmtree(run.folder)
+        run.folder.mkdir()
+    found = [state for state in states if state is not None]
+    return finish(context, run)[1], found, n_drawn
+
+
 def main() -> int:
-    n_runs, workers = int(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else 0
-    os.environ["PYTHONWARNINGS"] = (
-        "ignore:resource_tracker"  # it would tell of the locks of the killed
-    )
-    context = multiprocessing.get_context(
-        "forkserver"
-    )  # loads torch once; every process is killed in earnest
-    context.set_forkserver_preload(LOADED)
-    draw, root = random.Random(0), Path(tempfile.mkdtemp())
-    same, late, landed = 0, 0, dict[str, int]()
+    n_runs = int(sys.argv[1])
+    n_workers = int(sys.argv[2]) if sys.argv[2:] else 0
+    # it would warn about the locks of killed processes
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
+    # imports torch once, and starts every process anew
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    draw = random.Random(0)
+    root = Path(tempfile.mkdtemp())
+    undisturbed = {}
+    n_same = 0
+    n_late = 0
+    landed: Counter[str] = Counter()
     try:
-        undisturbed = {}
         for network in NETWORKS:
-            folder = root / f"undisturbed {network}"
+            folder = root / network
+            folder.mkdir()
             undisturbed[network] = finish(
-                context, network, INTERVALS[0], workers, folder
+                context, Run(network, INTERVALS[0], n_workers, folder)
             )
             print(f"{network}: {undisturbed[network][0]:.1f} s undisturbed", flush=True)
         for n in range(n_runs):
-            network, interval = NETWORKS[n % 2], INTERVALS[n // 2 % 2]
-            seconds, wanted = undisturbed[network]
-            while True:
-                folder = root / str(n)
-                words = network, interval, workers, folder
-                moments = sorted(draw.uniform(0, seconds) for _ in range(N_KILLS))
-                # each process gets as far as its moment at most, since it goes on from before the one of the last
-                places = [
-                    kill(context, b - a, *words)
-                    for a, b in zip([0, *moments], moments, strict=False)
-                ]
-                if all(places):
-                    break
-                late += 1
-                shutil.rmtree(folder)
-            for place in places:
-                landed[place] = landed.get(place, 0) + 1
-            found = finish(context, *words)[1]
-            same += found == wanted
+            network = NETWORKS[n % 2]
+            interval = INTERVALS[n // 2 % 2]
+            seconds, expected = undisturbed[network]
+            run = Run(network, interval, n_workers, root / str(n))
+            run.folder.mkdir()
+            found, states, n_drawn = kill_and_resume(context, run, seconds, draw)
+            shutil.rmtree(run.folder)
+            landed.update(states)
+            n_late += n_drawn - 1
+            n_same += found == expected
+            verdict = "the same" if found == expected else "DIFFERENT"
             print(
-                f"run {n + 1}, {network}, checkpoint every {interval:g} s, killed at "
-                f"{', '.join(f'{moment / seconds:.2f}' for moment in moments)} ({'; '.join(places)}): "
-                f"{'the same' if found == wanted else 'DIFFERENT'}",
+                f"run {n + 1}, {network}, checkpoint every {interval:g} s, killed "
+                f"{', '.join(states)}: {verdict}",
                 flush=True,
             )
-            shutil.rmtree(folder)
     finally:
         shutil.rmtree(root)
-    print(
-        f"{sum(landed.values())} kills, all while fit was running: "
-        f"{', '.join(f'{count} {place}' for place, count in sorted(landed.items()))}; "
-        f"{late} runs drawn again, where a kill came too late"
-    )
-    print(f"{same} of {n_runs} the same to the bit")
-    return int(same < n_runs)
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(landed.items()))
+    print(f"{landed.total()} kills: {counts}; {n_late} runs drawn again")
+    print(f"{n_same} of {n_runs} the same to the bit")
+    return int(n_same < n_runs)
 
 
 if __name__ == "__main__":

@@ -117,17 +117,17 @@ def wav(
         align,
         bits,
     )
-    body = (
+    content = (
         b"WAVE"
         + other.get("before", b"")
         + chunk(b"fmt ", head)
         + chunk(b"data", data, size)
     )
-    body += other.get("after", b"")
+    content += other.get("after", b"")
     return (
         other.get("magic", b"RIFF")
-        + struct.pack("<I", other.get("riff_size", len(body)))
-        + body
+        + struct.pack("<I", other.get("riff_size", len(content)))
+        + content
     )
 
 
@@ -139,8 +139,8 @@ def aiff(
     before: bytes = b"",
 ) -> bytes:
     comm = chunk(b"COMM", struct.pack(">hIh", 2, n_frames, 16) + rate, order=">")
-    body = b"AIFF" + before + comm + chunk(b"SSND", bytes(8) + data, size, ">")
-    return b"FORM" + struct.pack(">I", len(body)) + body
+    content = b"AIFF" + before + comm + chunk(b"SSND", bytes(8) + data, size, ">")
+    return b"FORM" + struct.pack(">I", len(content)) + content
 
 
 def au(
@@ -507,7 +507,7 @@ def make_mp3_files() -> Iterator[tuple]:
     yield "cut.mp3", whole[: len(whole) // 2], "truncated"
     yield "cut_on_a_frame.mp3", first + parts[0], "truncated"
     yield "cut_bare.mp3", bare[: len(bare) // 2 + 50], "truncated"
-    # Without a count, nothing in the file tells that it was cut between two frames.
+    # Without a count, a cut between two frames cannot be found.
     yield "cut_bare_on_a_frame.mp3", parts[0], round(half * 1152 / 2), LOSSY
     slow = encode("MP3", "MPEG_LAYER_III", tone(1.0, 32000), 32000)
     yield "two_rates.mp3", whole + slow, CORRUPT
@@ -531,7 +531,7 @@ def make_mp3_files() -> Iterator[tuple]:
 
 
 def make_ffmpeg_files() -> Iterator[tuple]:
-    """Yield files that only ffmpeg writes; the last item tells if it must read them."""
+    """Yield files of ffmpeg; the last item is whether only ffmpeg reads them."""
     two = tone(2.0)
     yield "layer2.mp2", ffmpeg("-c:a", "mp2", "x.mp2", sound=two), 2 * RATE, LOSSY
     yield (

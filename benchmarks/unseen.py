@@ -16,7 +16,7 @@ then they are fitted to both.
 Rows. A: every album has a sound of its own, albums are held out. B: the same test,
 trained where every recording has its own sound. C: recordings split at random. D:
 piano rolls, pieces held out. E: the same test as A, trained where all recordings of a
-player have one sound. Controls: the parameters of the sound alone; labels shuffled by
+player have one sound. Controls: the parameters of the sound only; labels shuffled by
 album.
 """
 
@@ -47,7 +47,6 @@ from cqt2img.data.recordings import list_recordings
 from cqt2img.data.tile_arrays import TileArrays, load_tile_arrays
 from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
 from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_proba
-from cqt2img.inference.linear_head import head_layers
 from cqt2img.models.factory import build_network
 from cqt2img.models.note_features import count_phrases, hash_phrases
 from cqt2img.tiles.spec import TileSpec
@@ -284,7 +283,7 @@ def score_controls(get_set: GetSet, model: str) -> NamedScores:
 
 
 def score_channel_parameters(one: RecordingSet) -> Evaluation:
-    """Predict the player from the parameters of the sound alone."""
+    """Predict the player from the parameters of the sound only."""
     train = one.indices("train", "valid")
     test = one.indices("test")
     rows = []
@@ -361,7 +360,7 @@ def probe_network(
         task.valid,
     )
     fitted = fit_linear_probe(network, data, CPU, cache_dir=cache_dir, refit=True)
-    (head,) = head_layers(network)
+    (head,) = network.heads
     embed = make_embedder(network, CPU, cache_dir)
     rows = []
     with torch.inference_mode():

@@ -15,7 +15,7 @@ from cqt2img.errors import AudioError
 ASF_MAGIC = b"\x30\x26\xb2\x75"
 MP4_MAGIC = b"ftyp"  # at offset 4
 AU_MAGICS = (b".snd", b"dns.")
-_BODY_BYTES = 40  # of a chunk that are read with its header
+_PAYLOAD_BYTES = 40  # of a chunk that are read with its header
 _W64_DATA = bytes.fromhex("64617461f3acd3118cd100c04f8edb8a")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _MAX_U32 = 0xFFFFFFFF
@@ -44,13 +44,13 @@ class _Layout(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-    """Header of a chunk, and its place in the file."""
+    """Header of a chunk, and its position in the file."""
 
     name: bytes
     size: int  # as written in the header
-    body: bytes  # the first bytes
+    payload: bytes  # the first bytes
     start: int
-    body_start: int
+    payload_start: int
     size_start: int  # offset from which the size counts
 
     @property
@@ -138,10 +138,10 @@ def check_chunks(file: io.FileIO, span: range, magic: bytes, name: str) -> Sourc
     while position + layout.header_bytes <= span.stop:
         chunk = _read_chunk(file, span, position, magic)
         if chunk.name[:4] == b"fmt ":
-            _check_wav_format(chunk.body, layout.header[0], name)
-        if chunk.name == b"COMM" and not _counts_packets(chunk.body):
-            n_promised = int.from_bytes(chunk.body[2:6], "big") % _MAX_U32
-        if layout.counts_header and chunk.stop < chunk.body_start:
+            _check_wav_format(chunk.payload, layout.header[0], name)
+        if chunk.name == b"COMM" and not _counts_packets(chunk.payload):
+            n_promised = int.from_bytes(chunk.payload[2:6], "big") % _MAX_U32
+        if layout.counts_header and chunk.stop < chunk.payload_start:
             break  # a box that extends to the end of the file, or not a box
         if layout.is_box and _is_open_size(chunk.size):
             break
@@ -162,26 +162,26 @@ def check_chunks(file: io.FileIO, span: range, magic: bytes, name: str) -> Sourc
 
 def _read_chunk(file: io.FileIO, span: range, start: int, magic: bytes) -> _Chunk:
     layout = _LAYOUTS[magic]
-    data = read_at(file, start, layout.header_bytes + _BODY_BYTES)
-    body = data[layout.header_bytes :]
+    data = read_at(file, start, layout.header_bytes + _PAYLOAD_BYTES)
+    payload = data[layout.header_bytes :]
     fields = struct.unpack_from(layout.header, data)
     if magic == MP4_MAGIC:
         size, name = fields
         if size == 1:  # the size follows in 64 bits
-            size = int.from_bytes(body[:8], "big")
+            size = int.from_bytes(payload[:8], "big")
     else:
         name, size = fields
     if magic == b"RF64" and size == _MAX_U32:
         size_bytes = read_at(file, span.start + _DS64_DATA_SIZE, 8)
         size = int.from_bytes(size_bytes, "little")
-    body_start = start + layout.header_bytes
+    payload_start = start + layout.header_bytes
     return _Chunk(
         name=name,
         size=size,
-        body=body,
+        payload=payload,
         start=start,
-        body_start=body_start,
-        size_start=start if layout.counts_header else body_start,
+        payload_start=payload_start,
+        size_start=start if layout.counts_header else payload_start,
     )
 
 
@@ -192,7 +192,7 @@ def _round_up(n: int, multiple: int) -> int:
 def _is_size_missing(file: io.FileIO, chunk: _Chunk) -> bool:
     """Whether the size of the audio is not in the header, although there is audio."""
     if chunk.size == 0:
-        return count_unclaimed(file, chunk.body_start) > 0
+        return count_unclaimed(file, chunk.payload_start) > 0
     return _is_open_size(chunk.size)
 
 
@@ -209,8 +209,8 @@ def _write_size(
     largest = 256**width - 1
     n_available = span.stop - chunk.size_start
     size = struct.pack(layout.size_format, min(n_available, largest))
-    before = range(span.start, chunk.body_start - width)
-    after = range(chunk.body_start, span.stop)
+    before = range(span.start, chunk.payload_start - width)
+    after = range(chunk.payload_start, span.stop)
     return before, size, after
 
 
@@ -223,9 +223,9 @@ def _counts_packets(common: bytes) -> bool:
     return common[18:22] in (b"ima4", b"GSM ")
 
 
-def _check_wav_format(body: bytes, byte_order: str, name: str) -> None:
+def _check_wav_format(payload: bytes, byte_order: str, name: str) -> None:
     """Raise if the fields of a WAV format chunk contradict each other."""
-    fields = struct.unpack(byte_order + "HHIIHH", body[:16])
+    fields = struct.unpack(byte_order + "HHIIHH", payload[:16])
     tag, n_channels, rate, byte_rate, frame_bytes, bits = fields
     if tag not in (1, 3, 6, 7, 0xFFFE):
         return

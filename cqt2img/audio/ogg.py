@@ -89,15 +89,15 @@ def _read_page(file: io.FileIO, position: int) -> _Page | None:
     if magic != OGG_MAGIC:
         return None
     segments = read_at(file, position + _HEADER.size, n_segments)
-    n_body_bytes = sum(segments)
-    body = file.read(n_body_bytes)
+    n_payload_bytes = sum(segments)
+    payload = file.read(n_payload_bytes)
     return _Page(
         flags=flags,
         serial=serial,
         number=number,
         checksum=checksum,
-        data=header + segments + body,
-        n_bytes=_HEADER.size + n_segments + n_body_bytes,
+        data=header + segments + payload,
+        n_bytes=_HEADER.size + n_segments + n_payload_bytes,
     )
 
 

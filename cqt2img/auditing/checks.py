@@ -32,7 +32,15 @@ _CLIP_NUMBER = re.compile(r"[-_. ]*(?:tile|clip|part|seg(?:ment)?|chunk)?[-_. ]*
 
 
 class Failure(NamedTuple):
-    """A recording that could not be read, and the reason, such as "too_short"."""
+    """A recording that could not be read.
+
+    Parameters
+    ----------
+    path : str
+        The recording.
+    reason : str
+        Short token of the error, such as "too_short".
+    """
 
     path: str
     reason: str

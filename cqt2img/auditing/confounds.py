@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cqt2img._utils.array_types import Float64Array, Tiles
 from cqt2img.auditing.tile_statistics import compute_semitone_levels
 from cqt2img.data.tile_arrays import TileArrays
-from cqt2img.inference.array_types import Float64Array, Tiles
 from cqt2img.tiles.spec import TileSpec
 
 QUALITIES = ("tuning_cents", "loudness_dbfs", "peak_dbfs", "bandwidth_hz", "seconds")

@@ -8,16 +8,16 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.auditing.out_of_fold import MIN_LOG_PROBA, predict_out_of_fold
-from cqt2img.data.splits import Split
-from cqt2img.errors import InputError
-from cqt2img.inference.array_types import (
+from cqt2img._utils.array_types import (
     BoolArray,
     Float32Array,
     Float64Array,
     IntArray,
     Labels,
 )
+from cqt2img.auditing.out_of_fold import MIN_LOG_PROBA, predict_out_of_fold
+from cqt2img.data.splits import Split
+from cqt2img.errors import InputError
 
 # share of the recordings with the label of most of their group, from which on a group
 # says something about labels

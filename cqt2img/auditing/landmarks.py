@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.inference.array_types import (
+from cqt2img._utils.array_types import (
     BoolArray,
     Float32Array,
     Float64Array,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cqt2img._utils.array_types import BoolArray, Float32Array, IntArray, Labels
 from cqt2img.auditing.groups import find_keys_with_several
 from cqt2img.auditing.out_of_fold import predict_out_of_fold
 from cqt2img.data.dataset import TrainingData
@@ -12,8 +13,7 @@ from cqt2img.data.labels import encode, find_classes, one_hot
 from cqt2img.data.splits import split_folds
 from cqt2img.data.tile_arrays import TileArrays
 from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
-from cqt2img.inference.array_types import BoolArray, Float32Array, IntArray, Labels
-from cqt2img.inference.calibration import pool, to_proba
+from cqt2img.inference.calibration import pool
 from cqt2img.inference.predict import tile_log_proba
 from cqt2img.models.device import resolve_device
 from cqt2img.models.factory import TileNet
@@ -139,7 +139,7 @@ def score_tiles(
     *,
     callback: Callback | None = None,
 ) -> Evaluation:
-    """Train and test on single tiles, as a first network is often built.
+    """Train on single tiles, as a first network often is, and score recordings.
 
     Use this score only to show how much too high it is: with tiles split at random,
     training and test share recordings, and the network can recognise these.
@@ -163,7 +163,7 @@ def score_tiles(
     Returns
     -------
     Evaluation
-        Scores per tile, with intervals over groups of recordings.
+        Scores per recording, pooled over its test tiles, with intervals over groups.
 
     References
     ----------
@@ -180,27 +180,23 @@ def score_tiles(
     else:
         tile_is_test = is_test[owner]
     classes = find_classes(labels)
-    class_indices = encode(labels, classes)[owner]
-    tile_groups = np.asarray(groups)[owner]
+    class_indices = encode(labels, classes)
     n_columns = np.full(len(tiles), arrays.spec.width)
     data = TrainingData(
         TileArrays(arrays.spec, list(tiles), n_columns),
-        one_hot(class_indices, len(classes), 0.1),
-        tile_groups,
+        one_hot(class_indices[owner], len(classes), 0.1),
+        np.asarray(groups)[owner],
         np.flatnonzero(~tile_is_test),
         np.arange(0),
     )
     result = train(network, data, settings, callback=callback)
     network.load_state_dict(result.state)
     device = resolve_device(None)
-    network.to(device)
-    log_proba = tile_log_proba(network, tiles[tile_is_test], device)
-    return evaluate_proba(
-        to_proba(log_proba),
-        class_indices[tile_is_test],
-        classes,
-        tile_groups[tile_is_test],
-    )
+    log_proba = tile_log_proba(network.to(device), tiles[tile_is_test], device)
+    tested, n_test_tiles = np.unique(owner[tile_is_test], return_counts=True)
+    proba = _pool_recordings(log_proba, n_test_tiles.tolist())
+    tested_groups = np.asarray(groups)[tested]
+    return evaluate_proba(proba, class_indices[tested], classes, tested_groups)
 
 
 def _predict_held_out(

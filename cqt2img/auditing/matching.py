@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img._utils.progress import Progress
-from cqt2img.auditing.landmarks import Landmarks
-from cqt2img.inference.array_types import (
+from cqt2img._utils.array_types import (
     BoolArray,
     Float32Array,
     Float64Array,
     IntArray,
 )
+from cqt2img._utils.progress import Progress
+from cqt2img.auditing.landmarks import Landmarks
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

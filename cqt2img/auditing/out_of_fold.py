@@ -12,8 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from cqt2img._utils.array_types import Float32Array, IntArray
 from cqt2img.data.splits import Split
-from cqt2img.inference.array_types import Float32Array, IntArray
 
 MIN_LOG_PROBA = -30.0  # so that one tile cannot outweigh all others
 

@@ -4,20 +4,22 @@ import copy
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from cqt2img._utils.array_types import Float32Array, IntArray
 from cqt2img._utils.parallel import run_parallel
 from cqt2img._utils.progress import Progress
 from cqt2img.audio.decode import AUDIO_SUFFIXES, load_wave
 from cqt2img.audio.effects import add_noise, add_room, change_speed, equalise, reencode
-from cqt2img.classifier import Classifier
 from cqt2img.data.labels import encode
 from cqt2img.errors import Cqt2imgError
-from cqt2img.inference.array_types import Float32Array, IntArray
 from cqt2img.tiles.cqt import compute_cqt
 from cqt2img.tiles.spec import TileSpec
+
+if TYPE_CHECKING:
+    from cqt2img.classifier import Classifier
 
 PERTURBATIONS = (
     "starts 1 s later",
@@ -56,7 +58,7 @@ class RobustnessScore(NamedTuple):
 
 
 def measure_robustness(
-    model: Classifier,
+    model: "Classifier",
     sources: Sequence[object],
     labels: Sequence[object],
     *,

@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.naive_bayes import GaussianNB
 
+from cqt2img._utils.array_types import BoolArray, Float64Array, IntArray, Labels
 from cqt2img.auditing.confounds import CHANNEL, CONFOUNDS, Confound
 from cqt2img.auditing.groups import collect_values, find_keys_with_several
 from cqt2img.errors import InputError
 from cqt2img.evaluation.intervals import share_interval
-from cqt2img.inference.array_types import BoolArray, Float64Array, IntArray, Labels
 
 _MIN_KNOWN = 0.5  # share of the recordings of which a confound must be known
 # nine confounds of twenty clean collections then give a third of a false alarm, before

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from cqt2img._utils.array_types import Float32Array, Tiles
 from cqt2img.data.tile_arrays import TileArrays
-from cqt2img.inference.array_types import Float32Array, Tiles
 from cqt2img.tiles.spec import TileSpec
 
 

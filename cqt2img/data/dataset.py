@@ -320,14 +320,14 @@ def split_training_data(
             "fit: every class must have recordings that can be read, got none for "
             f"{', '.join(lost)}. Repair the files, or leave out the class."
         )
-    class_indices = encode(recordings.labels, classes)
+    class_indices = encode(recordings.labels, classes, caller="fit")
     if validation_fraction is None:
         split = (np.flatnonzero(is_train), np.flatnonzero(~is_train))
     else:
         split = validation_split(
             class_indices, recordings.groups, validation_fraction, random_state
         )
-    check_leaks(recordings.to_frame().assign(fingerprint=loaded.fingerprints), split)
+    check_leaks(recordings, loaded.fingerprints, split)
     train_index, validation_index = split
     data = TrainingData(
         arrays=loaded.arrays,

@@ -17,6 +17,8 @@ from cqt2img.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cqt2img.data.recordings import Recordings
+
 log = logging.getLogger(__name__)
 
 Labels = Sequence[object] | NDArray
@@ -442,56 +444,66 @@ def validation_split(
     return training, validation
 
 
-def check_leaks(table: "pd.DataFrame", split: Split) -> None:
+def check_leaks(
+    recordings: "Recordings", fingerprints: Sequence[str], split: Split
+) -> None:
     """Check that no recording is in both training and validation or has two labels.
 
     Groups that are in both are logged.
 
     Parameters
     ----------
-    table : DataFrame
-        `path`, `label`, `group` and `fingerprint` of every recording.
+    recordings : Recordings
+        Recordings with labels and groups.
+    fingerprints : sequence of str, shape (n_recordings,)
+        Fingerprints of the tiles; copies of a recording have the same.
     split : tuple of two ndarray of int64
         Indices of the recordings for training and for validation.
 
     Raises
     ------
     InputError
-        If recordings with the same fingerprint have different labels or are in both
-        training and validation.
+        If copies of a recording have different labels or are in both training and
+        validation.
     """
-    _check_labels_of_copies(table)
-    training, validation = (table.iloc[indices] for indices in split)
-    is_copy = validation["fingerprint"].isin(training["fingerprint"])
-    copies = validation["path"][is_copy]
-    if len(copies):
+    _check_labels_of_copies(recordings, fingerprints)
+    training, validation = split
+    known = {fingerprints[index] for index in training}
+    copies = [index for index in validation if fingerprints[index] in known]
+    if copies:
+        path = recordings[copies[0]].path
         raise InputError(
             "fit: validation must not contain recordings of the training data, got "
-            f"{len(copies)} of {len(validation)}, such as {copies.iloc[0]!r}. "
+            f"{len(copies)} of {len(validation)}, such as {path!r}. "
             "Use other recordings, or give copies the same group."
         )
-    training_groups = set(map(str, training["group"]))
-    validation_groups = set(map(str, validation["group"]))
-    shared = training_groups & validation_groups
+    training_groups = {recordings[index].group for index in training}
+    validation_groups = {recordings[index].group for index in validation}
     # Arrays in memory are numbered separately in each.
-    shared = {group for group in shared if not group.startswith("array ")}
+    shared = [
+        group
+        for group in sorted(training_groups & validation_groups)
+        if not group.startswith("array ")
+    ]
     if shared:
         log.warning(
             "fit: groups are in both training and validation, such as %r, so that the "
             "epoch may be chosen by what they have in common",
-            min(shared),
+            shared[0],
         )
 
 
-def _check_labels_of_copies(table: "pd.DataFrame") -> None:
-    """Raise an InputError if recordings with one fingerprint have different labels."""
-    first_rows: dict[str, tuple[str, str]] = {}
-    columns = (table["fingerprint"], table["path"], table["label"].map(str))
-    for fingerprint, path, label in zip(*columns, strict=True):
-        first_path, first_label = first_rows.setdefault(fingerprint, (path, label))
-        if label != first_label:
+def _check_labels_of_copies(
+    recordings: "Recordings", fingerprints: Sequence[str]
+) -> None:
+    """Raise an InputError if copies of a recording have different labels."""
+    originals: dict[str, int] = {}
+    for index, fingerprint in enumerate(fingerprints):
+        copy = recordings[index]
+        original = recordings[originals.setdefault(fingerprint, index)]
+        if str(original.label) != str(copy.label):
             raise InputError(
                 "fit: y must have the same label for copies of a recording, got "
-                f"{first_label} for {first_path!r} and {label} for {path!r}. "
-                "Remove one of them."
+                f"{original.label!s} for {original.path!r} and {copy.label!s} for "
+                f"{copy.path!r}. Remove one of them."
             )

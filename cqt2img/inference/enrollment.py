@@ -4,26 +4,22 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.data.recordings import Recordings
-from cqt2img.errors import InputError
-from cqt2img.inference.array_types import (
+from cqt2img._utils.array_types import (
     BoolArray,
     Float32Array,
     Float64Array,
     IntArray,
 )
+from cqt2img.data.recording_types import Label, Recordings
+from cqt2img.errors import InputError
 from cqt2img.inference.linear_head import LinearHead, read_head, widen_head
 from cqt2img.inference.model import EnrollmentReport, FittedModel
 from cqt2img.inference.predict import RecordingOutput, stack_embeddings
 from cqt2img.inference.references import ReferenceSet
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 # Per feature; of 0.0003 to 0.03, chosen on validation albums of jazz and on singers,
@@ -34,7 +30,7 @@ _MAX_FOLDS = 10
 
 def enroll(
     model: FittedModel,
-    name: str | int | float | bool,
+    name: Label,
     outputs: Sequence[RecordingOutput],
     albums: NDArray[np.str_],
     *,
@@ -97,12 +93,12 @@ def enroll(
         provenance=provenance,
     )
     level = logging.INFO if report.is_reliable else logging.WARNING
-    log.log(level, report.summary())
+    log.log(level, "%s", report)
     return enrolled
 
 
 def check_enrollable(
-    model: FittedModel, name: str | int | float | bool
+    model: FittedModel, name: Label
 ) -> tuple[LinearHead, ReferenceSet]:
     """Check that a player can be added to a model.
 

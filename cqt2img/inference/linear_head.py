@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cqt2img.inference.array_types import Float64Array
+from cqt2img._utils.array_types import Float64Array
+from cqt2img.models.architecture import TimmInterface
 from cqt2img.models.factory import TileNet
 
 if TYPE_CHECKING:
@@ -86,23 +87,6 @@ class LinearHead:
         )
 
 
-def head_layers(network: TileNet) -> tuple[torch.nn.Module, ...]:
-    """Return the layers that make the logits.
-
-    Parameters
-    ----------
-    network : TileNet
-        The network.
-
-    Returns
-    -------
-    tuple of Module
-        One layer, or the two of a distilled network.
-    """
-    head = network.backbone.get_classifier()  # type: ignore[operator]
-    return head if isinstance(head, tuple) else (head,)
-
-
 def read_head(network: TileNet) -> LinearHead | None:
     """Return the head of a network as arrays.
 
@@ -120,7 +104,7 @@ def read_head(network: TileNet) -> LinearHead | None:
     """
     weights = []
     biases = []
-    for layer in head_layers(network):
+    for layer in network.heads:
         if not isinstance(layer, torch.nn.Linear) or layer.bias is None:
             return None
         weights.append(layer.weight.detach().cpu().double().numpy())
@@ -150,18 +134,18 @@ def widen_head(
         On the same device; the logits of the other classes are the same.
     """
     wide = copy.deepcopy(network)
-    states = [layer.state_dict() for layer in head_layers(wide)]
+    states = [layer.state_dict() for layer in wide.heads]
     n_classes = len(states[0]["bias"])
     with torch.random.fork_rng():  # the initial weights are drawn, then replaced
-        wide.backbone.reset_classifier(n_classes + 1)  # type: ignore[operator]
+        cast(TimmInterface, wide.backbone).reset_classifier(n_classes + 1)
     new = {
         "weight": torch.from_numpy(row),
         "bias": torch.tensor(bias, dtype=torch.float64),
     }
-    for layer, state in zip(head_layers(wide), states, strict=True):
+    for layer, state in zip(wide.heads, states, strict=True):
         for name, old in state.items():
             added = new[name].to(old)[None]
             parts = [old[:class_index], added, old[class_index:]]
             state[name] = torch.cat(parts)
         layer.load_state_dict(state)
-    return cast(TileNet, wide.to(network.table.device))
+    return wide.to(network.table.device)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from cqt2img._utils.array_types import Float32Array, Float64Array, Labels
 from cqt2img.data.dataset import SkippedRecording
-from cqt2img.inference.array_types import Float32Array, Float64Array, Labels
+from cqt2img.data.recording_types import Label
 from cqt2img.inference.calibration import to_proba
 from cqt2img.inference.linear_head import LinearHead, read_head
 from cqt2img.inference.open_set import OpenSetDetector, check_open_set_ready
@@ -32,9 +33,14 @@ class EnrollmentReport:
     accuracy : float or None
         Fraction of clips that are predicted correctly when their album, or with one
         album the clip itself, is left out; None for a single clip.
+
+    Examples
+    --------
+    >>> print(EnrollmentReport("Monk", 5, 2, 0.6))
+    enroll: 'Monk' from 5 clips of 2 albums; accuracy on left-out albums: 60 %
     """
 
-    name: str | int | float | bool
+    name: Label
     n_clips: int
     n_albums: int
     accuracy: float | None
@@ -44,19 +50,8 @@ class EnrollmentReport:
         """Whether the accuracy was measured on albums that were left out."""
         return self.accuracy is not None and self.n_albums > 1
 
-    def summary(self) -> str:
-        """Describe the result in one line.
-
-        Returns
-        -------
-        str
-            Without a full stop at the end.
-
-        Examples
-        --------
-        >>> print(EnrollmentReport("Monk", 5, 2, 0.6).summary())
-        enroll: 'Monk' from 5 clips of 2 albums; accuracy on left-out albums: 60 %
-        """
+    def __str__(self) -> str:
+        """Describe the result in one line, without a full stop at the end."""
         clips = "1 clip" if self.n_clips == 1 else f"{self.n_clips} clips"
         albums = "1 album" if self.n_albums == 1 else f"{self.n_albums} albums"
         start = f"enroll: {self.name!r} from {clips} of {albums}"

@@ -61,6 +61,7 @@ def upgrade_json(saved: JsonObject) -> JsonObject:
     config = {name: params.pop(name) for name in _CONFIG if name in params}
     return {
         **saved,
+        "architecture": {**saved["architecture"], "is_custom": False},
         "references_sha256": saved.get("gallery_sha256"),
         "open_set": _rename(detector, _DETECTOR),
         "enrolled": [_rename(report, _REPORT) for report in enrolled],

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cqt2img._utils.array_types import Float32Array, Tiles
 from cqt2img._utils.hashing import hash_file
 from cqt2img.errors import InputError
 from cqt2img.inference import model_format_1
-from cqt2img.inference.array_types import Float32Array, Tiles
 from cqt2img.inference.model import FittedModel
 from cqt2img.inference.model_format_1 import JsonObject
 from cqt2img.inference.model_json import (
@@ -163,13 +163,18 @@ def _is_model(folder: Path) -> bool:
     return names <= _FILES and is_model_json(text)
 
 
-def load_model(path: Path) -> tuple[FittedModel, JsonObject]:
+def load_model(
+    path: Path, backbone: torch.nn.Module | None = None
+) -> tuple[FittedModel, JsonObject]:
     """Open a model folder and run its self-test.
 
     Parameters
     ----------
     path : Path
         Folder written by `save_model`, also one of format 1.
+    backbone : Module, optional
+        The module that was the backbone, if it was a module of your own: a saved
+        model contains its weights, but no code. Its own weights do not matter.
 
     Returns
     -------
@@ -182,9 +187,11 @@ def load_model(path: Path) -> tuple[FittedModel, JsonObject]:
     ------
     InputError
         If the folder is no model, is damaged, or the network does not return the
-        numbers that it returned when it was saved.
+        numbers that it returned when it was saved; if `backbone` is missing, or is
+        given for a backbone that has a name.
     """
     about = _read_json(path)
+    _check_backbone(path, about, backbone)
     spec = TileSpec.from_dict(about["spec"])
     if spec.key != about["spec_key"]:
         raise InputError(
@@ -193,7 +200,7 @@ def load_model(path: Path) -> tuple[FittedModel, JsonObject]:
         )
     _check_digest(path / _WEIGHTS, about["weights_sha256"])
     model = FittedModel(
-        network=_load_network(path, about, spec),
+        network=_load_network(path, about, spec, backbone),
         backbone=about["architecture"]["backbone"],
         in_chans=about["architecture"]["in_chans"],
         spec=spec,
@@ -230,12 +237,31 @@ def _check_digest(file: Path, sha256: str) -> None:
         )
 
 
-def _load_network(folder: Path, about: ModelJson, spec: TileSpec) -> TileNet:
+def _check_backbone(
+    folder: Path, about: ModelJson, backbone: torch.nn.Module | None
+) -> None:
+    name = about["architecture"]["backbone"]
+    is_custom = about["architecture"]["is_custom"]
+    if is_custom and backbone is None:
+        raise InputError(
+            f"load: {str(folder)!r} has a backbone of your own, {name!r}, whose code "
+            "is not saved. Pass the module: load(path, backbone=module)."
+        )
+    if backbone is not None and not is_custom:
+        raise InputError(
+            f"load: {str(folder)!r} has the backbone {name!r}, which needs no module. "
+            "Leave backbone= out."
+        )
+
+
+def _load_network(
+    folder: Path, about: ModelJson, spec: TileSpec, backbone: torch.nn.Module | None
+) -> TileNet:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
     from safetensors.torch import load_file as load_tensors
 
-    network = _build_network(folder, about, spec)
+    network = _build_network(folder, about, spec, backbone)
     try:
         network.load_state_dict(load_tensors(folder / _WEIGHTS), strict=True)
         test = load_file(folder / _SELFTEST)
@@ -253,15 +279,17 @@ def _load_network(folder: Path, about: ModelJson, spec: TileSpec) -> TileNet:
     return network
 
 
-def _build_network(folder: Path, about: ModelJson, spec: TileSpec) -> TileNet:
-    backbone = about["architecture"]["backbone"]
+def _build_network(
+    folder: Path, about: ModelJson, spec: TileSpec, backbone: torch.nn.Module | None
+) -> TileNet:
+    name = about["architecture"]["backbone"]
     in_chans = about["architecture"]["in_chans"]
     n_classes = len(about["classes"])
     try:
-        return build_network(backbone, n_classes, spec, None, in_chans)
+        return build_network(backbone or name, n_classes, spec, None, in_chans)
     except InputError as err:
         raise InputError(
-            f"load: {str(folder)!r} needs the backbone {backbone!r}, which cannot be "
+            f"load: {str(folder)!r} needs the backbone {name!r}, which cannot be "
             f"built here ({err}) {_versions_hint(about)}"
         ) from err
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import TypedDict, cast
 
+from cqt2img.data.recording_types import Label
 from cqt2img.inference import model_format_1
 from cqt2img.inference.model import (
     EnrollmentReport,
@@ -29,6 +30,7 @@ class Architecture(TypedDict):
 
     backbone: str
     in_chans: int
+    is_custom: bool  # whether the backbone is a module of the user
 
 
 class ModelJson(TypedDict):
@@ -37,7 +39,7 @@ class ModelJson(TypedDict):
     format: int  # 1 if it was upgraded: then the references have their old names
     made_by: str
     architecture: Architecture
-    classes: list[str | int | float | bool]
+    classes: list[Label]
     spec_key: str
     spec: JsonObject
     weights_sha256: str
@@ -83,7 +85,11 @@ def describe_model(
     return {
         "format": FORMAT,
         "made_by": _PROGRAM,
-        "architecture": {"backbone": model.backbone, "in_chans": model.in_chans},
+        "architecture": {
+            "backbone": model.backbone,
+            "in_chans": model.in_chans,
+            "is_custom": model.network.is_custom,
+        },
         "classes": model.classes.tolist(),
         "spec_key": model.spec.key,
         "spec": asdict(model.spec),
@@ -129,7 +135,7 @@ def parse_model_json(text: str) -> ModelJson:
     TileSpec.from_dict(about["spec"])
     for name in ("spec_key", "weights_sha256", "references_sha256", "versions"):
         about[name]
-    for name in ("backbone", "in_chans"):
+    for name in ("backbone", "in_chans", "is_custom"):
         about["architecture"][name]
     _check_classes(about["classes"])
     _check_number(about["temperature"], "temperature", low=0.0, high=math.inf)

@@ -7,9 +7,8 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from cqt2img.inference.array_types import Float32Array, IntArray, Tiles
+from cqt2img._utils.array_types import Float32Array, IntArray, Tiles
 from cqt2img.inference.calibration import pool
-from cqt2img.inference.linear_head import head_layers
 from cqt2img.models.device import retain_freed_memory
 from cqt2img.models.factory import TileNet
 from cqt2img.tiles.extract import RecordingInfo
@@ -156,11 +155,11 @@ def _predict_and_embed(
     """Return the log-probabilities of tiles and the mean of their embeddings."""
     features = embed_tiles(network, tiles, device, batch_size)
     embedding = features.mean(axis=0)
-    layers = head_layers(network)
-    if len(layers) > 1 or not isinstance(layers[0], torch.nn.Linear):
+    head = network.heads[0]
+    if len(network.heads) > 1 or not isinstance(head, torch.nn.Linear):
         return tile_log_proba(network, tiles, device, batch_size), embedding
     with torch.inference_mode():  # apply the head, instead of running all layers again
-        logits = layers[0](torch.from_numpy(features).to(device)).float().cpu()
+        logits = head(torch.from_numpy(features).to(device)).float().cpu()
     return torch.log_softmax(logits, dim=1).numpy(), embedding
 
 
@@ -216,8 +215,8 @@ def embed_recordings(
     ------
     embedding : ndarray of float32, shape (n_features,), or None
         Mean over the tiles; None for an unreadable recording.
-    info : dict
-        What `try_extract` returned.
+    info : RecordingInfo
+        Status and measurements of the recording.
     """
     with retain_freed_memory():
         for tiles, info in extracted:

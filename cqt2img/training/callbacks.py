@@ -103,22 +103,40 @@ class CallbackList(Callback):
     def on_train_begin(
         self, n_epochs: int, n_steps: int, n_done: int, history: Sequence[EpochMetrics]
     ) -> None:
-        """Call `on_train_begin` of each; parameters as for `Callback`."""
+        """Call `on_train_begin` of every callback.
+
+        Parameters
+        ----------
+        n_epochs, n_steps, n_done, history
+            As for `Callback`.
+        """
         for callback in self.callbacks:
             callback.on_train_begin(n_epochs, n_steps, n_done, history)
 
     def on_step_end(self, loss: float) -> None:
-        """Call `on_step_end` of each; parameters as for `Callback`."""
+        """Call `on_step_end` of every callback.
+
+        Parameters
+        ----------
+        loss : float
+            Mean loss of the batch, in nats.
+        """
         for callback in self.callbacks:
             callback.on_step_end(loss)
 
     def on_epoch_end(self, entry: EpochMetrics) -> None:
-        """Call `on_epoch_end` of each; parameters as for `Callback`."""
+        """Call `on_epoch_end` of every callback.
+
+        Parameters
+        ----------
+        entry : EpochMetrics
+            The metrics of the epoch.
+        """
         for callback in self.callbacks:
             callback.on_epoch_end(entry)
 
 
-class ProgressBar(Callback):
+class _ProgressBar(Callback):
     """A progress bar over all steps, with the loss and the validation accuracy.
 
     Parameters
@@ -139,14 +157,14 @@ class ProgressBar(Callback):
     def on_train_begin(
         self, n_epochs: int, n_steps: int, n_done: int, history: Sequence[EpochMetrics]
     ) -> None:
-        """Open the bar; parameters as for `Callback`."""
+        """Open the bar."""
         self._n_epochs = n_epochs
         options = {} if self._visible else {"disable": True}
         bar = make_bar(n_epochs * n_steps, "fitting", initial=n_done, **options)
         self._bar = self._stack.enter_context(bar)
 
     def on_step_end(self, loss: float) -> None:
-        """Advance by one step; parameters as for `Callback`."""
+        """Advance by one step."""
         if self._loss is None:
             self._loss = loss
         self._loss = _LOSS_MEMORY * self._loss + (1 - _LOSS_MEMORY) * loss
@@ -155,14 +173,14 @@ class ProgressBar(Callback):
         self._bar.update()
 
     def on_epoch_end(self, entry: EpochMetrics) -> None:
-        """Show the epoch and its validation accuracy; parameters as for `Callback`."""
+        """Show the epoch and its validation accuracy."""
         self._shown = {"epoch": f"{entry['epoch']}/{self._n_epochs}"}
         accuracy = entry["valid_accuracy"]
         if accuracy is not None:
             self._shown["validation accuracy"] = f"{accuracy:.3f}"
 
 
-class CsvLog(Callback):
+class _CsvLog(Callback):
     """The history as a csv file with one row per epoch, written after every epoch.
 
     Parameters
@@ -178,11 +196,11 @@ class CsvLog(Callback):
     def on_train_begin(
         self, n_epochs: int, n_steps: int, n_done: int, history: Sequence[EpochMetrics]
     ) -> None:
-        """Start with the rows of an interrupted run; parameters as for `Callback`."""
+        """Start with the rows of an interrupted run."""
         self._rows = list(history)
 
     def on_epoch_end(self, entry: EpochMetrics) -> None:
-        """Add a row; parameters as for `Callback`."""
+        """Add a row."""
         self._rows.append(entry)
         folder = self._path.parent
         with disk_full_error("fit", folder):
@@ -196,7 +214,7 @@ class CsvLog(Callback):
             table.writerows(self._rows)
 
 
-class TensorBoardLog(Callback):
+class _TensorBoardLog(Callback):
     """The loss of every step and the metrics of every epoch as curves in TensorBoard.
 
     Steps and epochs are two runs with counts of their own, in the folders `step` and
@@ -213,8 +231,8 @@ class TensorBoardLog(Callback):
 
     Notes
     -----
-    The trackers of Accelerate are not used: they log to one run with one count, and
-    flush the file at every point.
+    The trackers of Accelerate are not used: `Accelerator.log` has one count for all
+    values, and its other trackers would start a new run whenever one is resumed.
     """
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
@@ -227,7 +245,7 @@ class TensorBoardLog(Callback):
     def on_train_begin(
         self, n_epochs: int, n_steps: int, n_done: int, history: Sequence[EpochMetrics]
     ) -> None:
-        """Import TensorBoard, if it is installed; parameters as for `Callback`."""
+        """Import TensorBoard, if it is installed."""
         self._n_steps = n_done
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -241,12 +259,12 @@ class TensorBoardLog(Callback):
             self._writer_class = SummaryWriter
 
     def on_step_end(self, loss: float) -> None:
-        """Add a point to the loss; parameters as for `Callback`."""
+        """Add a point to the loss."""
         self._n_steps += 1
         self._add("step", {"loss": loss}, self._n_steps)
 
     def on_epoch_end(self, entry: EpochMetrics) -> None:
-        """Add a point to the curve of every metric; parameters as for `Callback`."""
+        """Add a point to the curve of every metric."""
         values = {
             "loss": entry["loss"],
             "valid_accuracy": entry["valid_accuracy"],
@@ -293,8 +311,8 @@ def default_callbacks(visible: bool, folder: Path | None = None) -> Iterator[Cal
         All callbacks.
     """
     with ExitStack() as stack:
-        callbacks: list[Callback] = [ProgressBar(stack, visible)]
+        callbacks: list[Callback] = [_ProgressBar(stack, visible)]
         if folder is not None:
-            callbacks.append(CsvLog(folder / "history.csv"))
-            callbacks.append(TensorBoardLog(stack, folder / "tensorboard"))
+            callbacks.append(_CsvLog(folder / "history.csv"))
+            callbacks.append(_TensorBoardLog(stack, folder / "tensorboard"))
         yield CallbackList(callbacks)

@@ -4,7 +4,6 @@ import json
 import pickle
 import reprlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from itertools import chain
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from cqt2img._utils.files import disk_full_error, write_atomic
 from cqt2img._utils.hashing import hash_bytes
+from cqt2img.data.augment import Augment
 from cqt2img.data.dataset import TrainingData
 from cqt2img.errors import InputError
 from cqt2img.training.callbacks import EpochMetrics
@@ -112,7 +112,7 @@ class TrainingProgress:
     history: list[EpochMetrics] = field(default_factory=list)
     best: BestEpoch | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the progress as a dictionary that `torch.load` reads without code.
 
         Returns
@@ -195,7 +195,7 @@ class Checkpoint:
         self.folder = folder
         self._is_writer = is_writer
         self._written = time.monotonic()
-        self._settings: dict[str, Any] = {}
+        self._settings: dict[str, object] = {}
         self._key = ""
         if folder is not None:
             self._settings = {
@@ -297,7 +297,7 @@ class Checkpoint:
         except (KeyError, TypeError) as err:
             raise _damaged_error(path, err) from err
 
-    def _other_run_error(self, settings: dict[str, Any]) -> InputError:
+    def _other_run_error(self, settings: dict[str, object]) -> InputError:
         """Return the error for a checkpoint of another run, with what differs."""
         differences = [
             _describe_difference(name, settings.get(name))
@@ -311,7 +311,7 @@ class Checkpoint:
         )
 
 
-def describe_settings(settings: TrainingSettings) -> dict[str, Any]:
+def describe_settings(settings: TrainingSettings) -> dict[str, object]:
     """Return the settings that identify a training run.
 
     Parameters
@@ -332,7 +332,7 @@ def describe_settings(settings: TrainingSettings) -> dict[str, Any]:
     return {name: v for name, v in values.items() if name not in _FREE_SETTINGS}
 
 
-def _describe_augment(augment: str | Callable[..., Any]) -> str:
+def _describe_augment(augment: Augment) -> str:
     """Return a text that is the same for the same augmentation in another process.
 
     A callable is described by its name, so that its parameters are not compared.
@@ -351,7 +351,7 @@ def _describe_difference(name: str, value: object) -> str:
     return f"{_ARGUMENT_NAMES.get(name, name)}={reprlib.repr(value)}"
 
 
-def _hash_run(settings: dict[str, Any], data: TrainingData) -> str:
+def _hash_run(settings: dict[str, object], data: TrainingData) -> str:
     """Compute a digest of the settings and the recordings of a run."""
     text = json.dumps(settings, sort_keys=True)
     arrays = [

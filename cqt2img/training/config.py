@@ -1,7 +1,7 @@
 """The settings of training: their ranges, their defaults, and what suits a backbone."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Self
@@ -10,6 +10,7 @@ from cqt2img.errors import InputError
 from cqt2img.training.field_checks import FieldChecker
 
 if TYPE_CHECKING:
+    from cqt2img.data.augment import Augment
     from cqt2img.models.factory import TileNet
 
 _MAX_SEED = 2**32 - 1  # the largest that NumPy and scikit-learn accept
@@ -40,7 +41,7 @@ class TrainingConfig:
         mixed, in dB. 0 or more; 0 does not mix.
     ema_decay : float
         Decay of the moving average of the weights, 0 to below 1. The average is
-        validated and kept in place of the weights; 0 is without average.
+        validated and kept instead of the weights. 0 disables it.
     patience : int, optional
         Number of epochs without a lower validation log-loss after which training
         stops, 1 or more. By default all epochs are trained.
@@ -123,7 +124,7 @@ class TrainingConfig:
         check.choice("precision", ("auto", "fp32", "bf16"))
         check.path("cache_dir")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the settings as values that JSON can hold.
 
         Returns
@@ -196,7 +197,7 @@ class TrainingSettings:
     epochs: int = 12
     batch_size: int = 32
     learning_rate: float | None = None
-    augment: str | Callable[..., Any] = "album"
+    augment: "Augment" = "album"
     seed: int = 0
     config: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -219,7 +220,8 @@ class TrainingSettings:
         is_named = isinstance(self.augment, str) and self.augment in STRENGTHS
         if not is_named and not callable(self.augment):
             names = ", ".join(map(repr, STRENGTHS))
-            check.fail("augment", f"one of {names} or a callable")
+            rule = f"one of {names}, an albumentations transform or a callable"
+            check.fail("augment", rule)
 
     def resolve(self, network: "TileNet") -> "TrainingSettings":
         """Fill in the settings whose default depends on the backbone.

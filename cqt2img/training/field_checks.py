@@ -20,7 +20,7 @@ class FieldChecker:
     caller : str
         Start of the error message, such as "fit".
     names : dict of str to str, optional
-        The name that the user knows a field by, where it differs.
+        Names of arguments that differ from the names of their fields.
     """
 
     def __init__(

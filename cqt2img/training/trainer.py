@@ -147,7 +147,7 @@ def train_linear_probe(
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> TrainingResult:
-    """Fit the head alone: first to choose its regularisation, then to all recordings.
+    """Fit only the head: choose its regularisation, then refit to all recordings.
 
     Parameters
     ----------

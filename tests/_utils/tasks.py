@@ -20,7 +20,7 @@ class UnpicklableError(Exception):
 
 
 def work(item, action=""):
-    """Return the item, or fail as the action tells."""
+    """Return the item, or fail in the way of the action."""
     if isinstance(item, AudioError):
         return item.reason, item.message
     if action == "SIGSEGV":

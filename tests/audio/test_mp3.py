@@ -90,7 +90,7 @@ def test_tags_are_not_audio(tmp_path, before, after, is_counted):
 
 
 def test_a_variable_bitrate_without_a_count_is_decoded_to_its_end(tmp_path):
-    # libsndfile alone guesses the length from the first, large frames.
+    # By itself, libsndfile guesses the length from the first, large frames.
     noise = np.random.default_rng(0).uniform(-0.9, 0.9, 2 * FILE_RATE)
     time = np.arange(4 * FILE_RATE) / FILE_RATE
     sine = 0.3 * np.sin(2 * np.pi * 440 * time)

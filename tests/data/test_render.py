@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -12,12 +13,12 @@ import soundfile
 from cqt2img.data import render as rendering
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.render import render
-from cqt2img.data.specs import as_spec, resolve_spec
 from cqt2img.data.tile_folder import open_tiles
-from cqt2img.errors import AudioError, InputError
+from cqt2img.errors import InputError
 from cqt2img.tiles.extract import QUALITY
 from cqt2img.tiles.png import read_tile
 from cqt2img.tiles.spec import TileSpec
+from tests.conftest import raises_with
 
 SPEC = TileSpec(
     sample_rate=8000, f_min=55, n_bins=48, height=48, bins_per_octave=12, width=16
@@ -25,7 +26,9 @@ SPEC = TileSpec(
 OTHER = TileSpec(
     sample_rate=8000, f_min=55, n_bins=48, height=48, bins_per_octave=12, width=8
 )
-RECORDING = [
+FRAME_SECONDS = 0.064
+ROOT = Path(__file__).parents[2]
+RECORDING_COLUMNS = [
     "path",
     "label",
     "group",
@@ -37,313 +40,344 @@ RECORDING = [
     "n_tiles",
     "tiles",
 ]
-TILE = ["tile", "path", "label", "group", "index", "start_seconds", "valid_width"]
+TILE_COLUMNS = [
+    "tile",
+    "path",
+    "label",
+    "group",
+    "index",
+    "start_seconds",
+    "valid_width",
+]
 
 
-def record(path, seconds=2.2, midi=57):
-    """Write a tone; 2.2 s are 35 frames, which are two tiles, and 3 frames that are left out."""
+def write_tone(path, seconds=2.2, midi=57):
+    """Write a tone; 2.2 s are 35 frames: two tiles, and 3 frames that are left out."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    t = np.arange(round(8000 * seconds)) / 8000
-    with open(path, "wb") as file:
-        soundfile.write(
-            file,
-            0.3 * np.sin(2 * np.pi * 440 * 2 ** ((midi - 69) / 12) * t),
-            8000,
-            format="WAV",
-        )
+    time = np.arange(round(8000 * seconds)) / 8000
+    hz = 440 * 2 ** ((midi - 69) / 12)
+    tone = 0.3 * np.sin(2 * np.pi * hz * time)
+    with open(path, "wb") as file:  # the suffix need not be that of the format
+        soundfile.write(file, tone, 8000, format="WAV")
     return path
 
 
 def contents(folder):
-    files = {
-        file.relative_to(folder).as_posix(): file
-        for file in folder.rglob("*")
-        if file.is_file()
-    }
-    return {name: file.read_bytes() for name, file in files.items()}
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            found[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return found
 
 
-def times(folder):
+def tile_contents(folder):
+    found = contents(folder)
+    return {name: data for name, data in found.items() if name.endswith(".png")}
+
+
+def write_times(folder):
     files = list(folder.rglob("*.png"))
     assert files
     return {file: (file.stat().st_mtime_ns, file.stat().st_ino) for file in files}
 
 
-def no_parts(folder):
+def assert_no_unfinished_files(folder):
     assert not [path for path in folder.rglob("*") if ".part" in path.name]
 
 
-def same(one, two):
+def assert_same(one, two):
     assert one.spec == two.spec
     for name in ("recordings", "tiles"):
-        pd.testing.assert_frame_equal(
-            getattr(one, name), getattr(two, name), check_dtype=False
-        )
-
-
-def refuse(message, call, *args):
-    with pytest.raises(InputError) as caught:
-        call(*args)
-    assert str(caught.value) == message
+        left = getattr(one, name)
+        right = getattr(two, name)
+        pd.testing.assert_frame_equal(left, right, check_dtype=False)
 
 
 @pytest.fixture
 def takes(tmp_path):
-    """Three takes of two players, one of them of no sound."""
+    """Four takes of two players, the last of them silent."""
     for n, name in enumerate(("007/Solo/a.wav", "007/Solo/b.wav", "Monk/c.wav")):
-        record(tmp_path / "takes" / name, 2.2 + n, 57 + n)
+        write_tone(tmp_path / "takes" / name, 2.2 + n, 57 + n)
     soundfile.write(tmp_path / "takes/Monk/d.wav", np.zeros(8000), 8000)
     return tmp_path / "takes"
 
 
-def test_a_row_for_every_recording_and_every_tile(takes, tmp_path):
-    made = render(takes, tmp_path / "out", SPEC)
-    table = made.recordings
-    assert list(table.columns) == RECORDING
-    assert [Path(path).name for path in table["path"]] == [
-        "a.wav",
-        "b.wav",
-        "c.wav",
-        "d.wav",
-    ]
+# the manifest
+
+
+def test_the_manifest_has_a_row_per_recording(takes, tmp_path):
+    table = render(takes, tmp_path / "out", SPEC).recordings
+    assert list(table.columns) == RECORDING_COLUMNS
+    names = [Path(path).name for path in table["path"]]
+    assert names == ["a.wav", "b.wav", "c.wav", "d.wav"]
     assert table["label"].tolist() == ["007", "007", "Monk", "Monk"]
-    assert table["group"].tolist() == [
-        "007/Solo",
-        "007/Solo",
-        str(takes / "Monk/c.wav"),
-        str(takes / "Monk/d.wav"),
-    ]
+    own = [str(takes / "Monk/c.wav"), str(takes / "Monk/d.wav")]
+    assert table["group"].tolist() == ["007/Solo", "007/Solo", *own]
     assert table["status"].tolist() == ["ok", "ok", "ok", "error"]
     assert table["reason"].tolist() == ["", "", "", "silent"]
-    assert "is silent" in table["message"][3]
+    assert str(takes / "Monk/d.wav") in table["message"][3]
     assert table["n_tiles"].tolist() == [2, 3, 4, 0]
-    assert table["seconds"].tolist()[:3] == pytest.approx(
-        [35 * 0.064, 51 * 0.064, 66 * 0.064]
-    )
+    n_frames = np.array([35, 51, 66])
+    assert table["seconds"].tolist()[:3] == pytest.approx(n_frames * FRAME_SECONDS)
     assert np.isnan(table["seconds"][3])
-    assert table["tiles"].tolist() == [
-        "tiles/007/Solo/a.wav",
-        "tiles/007/Solo/b.wav",
-        "tiles/Monk/c.wav",
-        "",
-    ]
-    assert list(made.tiles.columns) == TILE
-    assert len(made.tiles) == 9
-    first = made.tiles[made.tiles["path"] == str(takes / "007/Solo/b.wav")]
-    assert first["tile"].tolist() == [
-        f"tiles/007/Solo/b.wav/{n:05d}.png" for n in range(3)
-    ]
-    assert first["start_seconds"].tolist() == pytest.approx(
-        [n * 16 * 0.064 for n in range(3)]
-    )
-    assert first["valid_width"].tolist() == [16, 16, 16]  # 3 frames more are too few
-    assert set(first["label"]) == {"007"}
+    folders = ["tiles/007/Solo/a.wav", "tiles/007/Solo/b.wav", "tiles/Monk/c.wav"]
+    assert table["tiles"].tolist() == [*folders, ""]
 
 
-def test_every_tile_says_what_it_shows(takes, tmp_path):
-    made = render(takes, tmp_path / "out", SPEC)
-    for row in made.tiles.itertuples():
-        levels, info = read_tile(made.path / row.tile, SPEC)
-        assert info["source"] == row.path
-        assert (info["start_seconds"], info["valid_width"]) == (
-            row.start_seconds,
-            row.valid_width,
-        )
-        assert info["spec_key"] == SPEC.key
+def test_the_manifest_has_a_row_per_tile(takes, tmp_path):
+    table = render(takes, tmp_path / "out", SPEC).tiles
+    assert list(table.columns) == TILE_COLUMNS
+    assert len(table) == 9
+    rows = table[table["path"] == str(takes / "007/Solo/b.wav")]
+    files = [f"tiles/007/Solo/b.wav/{n:05d}.png" for n in range(3)]
+    assert rows["tile"].tolist() == files
+    starts = 16 * FRAME_SECONDS * np.arange(3)
+    assert rows["start_seconds"].tolist() == pytest.approx(starts)
+    assert rows["valid_width"].tolist() == [16, 16, 16]  # 3 more frames are too few
+    assert set(rows["label"]) == {"007"}
+
+
+def test_tiles_store_their_source_and_position(takes, tmp_path):
+    tiles = render(takes, tmp_path / "out", SPEC)
+    notes = {"a": 57, "b": 58, "c": 59}
+    for row in tiles.tiles.itertuples():
+        levels, header = read_tile(tiles.path / row.tile, SPEC)
+        assert header["source"] == row.path
+        assert header["start_seconds"] == row.start_seconds
+        assert header["valid_width"] == row.valid_width
+        assert header["spec_key"] == SPEC.key
         assert not levels[:, row.valid_width :].any()
-        assert levels[:, 1].argmax() == SPEC.row_of_note(
-            {"a": 57, "b": 58, "c": 59}[Path(row.path).stem]
-        )
+        note = notes[Path(row.path).stem]
+        assert levels[:, 1].argmax() == SPEC.row_of_note(note)
 
 
-def test_open_tiles_gives_what_render_gave(takes, tmp_path):
-    made = render(takes, tmp_path / "out", SPEC)
-    same(open_tiles(tmp_path / "out"), made)
-    same(open_tiles(str(tmp_path / "out")), made)
-    made = render([takes / "Monk/d.wav"], tmp_path / "none", SPEC)
-    assert list(made.tiles.columns) == TILE
-    same(open_tiles(tmp_path / "none"), made)
+def test_an_opened_folder_equals_the_rendered_one(takes, tmp_path):
+    tiles = render(takes, tmp_path / "out", SPEC)
+    assert_same(open_tiles(tmp_path / "out"), tiles)
+    assert_same(open_tiles(str(tmp_path / "out")), tiles)
+    empty = render([takes / "Monk/d.wav"], tmp_path / "none", SPEC)
+    assert list(empty.tiles.columns) == TILE_COLUMNS
+    assert_same(open_tiles(tmp_path / "none"), empty)
 
 
-def test_columns_of_a_table_stay(takes, tmp_path):
-    frame = pd.DataFrame(
-        {
-            "path": [takes / "Monk/c.wav"],
-            "label": ["M"],
-            "album": ["X"],
-            "year": ["0050"],
-        }
-    )
-    made = render(frame, tmp_path / "out", SPEC)
+def test_columns_of_the_table_are_kept_in_their_order(takes, tmp_path):
+    columns = {
+        "year": ["0050"],
+        "path": [takes / "Monk/c.wav"],
+        "label": ["M"],
+        "album": ["X"],
+    }
+    tiles = render(pd.DataFrame(columns), tmp_path / "out", SPEC)
+    assert list(tiles.recordings)[:5] == ["year", "path", "label", "album", "group"]
     for table in (
-        made.recordings,
+        tiles.recordings,
         open_tiles(tmp_path / "out").recordings,
-        list_recordings(made).to_frame(),
+        list_recordings(tiles).to_frame(),
     ):
-        assert table[["label", "group", "album", "year"]].values.tolist() == [
-            ["M", "M/X", "X", "0050"]
-        ]
+        row = table[["label", "group", "album", "year"]].values.tolist()
+        assert row == [["M", "M/X", "X", "0050"]]
+
+
+def test_groups_are_taken_from_a_column(takes, tmp_path):
     frame = pd.DataFrame({"path": [takes / "Monk/c.wav"], "disc": ["Y"]})
-    assert render(frame, tmp_path / "by", SPEC, group_by="disc").recordings[
-        "group"
-    ].tolist() == ["Y"]
+    tiles = render(frame, tmp_path / "out", SPEC, group_by="disc")
+    assert tiles.recordings["group"].tolist() == ["Y"]
 
 
-@pytest.mark.parametrize("at", [0, 1, 2])
-def test_a_bad_file_costs_one_row_with_any_number_of_jobs(tmp_path, at):
-    paths = [record(tmp_path / f"{n}.wav", 1.2, 57 + n) for n in range(2)]
+def test_progress_gets_every_recording(takes, tmp_path):
+    calls = []
+
+    def progress(steps, n, title):
+        calls.append((n, title))
+        for step in steps:
+            calls.append(step.info["status"])
+            yield step
+
+    render(takes, tmp_path / "out", SPEC, progress=progress)
+    assert calls == [(4, "rendering"), "ok", "ok", "ok", "error"]
+
+
+# bad recordings, processes and order
+
+
+@pytest.mark.parametrize("bad_index", [0, 1, 2])
+def test_a_bad_file_affects_one_row_with_any_number_of_processes(tmp_path, bad_index):
+    paths = [write_tone(tmp_path / f"{n}.wav", 1.2, 57 + n) for n in range(2)]
     bad = tmp_path / "bad.wav"
     bad.write_bytes(b"no audio")
-    paths.insert(at, bad)
+    paths.insert(bad_index, bad)
     one = render(paths, tmp_path / "one", SPEC)
     two = render(paths, tmp_path / "two", SPEC, n_jobs=2)
-    assert one.recordings["status"].tolist() == [
-        "error" if n == at else "ok" for n in range(3)
-    ]
-    assert one.recordings["reason"][at] == "unsupported_or_corrupt"
-    for name in ("recordings", "tiles"):
-        pd.testing.assert_frame_equal(getattr(one, name), getattr(two, name))
+    is_bad = one.recordings["status"] == "error"
+    assert np.flatnonzero(is_bad).tolist() == [bad_index]
+    assert one.recordings["reason"][bad_index] == "unsupported_or_corrupt"
+    assert_same(one, two)
     assert contents(one.path) == contents(two.path)
-    assert "tiles/bad.wav" not in {folder.as_posix() for folder in one.path.rglob("*")}
-    no_parts(tmp_path)
+    assert not (one.path / "tiles/bad.wav").exists()
+    assert_no_unfinished_files(tmp_path)
 
 
-def test_a_second_run_writes_nothing_again(takes, tmp_path, monkeypatch):
-    made = render(takes, tmp_path / "out", SPEC)
-    before, tables = times(made.path), contents(made.path)
+def test_tiles_do_not_depend_on_processes_and_order(takes, tmp_path):
+    paths = sorted(takes.rglob("*.wav"))
+    expected = tile_contents(render(paths, tmp_path / "a", SPEC).path)
+    assert len(expected) == 9
+    parallel = render(paths, tmp_path / "b", SPEC, n_jobs=2)
+    assert tile_contents(parallel.path) == expected
+    backwards = render(paths[::-1], tmp_path / "c", SPEC)
+    assert tile_contents(backwards.path) == expected
+
+
+@pytest.mark.parametrize("n_jobs", [0, 1.5, None, True])
+def test_n_jobs_must_be_an_integer_other_than_0(takes, tmp_path, n_jobs):
+    with raises_with(InputError, "render: n_jobs", repr(n_jobs)):
+        render(takes, tmp_path / "out", SPEC, n_jobs=n_jobs)
+
+
+# resuming
+
+
+def test_a_second_run_renders_nothing_again(takes, tmp_path, monkeypatch):
+    tiles = render(takes, tmp_path / "out", SPEC)
+    times = write_times(tiles.path)
+    files = contents(tiles.path)
     monkeypatch.setattr(rendering, "write_tile", lambda *_: pytest.fail("wrote a tile"))
-    same(render(takes, made.path, SPEC), made)
-    assert times(made.path) == before
-    assert contents(made.path) == tables
+    assert_same(render(takes, tiles.path, SPEC), tiles)
+    assert write_times(tiles.path) == times
+    assert contents(tiles.path) == files
 
 
-def test_what_changed_is_rendered_again(takes, tmp_path):
-    made = render(takes, tmp_path / "out", SPEC)
-    before = times(made.path)
-    record(takes / "007/Solo/b.wav", 1.1, 62)
-    again = render(takes, made.path, SPEC)
-    changed = made.path / "tiles/007/Solo/b.wav"
-    assert sorted(file.name for file in changed.glob("*.png")) == [
-        "00000.png"
-    ]  # three of the old are gone
-    assert read_tile(changed / "00000.png")[0][:, 5].argmax() == SPEC.row_of_note(62)
+def test_changed_recordings_are_rendered_again(takes, tmp_path):
+    tiles = render(takes, tmp_path / "out", SPEC)
+    before = write_times(tiles.path)
+    write_tone(takes / "007/Solo/b.wav", 1.1, 62)
+    again = render(takes, tiles.path, SPEC)
+    changed = tiles.path / "tiles/007/Solo/b.wav"
+    names = [path.name for path in changed.glob("*.png")]
+    assert names == ["00000.png"]  # the three earlier tiles are removed
+    levels, _ = read_tile(changed / "00000.png")
+    assert levels[:, 5].argmax() == SPEC.row_of_note(62)
     assert again.recordings["n_tiles"].tolist() == [2, 1, 4, 0]
-    after = times(made.path)
+    after = write_times(tiles.path)
     kept = [file for file in after if changed not in file.parents]
     assert len(kept) == 6
     assert all(after[file] == before[file] for file in kept)
-    no_parts(made.path)
+    assert_no_unfinished_files(tiles.path)
 
 
-def test_what_was_cut_off_later_has_no_tiles(takes, tmp_path):
-    made = render(takes, tmp_path / "out", SPEC)
+def test_tiles_of_recordings_that_became_unreadable_are_removed(takes, tmp_path):
+    tiles = render(takes, tmp_path / "out", SPEC)
     path = takes / "Monk/c.wav"
     path.write_bytes(path.read_bytes()[:9000])
-    again = render(takes, made.path, SPEC)
+    again = render(takes, tiles.path, SPEC)
     assert again.recordings["reason"].tolist() == ["", "", "truncated", "silent"]
-    assert not (made.path / "tiles/Monk/c.wav").exists()
-    others = made.recordings["path"].drop(
-        index=again.recordings.index[again.recordings["path"] == str(path)]
-    )
+    assert not (tiles.path / "tiles/Monk/c.wav").exists()
     path.unlink()
-    assert (
-        render([path, *others], made.path, SPEC)
-        .recordings["reason"]
-        .tolist()
-        .count("vanished")
-        == 1
-    )
+    again = render(tiles.recordings["path"].tolist(), tiles.path, SPEC)
+    assert again.recordings["reason"].tolist() == ["", "", "vanished", "silent"]
 
 
-def test_recordings_are_not_dropped_from_the_manifest(takes, tmp_path):
-    made = render(takes, tmp_path / "out", SPEC)
-    before = (made.path / "recordings.csv").read_bytes()
-    first, *rest = made.recordings["path"]
-    with pytest.raises(InputError) as caught:
-        render([first], made.path, SPEC)
-    assert str(caught.value) == (
-        f"render: X must hold all recordings of the tile folder {str(made.path)!r}, got none of {len(rest)} such as "
-        f"{rest[0]!r}. Choose another folder, or pass all recordings at once."
-    )
-    assert (made.path / "recordings.csv").read_bytes() == before
-    Path(rest[0]).unlink()  # what is gone may leave
-    assert len(render([first, *rest[1:]], made.path, SPEC).recordings) == len(rest)
+def test_existing_recordings_are_not_dropped_from_the_manifest(takes, tmp_path):
+    tiles = render(takes, tmp_path / "out", SPEC)
+    before = (tiles.path / "recordings.csv").read_bytes()
+    first, second, *rest = tiles.recordings["path"]
+    with raises_with(InputError, "render: X", str(tiles.path), "3", repr(second)):
+        render([first], tiles.path, SPEC)
+    assert (tiles.path / "recordings.csv").read_bytes() == before
+    Path(second).unlink()  # deleted recordings may be dropped
+    assert len(render([first, *rest], tiles.path, SPEC).recordings) == 3
 
 
-@pytest.mark.parametrize("bad", [0, 1.5, None, True])
-def test_processes_are_a_whole_number_but_0(takes, tmp_path, bad):
-    with pytest.raises(InputError) as caught:
-        render(takes, tmp_path / "out", SPEC, n_jobs=bad)
-    assert str(caught.value).startswith(
-        f"n_jobs must be an integer other than 0, got {bad!r}."
-    )
+def test_concurrent_runs_accept_the_tiles_of_each_other(takes, tmp_path, monkeypatch):
+    tiles = render(takes, tmp_path / "out", SPEC)
+    read_finished = rendering._read_finished
+    calls = []
 
-
-def test_two_runs_into_one_folder(takes, tmp_path, monkeypatch):
-    """Another run finishes a recording while this one is at it: its tiles stay, and count."""
-    made = render(takes, tmp_path / "out", SPEC)
-    finished, calls = rendering._read_finished, []
-
-    def late(target, stamp):
+    def read_late(target, stamp):
+        """Find nothing at first, as if another run finished it in the meantime."""
         calls.append(target)
-        return None if calls.count(target) == 1 else finished(target, stamp)
+        return None if calls.count(target) == 1 else read_finished(target, stamp)
 
-    monkeypatch.setattr(rendering, "_read_finished", late)
-    monkeypatch.setattr(rendering.shutil, "rmtree", lambda *_, **__: None)
-    same(render(takes, made.path, SPEC), made)
+    monkeypatch.setattr(rendering, "_read_finished", read_late)
+    monkeypatch.setattr(rendering, "_remove_folder", lambda *_: None)
+    assert_same(render(takes, tiles.path, SPEC), tiles)
 
 
-def test_a_tile_that_was_lost_is_made_again(takes, tmp_path):
-    made = render(takes, tmp_path / "out", SPEC)
-    tile = made.path / made.tiles["tile"][1]
+def test_lost_tiles_and_damaged_records_are_rendered_again(takes, tmp_path):
+    tiles = render(takes, tmp_path / "out", SPEC)
+    tile = tiles.path / tiles.tiles["tile"][1]
     data = tile.read_bytes()
     tile.unlink()
-    render(takes, made.path, SPEC)
+    render(takes, tiles.path, SPEC)
     assert tile.read_bytes() == data
-    (tile.parent / "recording.json").write_text("{")
-    same(render(takes, made.path, SPEC), made)
+    for text in ("{", "[]", '{"tiles": [{}]}'):
+        (tile.parent / "recording.json").write_text(text)
+        assert_same(render(takes, tiles.path, SPEC), tiles)
 
 
-def test_an_array_is_known_by_its_values(tmp_path):
+def test_arrays_are_identified_by_their_values(tmp_path):
     cqt = np.random.default_rng(0).random((48, 40))
-    made = render([cqt], tmp_path / "out", SPEC)
-    before = times(made.path)
-    render([cqt.copy()], made.path, SPEC)
-    assert times(made.path) == before
-    again = render([cqt[:, :20], cqt.reshape(48, 40)], made.path, SPEC)
+    tiles = render([cqt], tmp_path / "out", SPEC)
+    before = write_times(tiles.path)
+    render([cqt.copy()], tiles.path, SPEC)
+    assert write_times(tiles.path) == before
+    again = render([cqt[:, :20], cqt], tiles.path, SPEC)
     assert again.recordings["n_tiles"].tolist() == [2, 3]
-    assert made.recordings["path"].tolist() == ["array 0"]
-    assert pd.isna(made.recordings["tuning_cents"][0])
+    assert tiles.recordings["path"].tolist() == ["array 0"]
+    assert pd.isna(tiles.recordings["tuning_cents"][0])
 
 
-def test_the_same_name_twice(tmp_path):
-    files = [
-        record(tmp_path / name, midi=57 + n)
-        for n, name in enumerate(("a/x.wav", "a/x.flac", "b/x.wav"))
-    ]
+def test_an_interrupted_run_is_resumed(takes, tmp_path, monkeypatch):
+    write_tile = rendering.write_tile
+    calls = []
+
+    def interrupt(path, *args):
+        calls.append(path)
+        if len(calls) == 4:  # the second tile of the second recording
+            path.write_bytes(b"half a tile")
+            raise KeyboardInterrupt
+        write_tile(path, *args)
+
+    monkeypatch.setattr(rendering, "write_tile", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        render(takes, tmp_path / "out", SPEC)
+    finished = list((tmp_path / "out/tiles/007/Solo").iterdir())
+    assert [path.name for path in finished] == ["a.wav"]
+    assert not (tmp_path / "out/recordings.csv").exists()
+    assert_no_unfinished_files(tmp_path)
+    before = write_times(tmp_path / "out")
+    monkeypatch.undo()
+    tiles = render(takes, tmp_path / "out", SPEC)
+    assert tiles.recordings["n_tiles"].tolist() == [2, 3, 4, 0]
+    after = write_times(tiles.path)
+    assert {file: after[file] for file in before} == before
+    uninterrupted = render(takes, tmp_path / "clean", SPEC)
+    assert contents(tiles.path) == contents(uninterrupted.path)
+
+
+# names of recordings
+
+
+def test_recordings_with_the_same_name_have_separate_folders(tmp_path):
+    names = ("a/x.wav", "a/x.flac", "b/x.wav")
+    files = [write_tone(tmp_path / name, midi=57 + n) for n, name in enumerate(names)]
+    notes = {str(file): 57 + n for n, file in enumerate(files)}
     for X in ([*files, files[0]], [tmp_path / "a", tmp_path / "b", files[2]]):
-        out = tmp_path / f"out{len(X)}"
-        made = render(X, out, SPEC)
-        assert made.recordings["tiles"].nunique() == 4
-        for row in made.recordings.itertuples():
-            first = read_tile(out / row.tiles / "00000.png", SPEC)[0]
-            assert first[:, 5].argmax() == SPEC.row_of_note(
-                57 + [str(f) for f in files].index(row.path)
-            )
+        tiles = render(X, tmp_path / f"out{len(X)}", SPEC)
+        assert tiles.recordings["tiles"].nunique() == 4
+        for row in tiles.recordings.itertuples():
+            levels, _ = read_tile(tiles.path / row.tiles / "00000.png", SPEC)
+            assert levels[:, 5].argmax() == SPEC.row_of_note(notes[row.path])
 
 
-def test_a_name_that_is_the_folder_of_another(tmp_path):
-    outer, inner = (
-        record(tmp_path / "p/x.wav", midi=57),
-        record(tmp_path / "q/x.wav/y.wav", midi=58),
-    )
+def test_a_folder_of_tiles_never_contains_another(tmp_path):
+    outer = write_tone(tmp_path / "p/x.wav", midi=57)
+    write_tone(tmp_path / "q/x.wav/y.wav", midi=58)
     for n, X in enumerate(([outer, tmp_path / "q"], [tmp_path / "q", outer])):
-        made = render(X, tmp_path / f"out{n}", SPEC)
-        assert made.recordings["status"].tolist() == ["ok", "ok"]
-        for row in made.recordings.itertuples():
-            assert len(list((made.path / row.tiles).glob("*.png"))) == 2
-        same(render(X, made.path, SPEC), made)
-    assert inner.exists()
+        tiles = render(X, tmp_path / f"out{n}", SPEC)
+        assert tiles.recordings["status"].tolist() == ["ok", "ok"]
+        for folder in tiles.recordings["tiles"]:
+            assert len(list((tiles.path / folder).glob("*.png"))) == 2
+        assert_same(render(X, tiles.path, SPEC), tiles)
 
 
 @pytest.mark.parametrize(
@@ -360,230 +394,138 @@ def test_a_name_that_is_the_folder_of_another(tmp_path):
         "é" * 125 + "x.wav",
     ],
 )
-def test_strange_names(tmp_path, name):
-    path = record(tmp_path / "takes" / "Monk" / name)
-    made = render(tmp_path / "takes", tmp_path / "out", SPEC)
-    assert made.recordings["status"].tolist() == ["ok"]
-    assert made.recordings["path"].tolist() == [str(path)]
+def test_names_may_have_any_characters(tmp_path, name):
+    path = write_tone(tmp_path / "takes" / "Monk" / name)
+    tiles = render(tmp_path / "takes", tmp_path / "out", SPEC)
+    assert tiles.recordings["status"].tolist() == ["ok"]
+    assert tiles.recordings["path"].tolist() == [str(path)]
     opened = open_tiles(tmp_path / "out")
-    same(opened, made)
-    assert read_tile(made.path / opened.tiles["tile"][0])[1]["source"] == str(path)
-    assert list_recordings(tmp_path / "out")[0].tiles == Path(
-        f"{tmp_path}/out/tiles/Monk/{name}"
-    )
-    before = times(made.path)
-    render(tmp_path / "takes", made.path, SPEC)
-    assert times(made.path) == before
+    assert_same(opened, tiles)
+    _, header = read_tile(tiles.path / opened.tiles["tile"][0])
+    assert header["source"] == str(path)
+    (recording,) = list_recordings(tmp_path / "out")
+    assert str(recording.tiles) == f"{tmp_path}/out/tiles/Monk/{name}"
+    before = write_times(tiles.path)
+    render(tmp_path / "takes", tiles.path, SPEC)
+    assert write_times(tiles.path) == before
 
 
-def test_the_longest_name_twice(tmp_path):
+def test_the_longest_name_may_occur_twice(tmp_path):
     name = "é" * 125 + "x.wav"
-    files = [record(tmp_path / folder / name) for folder in "ab"]
-    made = render(files, tmp_path / "out", SPEC)
-    assert made.recordings["status"].tolist() == ["ok", "ok"]
-    assert made.recordings["tiles"].nunique() == 2
+    files = [write_tone(tmp_path / folder / name) for folder in "ab"]
+    tiles = render(files, tmp_path / "out", SPEC)
+    assert tiles.recordings["status"].tolist() == ["ok", "ok"]
+    assert tiles.recordings["tiles"].nunique() == 2
 
 
-def test_tiles_stay_inside(tmp_path):
-    record(tmp_path / "x.wav")
+def test_nothing_is_written_outside_the_folder(tmp_path):
+    write_tone(tmp_path / "x.wav")
     folder = tmp_path / "a/b"
     folder.mkdir(parents=True)
-    rows = ["../../x.wav", f"{tmp_path}/x.wav", "./../../a/../x.wav", "..", "/"]
-    (folder / "list.csv").write_text("\n".join(["path", *rows]) + "\n")
-    made = render(folder / "list.csv", tmp_path / "deep/out", SPEC)
-    assert made.recordings["status"].tolist() == ["ok"] * 3 + ["error"] * 2
-    tops = {path.name for path in tmp_path.iterdir()}
-    assert tops == {"x.wav", "a", "deep"}
+    paths = ["../../x.wav", f"{tmp_path}/x.wav", "./../../a/../x.wav", "..", "/"]
+    (folder / "list.csv").write_text("\n".join(["path", *paths]) + "\n")
+    tiles = render(folder / "list.csv", tmp_path / "deep/out", SPEC)
+    assert tiles.recordings["status"].tolist() == ["ok"] * 3 + ["error"] * 2
+    assert {path.name for path in tmp_path.iterdir()} == {"x.wav", "a", "deep"}
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
-    assert sorted(path.name for path in made.path.iterdir()) == [
-        "recordings.csv",
-        "spec.json",
-        "tiles",
-        "tiles.csv",
-    ]
-    inside = (made.path / "tiles").resolve()
-    assert all(
-        inside in (made.path / tile).resolve().parents for tile in made.tiles["tile"]
-    )
     assert [path.name for path in folder.iterdir()] == ["list.csv"]
+    names = {path.name for path in tiles.path.iterdir()}
+    assert names == {"recordings.csv", "spec.json", "tiles", "tiles.csv"}
+    inside = (tiles.path / "tiles").resolve()
+    for tile in tiles.tiles["tile"]:
+        assert inside in (tiles.path / tile).resolve().parents
 
 
-def test_out_of_another_spec(takes, tmp_path):
-    made = render(takes / "007", tmp_path / "out", SPEC)
-    before = contents(made.path)
-    message = (
-        f"render: out must hold tiles of spec {OTHER.key}, got {str(made.path)!r} of spec {SPEC.key}. "
-        "Choose another folder, or the same preset."
-    )
-    refuse(message, render, takes, made.path, OTHER)
-    assert contents(made.path) == before
+# the folder
 
 
-def test_out_that_belongs_to_somebody_else(takes, tmp_path):
+def test_tiles_of_another_spec_are_not_overwritten(takes, tmp_path):
+    tiles = render(takes / "007", tmp_path / "out", SPEC)
+    before = contents(tiles.path)
+    parts = (OTHER.key, str(tiles.path), SPEC.key)
+    with raises_with(InputError, "render: out", *parts):
+        render(takes, tiles.path, OTHER)
+    assert contents(tiles.path) == before
+
+
+def test_other_files_and_folders_are_not_overwritten(takes, tmp_path):
     file = tmp_path / "out"
     file.write_text("mine")
-    message = f"render: out must be a folder, got the file {str(file)!r}. Choose another name."
-    refuse(message, render, takes, file, SPEC)
+    with raises_with(InputError, "render: out", "file", str(file)):
+        render(takes, file, SPEC)
     assert file.read_text() == "mine"
-    message = f"render: out must be new, empty or a tile folder, got {str(takes)!r}. Choose another folder."
     before = contents(takes)
-    refuse(message, render, takes, takes, SPEC)
+    with raises_with(InputError, "render: out", str(takes)):
+        render(takes, takes, SPEC)
     assert contents(takes) == before
 
 
-def test_nothing_is_made_if_nothing_is_found(tmp_path):
+def test_no_folder_is_made_if_there_are_no_recordings(tmp_path):
     (tmp_path / "takes").mkdir()
-    with pytest.raises(InputError, match=r"^render: no recordings in "):
+    with raises_with(InputError, "render: no recordings", str(tmp_path / "takes")):
         render(tmp_path / "takes", tmp_path / "out", SPEC)
+    with raises_with(InputError, "render: no such file", str(tmp_path / "gone")):
+        render(tmp_path / "gone", tmp_path / "out", SPEC)
     assert not (tmp_path / "out").exists()
 
 
-def test_an_interrupted_write_leaves_nothing_at_the_final_name(
-    takes, tmp_path, monkeypatch
-):
-    write, calls = rendering.write_tile, []
-
-    def stop(path, *args):
-        calls.append(path)
-        if len(calls) == 4:  # the second tile of the second recording
-            path.write_bytes(b"half a tile")
-            raise KeyboardInterrupt
-        write(path, *args)
-
-    monkeypatch.setattr(rendering, "write_tile", stop)
-    with pytest.raises(KeyboardInterrupt):
-        render(takes, tmp_path / "out", SPEC)
-    assert sorted(
-        path.name for path in (tmp_path / "out/tiles/007/Solo").iterdir()
-    ) == ["a.wav"]
-    assert not (tmp_path / "out/recordings.csv").exists()
-    no_parts(tmp_path)
-    before = times(tmp_path / "out")
-    monkeypatch.undo()
-    made = render(takes, tmp_path / "out", SPEC)
-    assert made.recordings["n_tiles"].tolist() == [2, 3, 4, 0]
-    after = times(made.path)
-    assert {file: after[file] for file in before} == before
-    clean = render(takes, tmp_path / "clean", SPEC)
-    assert contents(made.path) == contents(clean.path)
+# tile folders as input
 
 
-def test_tiles_are_recordings_too(takes, tmp_path):
-    made = render(takes, tmp_path / "out", SPEC)
+def test_tile_folders_are_recordings(takes, tmp_path):
+    tiles = render(takes, tmp_path / "out", SPEC)
     shutil.rmtree(takes)
-    for X in (made, made.path, str(made.path), [made.path]):
-        table = list_recordings(X).to_frame()
-        assert table[["path", "label", "group"]].equals(
-            made.recordings[["path", "label", "group"]]
-        )
-        assert table["tiles"].tolist() == [
-            str(made.path / t) if t else None for t in made.recordings["tiles"]
-        ]
-        assert isinstance(table["item"][3], AudioError)
-        assert table["item"][3].reason == "silent"
-    again = render(made, tmp_path / "again", SPEC)
+    folders = tiles.recordings["tiles"]
+    for X in (tiles, tiles.path, str(tiles.path), [tiles.path]):
+        found = list_recordings(X)
+        for name in ("path", "label", "group"):
+            assert found.column(name) == tiles.recordings[name].tolist()
+        expected = [tiles.path / folder if folder else None for folder in folders]
+        assert [recording.tiles for recording in found] == expected
+        assert found[3].error.reason == "silent"
+
+
+def test_tile_folders_may_be_rendered_again(takes, tmp_path):
+    tiles = render(takes, tmp_path / "out", SPEC)
+    shutil.rmtree(takes)
+    again = render(tiles, tmp_path / "again", SPEC)
     for name in ("status", "reason", "message", "n_tiles", "label", "group"):
-        assert again.recordings[name].tolist() == made.recordings[name].tolist(), name
-    old, new = (
-        [read_tile(m.path / t)[0] for t in m.tiles["tile"]] for m in (made, again)
-    )
-    assert np.array_equal(old, new)
+        assert again.recordings[name].tolist() == tiles.recordings[name].tolist()
+    assert again.tiles["tile"].tolist() == tiles.tiles["tile"].tolist()
+    for tile in tiles.tiles["tile"]:
+        before, _ = read_tile(tiles.path / tile)
+        after, _ = read_tile(again.path / tile)
+        np.testing.assert_array_equal(after, before)
 
 
-def test_open_tiles_of_what_is_none(tmp_path):
-    for name in ("spec.json", "recordings.csv", "tiles.csv"):
-        message = (
-            f"open_tiles: path must be a folder made by render, got {str(tmp_path)!r} without {name}. "
-            "Render the recordings first."
-        )
-        refuse(message, open_tiles, tmp_path)
-        (tmp_path / name).touch()
-
-
-def test_progress_sees_every_recording(takes, tmp_path):
-    seen = []
-
-    def progress(steps, n, title):
-        seen.append((n, title))
-        for step in steps:
-            seen.append(step.info["status"])
-            yield step
-
-    render(takes, tmp_path / "out", SPEC, progress=progress)
-    assert seen == [(4, "rendering"), "ok", "ok", "ok", "error"]
-
-
-def test_as_spec(tmp_path):
-    assert as_spec(SPEC) is SPEC
-    assert as_spec("fast") == TileSpec.preset("fast")
-    path = tmp_path / "x.json"
-    path.write_text(SPEC.to_json())
-    assert as_spec(path) == as_spec(str(path)) == SPEC
-
-
-def test_spec_for(tmp_path):
-    made = render([np.random.default_rng(0).random((48, 9))], tmp_path / "out", SPEC)
-    for X in (made, made.path, str(made.path)):
-        assert resolve_spec(None, X, "fit") == SPEC
-        assert resolve_spec(SPEC, X, "fit") == SPEC
-        message = (
-            f"fit: X must hold tiles of spec {OTHER.key}, got {str(made.path)!r} of spec {SPEC.key}. "
-            "Render the recordings again with this spec."
-        )
-        refuse(message, resolve_spec, OTHER, X, "fit")
-    for X in (tmp_path, [np.ones(3)], ["x.wav"]):
-        assert resolve_spec(None, X, "fit") == TileSpec()
-        assert resolve_spec("fast", X, "fit") == TileSpec.preset("fast")
-
-
-def test_the_same_bytes_whatever_the_processes_and_the_order(takes, tmp_path):
-    def bytes_of(name, **options):
-        paths = sorted(takes.rglob("*.wav"))
-        out = render(
-            paths[::-1] if options.pop("backwards", False) else paths,
-            tmp_path / name,
-            SPEC,
-            **options,
-        ).path
-        return {path.relative_to(out): path.read_bytes() for path in out.rglob("*.png")}
-
-    first = bytes_of("a")
-    assert len(first) > 3
-    assert bytes_of("b", n_jobs=2) == first
-    assert bytes_of("c", backwards=True) == first
-
-
-_PEAK = r"""
-import re, sys
-from cqt2img import render
-import PIL.Image, PIL.PngImagePlugin, cqt2img.data.render, joblib, matplotlib.colors, pandas
-import soundfile, soxr, threadpoolctl
-kib = lambda: int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1])
-before = kib()
-assert render([sys.argv[1]], sys.argv[2]).recordings["status"].tolist() == ["ok"]
-print((kib() - before) / 1024)
-"""
+# memory
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not Path("/proc/self/status").exists(),
-    reason="needs /proc, which tells the memory of a process",
+    not Path("/proc/self/status").exists(), reason="needs /proc to measure memory"
 )
-def test_an_hour_takes_no_more_memory_than_half_an_hour(tmp_path):
+def test_memory_does_not_grow_with_the_length_of_a_recording(tmp_path):
     peaks = []
     for minutes in (30, 60):  # their waves alone would take 151 and 303 MB
         path = tmp_path / f"{minutes}.flac"
-        time = np.arange(15 * 60 * 22_050)
-        quarter = (9000 * np.sin(time / np.linspace(3, 9, len(time)))).astype(np.int16)
-        with soundfile.SoundFile(path, "w", 22_050, 1) as file:
-            for _ in range(minutes // 15):
-                file.write(quarter)
-        words = [sys.executable, "-c", _PEAK, str(path), str(tmp_path / str(minutes))]
-        peaks.append(
-            float(
-                subprocess.run(words, check=True, capture_output=True, text=True).stdout
-            )
+        write_long_tone(path, minutes)
+        command = [sys.executable, "-m", "tests.data.measure_memory"]
+        done = subprocess.run(
+            [*command, str(path), str(tmp_path / str(minutes))],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
         )
+        peaks.append(json.loads(done.stdout))
     assert max(peaks) < 200
     assert peaks[1] - peaks[0] < 20
+
+
+def write_long_tone(path, minutes):
+    time = np.arange(15 * 60 * 22_050)
+    quarter = 9000 * np.sin(time / np.linspace(3, 9, len(time)))
+    with soundfile.SoundFile(path, "w", 22_050, 1) as file:
+        for _ in range(minutes // 15):
+            file.write(quarter.astype(np.int16))

@@ -108,7 +108,7 @@ def _fitted(small):
     )
     provenance = TrainingProvenance(
         groups=tuple(sorted(set(ALBUMS))),
-        fingerprints=tuple(sorted(output.info["fingerprint"] for output in outputs)),
+        fingerprints=tuple(sorted(output.info.fingerprint for output in outputs)),
         history=({"epoch": 1, "loss": 0.5, "valid_accuracy": None},),
     )
     return FittedModel(

@@ -177,7 +177,7 @@ def test_the_new_player_is_no_longer_unknown(fitted, enrolled):
 def test_the_references_and_the_provenance_have_the_new_clips(fitted, enrolled):
     assert enrolled.references.class_indices.tolist()[-6:] == [4, 2, 2, 2, 2, 2]
     outputs = run(fitted, CLIPS)
-    fingerprints = {output.info["fingerprint"] for output in outputs}
+    fingerprints = {output.info.fingerprint for output in outputs}
     before = fitted.provenance
     after = enrolled.provenance
     assert set(after.fingerprints) == {*before.fingerprints, *fingerprints}
@@ -228,7 +228,7 @@ def test_the_log_warns_if_all_clips_are_of_one_album(fitted, caplog, albums, lev
         enrolled = enroll_clips(fitted, albums=albums)
     record = caplog.records[-1]
     assert record.levelname == level
-    assert record.getMessage() == enrolled.provenance.enrolled[-1].summary()
+    assert record.getMessage() == str(enrolled.provenance.enrolled[-1])
 
 
 # errors and interrupts leave the model unchanged

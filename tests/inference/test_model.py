@@ -68,7 +68,7 @@ def test_an_enrollment_is_summarised_with_its_limits(
     n_clips, n_albums, accuracy, parts, is_reliable
 ):
     report = EnrollmentReport("Monk", n_clips, n_albums, accuracy)
-    summary = report.summary()
+    summary = str(report)
     assert summary.startswith("enroll: 'Monk' from ")
     assert [part for part in parts if part not in summary] == []
     assert not summary.endswith(".")

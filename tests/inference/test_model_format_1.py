@@ -126,7 +126,12 @@ def test_arguments_are_renamed_and_move_into_the_config(old_folder):
 
 
 def test_upgrading_does_not_change_the_argument():
-    saved = {"params": dict(PARAMS_1), "enrolled": [dict(REPORT_1)]}
+    architecture = {"backbone": "notes", "in_chans": 3}
+    saved = {
+        "architecture": architecture,
+        "params": dict(PARAMS_1),
+        "enrolled": [dict(REPORT_1)],
+    }
     before = json.dumps(saved)
     upgrade_json(saved)
     assert json.dumps(saved) == before

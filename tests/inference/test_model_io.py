@@ -49,6 +49,10 @@ def change_last_byte(file):
     file.write_bytes(data)
 
 
+def architecture(backbone):
+    return {"backbone": backbone, "in_chans": 3, "is_custom": False}
+
+
 def load_error(folder, *parts):
     return raises_with(InputError, "load: ", repr(str(folder)), *parts)
 
@@ -115,6 +119,38 @@ def test_a_model_without_references_has_one_file_less(fitted, tmp_path):
     save_model(tmp_path / "model", replace(fitted, references=None), {})
     assert file_names(tmp_path / "model") == FILES
     assert load_model(tmp_path / "model")[0].references is None
+
+
+class Scaled(torch.nn.Module):
+    """A backbone of the user."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(scale))
+
+    def forward(self, x):
+        return self.scale * x.mean(dim=(1, 3))
+
+
+def test_a_module_of_the_user_is_saved_without_its_code(small, tmp_path):
+    network = build_network(Scaled(2.0), 2, small, weights=None).eval()
+    model = FittedModel(network, "Scaled", 3, small, np.array(["a", "b"]))
+    path = tmp_path / "model"
+    save_model(path, model, {})
+    loaded, _ = load_model(path, backbone=Scaled(1.0))
+    assert loaded.network.is_custom
+    expected = model.predict_proba(run(model, known_cqts()[:2]))
+    found = loaded.predict_proba(run(loaded, known_cqts()[:2]))
+    np.testing.assert_array_equal(found, expected)
+    with load_error(path, "'Scaled'", "backbone=module"):
+        load_model(path)
+    with load_error(path, "damaged"):
+        load_model(path, backbone=torch.nn.Flatten())
+
+
+def test_a_module_is_not_accepted_for_a_named_backbone(saved_fitted):
+    with load_error(saved_fitted, "'row_levels'", "backbone="):
+        load_model(saved_fitted, backbone=Scaled(1.0))
 
 
 @pytest.mark.parametrize("in_chans", [1, 3])
@@ -367,12 +403,12 @@ def test_a_failing_self_test(folder, shift):
 
 
 def test_weights_of_another_backbone(folder):
-    change_json(folder, architecture={"backbone": "test_vit", "in_chans": 3})
+    change_json(folder, architecture=architecture("test_vit"))
     with load_error(folder, "damaged"):
         load_model(folder)
 
 
 def test_a_backbone_that_this_version_of_timm_lacks(folder):
-    change_json(folder, architecture={"backbone": "resnet_of_tomorrow", "in_chans": 3})
+    change_json(folder, architecture=architecture("resnet_of_tomorrow"))
     with load_error(folder, "backbone", "'resnet_of_tomorrow'", "timm "):
         load_model(folder)

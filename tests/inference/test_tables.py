@@ -77,7 +77,7 @@ def test_a_tile_has_one_row_with_its_times(fitted, outputs):
     n_tiles = len(outputs[0].tile_log_proba)
     seconds = fitted.spec.tile_seconds
     starts = [n * seconds for n in range(n_tiles)]
-    ends = [*starts[1:], outputs[0].info["seconds"]]
+    ends = [*starts[1:], outputs[0].info.seconds]
     assert n_tiles == 2
     assert first["start_seconds"].tolist() == pytest.approx(starts, abs=1e-3)
     assert first["end_seconds"].tolist() == pytest.approx(ends, abs=1e-3)

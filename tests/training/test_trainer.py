@@ -267,7 +267,7 @@ def test_the_average_of_the_weights_is_validated_and_kept(tile_arrays):
 
 
 def test_the_head_is_fitted_first_without_moving_the_backbone(tile_arrays):
-    """With a learning rate of nearly 0, the head alone has changed after training."""
+    """With a learning rate of nearly 0, only the head has changed after training."""
     before = make_network(tile_arrays.spec).state_dict()
     network, _ = fit(tile_arrays, epochs=1, learning_rate=1e-12, head_first=True)
     for name, value in network.named_parameters():
