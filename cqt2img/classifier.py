@@ -362,12 +362,12 @@ class Classifier(ClassifierMixin, BaseEstimator):
                 "fit: resume=True needs a folder to continue from. Pass checkpoint=."
             )
         if settings.config.cache_dir is not None:
-            check_folder(Path(settings.config.cache_dir))
+            _check_writable("config: cache_dir", Path(settings.config.cache_dir))
         if checkpoint is None:
             return None
         if not isinstance(checkpoint, (str, os.PathLike)) or not str(checkpoint):
             raise InputError(f"fit: checkpoint={checkpoint!r} is not a path.")
-        check_folder(Path(checkpoint))
+        _check_writable("fit: checkpoint", Path(checkpoint))
         return Path(checkpoint)
 
     def _resolve_backbone(self, spec: TileSpec) -> "str | torch.nn.Module":
@@ -382,24 +382,17 @@ class Classifier(ClassifierMixin, BaseEstimator):
         validation: Any,
     ) -> None:
         """Warn about arguments that have no effect on this training."""
-        unused = unused_settings(settings)
-        if backbone == NOTES:
-            unused += _changed("in_chans", settings)
-        if validation is not None:
-            unused += _changed("validation_fraction", settings)
-        if not unused:
-            return
-        reason = "all layers are trained"
+        name = backbone if isinstance(backbone, str) else type(backbone).__name__
+        trained = "all layers are trained"
         if settings.finetune == "head":
-            reason = "only the linear head is fitted"
-        arguments = ", ".join(
-            f"{name}={_setting(settings, name)!r}" for name in dict.fromkeys(unused)
-        )
-        warnings.warn(
-            f"fit: {arguments} has no effect: with backbone {backbone!r} {reason}. "
-            "Remove it, or choose another backbone or finetune=.",
-            stacklevel=3,
-        )
+            trained = "only the linear head is fitted"
+        _warn(settings, unused_settings(settings), f"with backbone {name!r} {trained}")
+        if backbone == NOTES:
+            changed = _changed("in_chans", settings)
+            _warn(settings, changed, "backbone 'notes' always reads levels")
+        if validation is not None:
+            changed = _changed("validation_fraction", settings)
+            _warn(settings, changed, "validation recordings were passed")
 
     def _provenance(self, loaded: LoadedData) -> TrainingProvenance:
         """Return which recordings this model and its initial weights were trained on."""
@@ -690,7 +683,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         recordings = list_recordings(X, y, groups, group_by, caller="evaluate")
         check_labelled("evaluate", recordings.labels, recordings.paths)
-        class_indices = encode(recordings.labels, self.classes_)
+        class_indices = encode(recordings.labels, self.classes_, caller="evaluate")
         outputs = list(self._run(recordings, X))
         good = [n for n, one in enumerate(outputs) if one.log_proba is not None]
         readable = recordings.select(good)
@@ -871,9 +864,29 @@ class Classifier(ClassifierMixin, BaseEstimator):
         return tags
 
 
+def _check_writable(argument: str, folder: Path) -> None:
+    """Check that files can be written to a folder; the error names the argument."""
+    try:
+        check_folder(folder)
+    except InputError as error:
+        raise InputError(f"{argument}: {error}") from error
+
+
 def _setting(settings: TrainingSettings, name: str) -> Any:
     owner = settings.config if hasattr(settings.config, name) else settings
     return getattr(owner, name)
+
+
+def _warn(settings: TrainingSettings, names: Sequence[str], reason: str) -> None:
+    """Warn that settings have no effect, if there are any."""
+    if not names:
+        return
+    arguments = ", ".join(f"{name}={_setting(settings, name)!r}" for name in names)
+    verb, pronoun = ("has", "it") if len(names) == 1 else ("have", "them")
+    warnings.warn(
+        f"fit: {arguments} {verb} no effect: {reason}. Remove {pronoun}.",
+        stacklevel=4,  # the line that calls `fit`
+    )
 
 
 def _changed(name: str, settings: TrainingSettings) -> list[str]:

@@ -53,14 +53,24 @@ def one_or_all(sources: list[Path]) -> Any:
 
 
 def list_labelled(
-    source: Path, labels: Path | None, group_by: str | None
+    command: str, source: Path, labels: Path | None, group_by: str | None
 ) -> "Path | Recordings":
     """Return a source, with the labels of a csv where one is given."""
     from cqt2img.data.recordings import join_labels
 
     if labels is None:
         return one_or_all([source])
-    return join_labels(source, labels, group_by, caller="fit")
+    return join_labels(source, labels, group_by, caller=command)
+
+
+def check_output_folder(option: str, folder: Path) -> None:
+    """Raise InputError that names the option if a folder cannot be written."""
+    from cqt2img._utils.files import check_folder
+
+    try:
+        check_folder(folder)
+    except InputError as error:
+        raise InputError(f"{option}: {error}") from error
 
 
 def check_output_table(option: str, table: Path, sources: list[Path]) -> None:
@@ -68,6 +78,7 @@ def check_output_table(option: str, table: Path, sources: list[Path]) -> None:
     from cqt2img.data.manifest import RECORDINGS_FILE, SPEC_FILE
     from cqt2img.evaluation.report import check_table_name
 
+    check_output_folder(option, table.parent)
     check_table_name(table, option)
     folder = table.resolve().parent
     has_tiles = (folder / RECORDINGS_FILE).is_file() or (folder / "tiles").is_dir()
@@ -93,11 +104,17 @@ def exit_with_failures(table: "pd.DataFrame") -> None:
         raise typer.Exit(SOME_FAILED)
 
 
-def load_for_prediction(path: Path, jobs: int, quiet: bool) -> "Classifier":
+def load_for_prediction(
+    path: Path, jobs: int, quiet: bool, option: str = "--model"
+) -> "Classifier":
     """Open a model with the process count and verbosity of the command line."""
     from cqt2img.classifier import load
 
-    return load(path).set_params(n_jobs=jobs, verbose=not quiet)
+    try:
+        classifier = load(path)
+    except InputError as error:
+        raise InputError(str(error).replace("load:", f"{option}:", 1)) from error
+    return classifier.set_params(n_jobs=jobs, verbose=not quiet)
 
 
 app = typer.Typer(
@@ -209,13 +226,12 @@ def fit_command(
     quiet: QuietOption = False,
 ) -> None:
     """Train on recordings, labelled by their folders or by a csv."""
-    from cqt2img._utils.files import check_folder
     from cqt2img.classifier import Classifier
     from cqt2img.inference.model_io import check_model_path
     from cqt2img.training.accelerator import is_first_process
 
     check_model_path(out)
-    check_folder(out.parent)
+    check_output_folder("--out", out.parent)
     if checkpoint is not None:
         _check_outside(checkpoint, out)
     classifier = Classifier(
@@ -236,7 +252,7 @@ def fit_command(
     )
     try:
         classifier.fit(
-            list_labelled(source, labels, group_by),
+            list_labelled("fit", source, labels, group_by),
             group_by=group_by,
             validation=validation,
             checkpoint=checkpoint,
@@ -296,7 +312,6 @@ def predict_command(
     quiet: QuietOption = False,
 ) -> None:
     """Predict the player of every clip: one row each, readable or not."""
-    from cqt2img._utils.files import check_folder
     from cqt2img.evaluation.report import write_audacity, write_table
 
     for option, table in (("--out", out), ("--tiles", tiles)):
@@ -307,7 +322,7 @@ def predict_command(
             f"--tiles {str(tiles)!r}: is also the file of --out. Choose another name."
         )
     if audacity is not None:
-        check_folder(audacity)
+        check_output_folder("--audacity", audacity)
     classifier = load_for_prediction(model, jobs, quiet)
     answers, by_tile = classifier.predict_tables(one_or_all(sources), top_k, unknown)
     if out is None:
@@ -340,12 +355,11 @@ def enroll_command(
     quiet: QuietOption = False,
 ) -> None:
     """Add a player to a model from a few clips, without training."""
-    from cqt2img._utils.files import check_folder
     from cqt2img.data.recordings import list_recordings
     from cqt2img.inference.model_io import check_model_path
 
     check_model_path(out)
-    check_folder(out.parent)
+    check_output_folder("--out", out.parent)
     classifier = load_for_prediction(model, jobs, quiet)
     clips = list_recordings(one_or_all(sources), group_by=group_by, caller="enroll")
     classifier.enroll(name, clips).save(out)
@@ -371,15 +385,15 @@ def evaluate_command(
     quiet: QuietOption = False,
 ) -> None:
     """Score a model on recordings absent from training, with 95 % intervals."""
-    from cqt2img._utils.files import check_folder
     from cqt2img.evaluation.comparison import compare
     from cqt2img.evaluation.report import write_scores
 
     if out is not None:
-        check_folder(out)
-    paths = [path for path in (model, against) if path is not None]
-    classifiers = [load_for_prediction(path, jobs, quiet) for path in paths]
-    recordings = list_labelled(source, labels, group_by)
+        check_output_folder("--out", out)
+    classifiers = [load_for_prediction(model, jobs, quiet)]
+    if against is not None:
+        classifiers.append(load_for_prediction(against, jobs, quiet, "--against"))
+    recordings = list_labelled("evaluate", source, labels, group_by)
     scores = [one.evaluate(recordings, group_by=group_by) for one in classifiers]
     typer.echo("\n\n".join(map(str, scores)))
     if against is not None:
@@ -407,14 +421,13 @@ def audit_command(
     quiet: QuietOption = False,
 ) -> None:
     """Check recordings for leaks, copies, shortcuts and wrong labels."""
-    from cqt2img._utils.files import check_folder
     from cqt2img.auditing.audit import audit
 
     if out is not None:
-        check_folder(out)
+        check_output_folder("--out", out)
     classifier = None if model is None else load_for_prediction(model, jobs, quiet)
     report = audit(
-        list_labelled(source, labels, group_by),
+        list_labelled("audit", source, labels, group_by),
         group_by=group_by,
         model=classifier,
         n_jobs=jobs,

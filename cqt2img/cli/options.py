@@ -16,6 +16,7 @@ from cqt2img.training.config import TrainingConfig
 SETTINGS = ", ".join(field.name for field in fields(TrainingConfig))
 # Python arguments in messages of the library, and the options that stand for them
 _OPTION_NAMES = {
+    "X": "SOURCE",
     "augment": "--augment",
     "backbone": "--backbone",
     "batch_size": "--batch-size",
@@ -28,6 +29,7 @@ _OPTION_NAMES = {
     "labels": "--labels",
     "learning_rate": "--learning-rate",
     "n_jobs": "--jobs",
+    "out": "--out",
     "random_state": "--seed",
     "resume": "--resume",
     "spec": "--preset",
@@ -35,6 +37,13 @@ _OPTION_NAMES = {
     "unknown": "--unknown",
     "validation": "--validation",
     "weights": "--weights",
+    "y": "the labels",
+}
+_OPTION_PHRASES = {
+    "on_error='skip'": "--skip-bad",
+    "pass y or a csv file": "pass --labels with a csv file",
+    "resume=True": "--resume",
+    "save: path": "--out",
 }
 
 
@@ -176,7 +185,8 @@ def name_options(message: str) -> str:
     >>> name_options("embed: broken.mp3. Remove it, or pass on_error='skip'.")
     'embed: broken.mp3. Remove it, or pass --skip-bad.'
     """
-    message = message.replace("on_error='skip'", "--skip-bad")
+    for phrase, option in _OPTION_PHRASES.items():
+        message = message.replace(phrase, option)
     names = "|".join(_OPTION_NAMES)
     message = re.sub(
         rf"(?<![\w'\"/.-])({names})=(?=[\w'\"-])",
