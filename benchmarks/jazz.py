@@ -129,7 +129,8 @@ def loose(
     table: pd.DataFrame, spec: TileSpec, a: argparse.Namespace
 ) -> tuple[Evaluation, dict]:
     """Split all tiles at random, three quarters for training, and change nothing about them."""
-    strips, _ = load_tile_arrays(list_recordings(table), spec)
+    recordings = list_recordings(table)
+    arrays, _ = load_tile_arrays(recordings, spec)
     torch.manual_seed(a.seed)
     network = build_network(
         MOBILE,
@@ -138,15 +139,16 @@ def loose(
         a.shared / "weights" / f"{MOBILE}.safetensors",
     )
     history: list[dict] = []
-    watch = Callback()
-    watch.on_epoch_end = history.append  # type: ignore[method-assign]
+    callback = Callback()
+    callback.on_epoch_end = history.append  # type: ignore[method-assign]
     return score_tiles(
-        strips,
-        table,
+        arrays,
+        recordings.labels,
+        recordings.groups,
         0.25,
         network,
         TrainingSettings(epochs=8, augment="none", seed=a.seed),
-        watch,
+        callback=callback,
     ), {"history": history}
 
 

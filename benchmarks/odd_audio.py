@@ -531,7 +531,7 @@ def make_mp3_files() -> Iterator[tuple]:
 
 
 def make_ffmpeg_files() -> Iterator[tuple]:
-    """Yield files that only ffmpeg writes; the last item is whether it must read them."""
+    """Yield files of ffmpeg; the last item is whether only ffmpeg reads them."""
     two = tone(2.0)
     yield "layer2.mp2", ffmpeg("-c:a", "mp2", "x.mp2", sound=two), 2 * RATE, LOSSY
     yield (

@@ -103,7 +103,7 @@ def make_plain_block(name: str, precision: str) -> Callable[[], None]:
     for _ in range(BLOCK_STEPS):
         levels = rng.integers(0, 256, (BATCH_SIZE, *SPEC.size), dtype=np.uint8)
         class_indices = rng.integers(0, N_CLASSES, BATCH_SIZE)
-        images = network._paint(torch.from_numpy(levels))
+        images = network._make_input(torch.from_numpy(levels))
         targets = torch.from_numpy(one_hot(class_indices, N_CLASSES, 0.1))
         batches.append((images.clone(memory_format=torch.preserve_format), targets))
     backbone = network.backbone.train()

@@ -16,7 +16,7 @@ then they are fitted to both.
 Rows. A: every album has a sound of its own, albums are held out. B: the same test,
 trained where every recording has its own sound. C: recordings split at random. D:
 piano rolls, pieces held out. E: the same test as A, trained where all recordings of a
-player have one sound. Controls: the parameters of the sound alone; labels shuffled by
+player have one sound. Controls: the parameters of the sound only; labels shuffled by
 album.
 """
 
@@ -283,7 +283,7 @@ def score_controls(get_set: GetSet, model: str) -> NamedScores:
 
 
 def score_channel_parameters(one: RecordingSet) -> Evaluation:
-    """Predict the player from the parameters of the sound alone."""
+    """Predict the player from the parameters of the sound only."""
     train = one.indices("train", "valid")
     test = one.indices("test")
     rows = []

@@ -151,9 +151,9 @@ def test_the_code_stays_readable():
     n_nodes = sum(map(codebase.syntax_nodes, modules.values()))
     assert n_lines > 5000
     assert n_nodes / n_lines <= 8.5
-    assert codebase.count_any(text) <= 340
-    assert text.count("fmt: skip") <= 2
-    assert len(codebase.package_chain(modules)) <= 9
+    assert codebase.count_any(text) <= 83
+    assert text.count("fmt: skip") == 0
+    assert len(codebase.package_chain(modules)) <= 8
 
 
 def test_the_measures_of_readability_can_fail():
@@ -243,7 +243,7 @@ def public_functions():
                 continue
             if inspect.isfunction(value):
                 yield f"{module}.{name}", value
-            elif inspect.isclass(value):
+            elif inspect.isclass(value) and not getattr(value, "_is_protocol", False):
                 yield f"{module}.{name}", value
                 for method, attribute in vars(value).items():
                     function = getattr(attribute, "__func__", attribute)
@@ -276,8 +276,6 @@ def doc_faults(value: object) -> list[str]:
     if not inspect.cleandoc(doc).splitlines()[0].endswith("."):
         faults.append("summary has no full stop")
     if inspect.isclass(value) and issubclass(value, Exception | dict):
-        return faults
-    if getattr(value, "_is_protocol", False):
         return faults
     if is_typeddict(value):
         return faults

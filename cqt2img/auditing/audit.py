@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from cqt2img._utils.array_types import Float64Array
 from cqt2img._utils.files import write_atomic
 from cqt2img._utils.progress import Progress, progress_bar
 from cqt2img._utils.tables import is_missing, make_table
@@ -36,7 +37,6 @@ from cqt2img.auditing.matching import match_takes
 from cqt2img.auditing.robustness import RobustnessScore, measure_robustness
 from cqt2img.auditing.shortcuts import ConfoundScore, find_shortcuts
 from cqt2img.auditing.tile_statistics import compute_all_tile_statistics
-from cqt2img.classifier import Classifier
 from cqt2img.data.labels import check_labelled, encode
 from cqt2img.data.recordings import (
     Label,
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from cqt2img.classifier import Classifier
+
 _GROUP_COLUMNS = ("album", "session", "concert")
 _MAX_CONFOUND_RECORDINGS = 2000
 _N_FILES_SHOWN = 3
@@ -64,7 +66,17 @@ _Row = LabelError | ConfoundScore | RobustnessScore
 
 
 class Accuracy(NamedTuple):
-    """An accuracy of an audit, with its 95 % interval over groups."""
+    """An accuracy of an audit, with its 95 % interval over groups.
+
+    Parameters
+    ----------
+    name : str
+        What was predicted, or from what.
+    accuracy : float
+        0 to 1.
+    low, high : float
+        Ends of the interval.
+    """
 
     name: str
     accuracy: float
@@ -253,7 +265,7 @@ def audit(
     groups: Iterable[object] | None = None,
     *,
     group_by: str | None = None,
-    model: Classifier | None = None,
+    model: "Classifier | None" = None,
     n_jobs: int = 1,
     verbose: bool = True,
 ) -> Audit:
@@ -379,7 +391,7 @@ def _measure(
 def _measure_model(
     measured: Measurements,
     recordings: Recordings,
-    model: Classifier,
+    model: "Classifier",
     n_jobs: int,
     progress: Progress | None,
 ) -> Measurements:
@@ -482,7 +494,7 @@ def _find_file(recording: Recording) -> Path:
 
 def _read_quality(
     recordings: Recordings, infos: Sequence[RecordingInfo], name: str
-) -> NDArray[np.float64]:
+) -> Float64Array:
     """Return a measurement of each recording, from the table if it has the column."""
     import pandas as pd
 

@@ -15,6 +15,7 @@ import numpy as np
 from cqt2img.auditing.class_names import find_similar_names
 from cqt2img.auditing.confounds import CHANNEL
 from cqt2img.auditing.findings import Finding, Severity, count, join_names
+from cqt2img.auditing.groups import find_keys_with_several
 from cqt2img.auditing.label_errors import LabelError
 from cqt2img.auditing.leakage import SplitScore
 from cqt2img.auditing.matching import TakePair
@@ -31,7 +32,15 @@ _CLIP_NUMBER = re.compile(r"[-_. ]*(?:tile|clip|part|seg(?:ment)?|chunk)?[-_. ]*
 
 
 class Failure(NamedTuple):
-    """A recording that could not be read, and the reason, such as "too_short"."""
+    """A recording that could not be read.
+
+    Parameters
+    ----------
+    path : str
+        The recording.
+    reason : str
+        Short token of the error, such as "too_short".
+    """
 
     path: str
     reason: str
@@ -92,7 +101,7 @@ def report_split_groups(measured: Measurements) -> Iterator[Finding]:
     """
     if measured.splits is None:
         return
-    crossing = _find_crossing(measured.groups, measured.splits)
+    crossing = find_keys_with_several(measured.groups, measured.splits)
     if crossing:
         files = _paths_of(measured.paths, measured.groups, crossing)
         verb = "is" if len(crossing) == 1 else "are"
@@ -134,7 +143,7 @@ def report_split_clips(measured: Measurements) -> Iterator[Finding]:
             paths.append(path)
             splits.append(split)
     sources = [_remove_clip_number(path) for path in paths]
-    crossing = _find_crossing(sources, splits)
+    crossing = find_keys_with_several(sources, splits)
     if crossing:
         yield Finding(
             kind="leakage",
@@ -161,13 +170,14 @@ def report_duplicates(measured: Measurements) -> Iterator[Finding]:
     Finding
         One for each effect.
     """
-    kinds: dict[_DuplicateKind, list[str]] = {kind: [] for kind in _DUPLICATE_KINDS}
+    files_of: dict[_DuplicateKind, list[str]] = {}
     for pair in measured.duplicates:
         kind = _classify_duplicate(pair, measured)
         first = measured.paths[pair.first]
         second = measured.paths[pair.second]
-        kinds[kind].append(f"{first} = {second}")
-    for kind, files in kinds.items():
+        files_of.setdefault(kind, []).append(f"{first} = {second}")
+    for kind in _DUPLICATE_KINDS:
+        files = files_of.get(kind)
         if files:
             verb = "is" if len(files) == 1 else "are"
             yield Finding(
@@ -193,7 +203,7 @@ def report_missing_groups(measured: Measurements) -> Iterator[Finding]:
     Finding
         If every recording has a group of its own.
     """
-    if len(set(measured.groups)) == len(measured.groups):
+    if not _has_groups(measured):
         yield Finding(
             kind="no groups",
             severity="warning",
@@ -217,18 +227,17 @@ def report_single_groups(measured: Measurements) -> Iterator[Finding]:
     Finding
         One for all classes.
     """
-    if len(set(measured.groups)) == len(measured.groups):
+    if not _has_groups(measured):
         return  # see report_missing_groups
-    groups_of: dict[str, set[str]] = {}
-    for label, group in zip(measured.labels, measured.groups, strict=True):
-        groups_of.setdefault(label, set()).add(group)
-    single = sorted(label for label, groups in groups_of.items() if len(groups) == 1)
+    classes = set(measured.labels)
+    several = find_keys_with_several(measured.labels, measured.groups)
+    single = sorted(classes.difference(several))
     if single:
         verb = "has" if len(single) == 1 else "have"
         yield Finding(
             kind="single group",
             severity="fault",
-            title=f"{len(single)} of {len(groups_of)} classes {verb} only one album: "
+            title=f"{len(single)} of {len(classes)} classes {verb} only one album: "
             f"{join_names(single)}. It cannot be held out, so a model may recognise "
             "the album instead of the player.",
             advice="Add recordings from another album of each, or leave them out.",
@@ -338,8 +347,9 @@ def report_album_effect(measured: Measurements) -> Iterator[Finding]:
     """
     if len(measured.leakage) <= 2:
         return
-    random, strict = measured.leakage[0], measured.leakage[-1]
-    effect = compare(random.scores, strict.scores)
+    loose = measured.leakage[0]
+    strict = measured.leakage[-1]
+    effect = compare(loose.scores, strict.scores)
     low, high = effect.interval
     if low <= _MIN_ALBUM_EFFECT:
         return
@@ -347,8 +357,8 @@ def report_album_effect(measured: Measurements) -> Iterator[Finding]:
     yield Finding(
         kind="album effect",
         severity="warning" if low > _LARGE_ALBUM_EFFECT else "note",
-        title=f"A small model identifies {random.scores.accuracy:.0%} of the "
-        f"recordings if {random.held_out} are split at random, but "
+        title=f"A small model identifies {loose.scores.accuracy:.0%} of the "
+        f"recordings if {loose.held_out} are split at random, but "
         f"{strict.scores.accuracy:.0%} if {held_out} are held out: "
         f"{100 * effect.difference:.0f} points (95% interval {100 * low:.0f} to "
         f"{100 * high:.0f}) come from recognising {held_out}, not players.",
@@ -402,8 +412,9 @@ def report_robustness(measured: Measurements) -> Iterator[Finding]:
         return
     shifted = measured.robustness[0]
     usual = shifted.changed
-    variance = 2 * max(usual, 0.02) * (1 - usual) / shifted.n_recordings
-    tolerance = max(2 * np.sqrt(variance), _MIN_CHANGED)
+    # two standard deviations of the difference of two fractions
+    variance_of_one = max(usual, 0.02) * (1 - usual) / shifted.n_recordings
+    tolerance = max(2 * np.sqrt(2 * variance_of_one), _MIN_CHANGED)
     unstable = []
     for score in measured.robustness:
         if score.changed - usual > tolerance:
@@ -544,12 +555,10 @@ def _classify_duplicate(pair: TakePair, measured: Measurements) -> _DuplicateKin
     return _ONE_GROUP
 
 
-def _find_crossing(keys: Sequence[str], splits: Sequence[str]) -> list[str]:
-    """Return the keys that are on more than one side of the split, sorted."""
-    sides: dict[str, set[str]] = {}
-    for key, split in zip(keys, splits, strict=True):
-        sides.setdefault(key, set()).add(split)
-    return sorted(key for key, found in sides.items() if len(found) > 1)
+def _has_groups(measured: Measurements) -> bool:
+    """Check whether any two recordings share a group."""
+    n_groups = len(set(measured.groups))
+    return n_groups < len(measured.groups)
 
 
 def _paths_of(
@@ -557,10 +566,12 @@ def _paths_of(
 ) -> tuple[str, ...]:
     """Return the paths of the recordings whose key is among the chosen ones."""
     wanted = set(chosen)
-    return tuple(path for path, key in zip(paths, keys, strict=True) if key in wanted)
+    pairs = zip(paths, keys, strict=True)
+    return tuple(path for path, key in pairs if key in wanted)
 
 
 def _remove_clip_number(path: str) -> str:
     """Return a path without suffix, and without a number at the end of its name."""
     name = PurePath(path)
-    return str(name.with_name(_CLIP_NUMBER.sub("", name.stem) or "-"))
+    stem = _CLIP_NUMBER.sub("", name.stem)
+    return str(name.with_name(stem or "-"))

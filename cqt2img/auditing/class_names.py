@@ -58,17 +58,13 @@ def find_similar_names(labels: Iterable[object]) -> list[SimilarNames]:
     """
     counts = Counter(str(label) for label in labels)
     names = sorted(counts, key=lambda name: (-counts[name], name))
+    words = {name: _split_words(name) for name in names}
     pairs = []
     for first, second in combinations(names, 2):
-        first_words = _split_words(first)
-        second_words = _split_words(second)
-        if _is_respelling(first_words, second_words):
-            pairs.append(SimilarNames(first, second, "spelling"))
-            continue
         is_rare = 2 * counts[second] <= counts[first]
-        if is_rare and _differ_in_one_letter(
-            "".join(first_words), "".join(second_words)
-        ):
+        if _is_respelling(words[first], words[second]):
+            pairs.append(SimilarNames(first, second, "spelling"))
+        elif is_rare and _differ_in_one_letter(words[first], words[second]):
             pairs.append(SimilarNames(first, second, "one letter"))
     return pairs
 
@@ -86,20 +82,23 @@ def _split_words(name: str) -> list[str]:
 
 
 def _is_respelling(first: list[str], second: list[str]) -> bool:
-    return sorted(first) == sorted(second) or "".join(first) == "".join(second)
+    has_same_words = sorted(first) == sorted(second)
+    has_same_letters = "".join(first) == "".join(second)
+    return has_same_words or has_same_letters
 
 
-def _differ_in_one_letter(first: str, second: str) -> bool:
+def _differ_in_one_letter(first: list[str], second: list[str]) -> bool:
     """Check for one missing, added or other letter, or two exchanged neighbours."""
-    short, long = sorted((first, second), key=len)
-    if len(short) < _MIN_LETTERS or len(long) - len(short) > 1:
+    short, long = sorted(("".join(first), "".join(second)), key=len)
+    n_missing = len(long) - len(short)
+    if len(short) < _MIN_LETTERS or n_missing > 1:
         return False
     start = _common_prefix_length(short, long)
     short_rest = short[start:]
     long_rest = long[start:]
     if short_rest[:1].isdigit() or long_rest[:1].isdigit():
         return False
-    if len(short) < len(long):
+    if n_missing:
         return short_rest == long_rest[1:]
     exchanged = long_rest[1:2] + long_rest[:1] + long_rest[2:]
     return short_rest[1:] == long_rest[1:] or short_rest == exchanged

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cqt2img._utils.array_types import Float64Array, Tiles
 from cqt2img.auditing.tile_statistics import compute_semitone_levels
 from cqt2img.data.tile_arrays import TileArrays
 from cqt2img.tiles.spec import TileSpec
-
-Values = NDArray[np.float64]
 
 QUALITIES = ("tuning_cents", "loudness_dbfs", "peak_dbfs", "bandwidth_hz", "seconds")
 CHANNEL = ("mean spectrum", "noise floor")  # together, the channel of a recording
@@ -107,9 +105,9 @@ CONFOUNDS = {
 def measure_confounds(
     arrays: TileArrays,
     files: Sequence[Path],
-    qualities: Mapping[str, Values],
+    qualities: Mapping[str, Float64Array],
     pieces: Sequence[object] | None = None,
-) -> dict[str, Values]:
+) -> dict[str, Float64Array]:
     """Measure the confounds of recordings.
 
     Parameters
@@ -126,7 +124,7 @@ def measure_confounds(
     Returns
     -------
     dict of str to ndarray of float64, shape (n_recordings, n_values)
-        Values of each confound in `CONFOUNDS`; NaN where they are unknown.
+        Float64Array of each confound in `CONFOUNDS`; NaN where they are unknown.
     """
     n = len(arrays)
     known = {name: np.full(n, np.nan) for name in QUALITIES}
@@ -151,7 +149,7 @@ def measure_confounds(
     return confounds
 
 
-def _measure_mean_spectra(arrays: TileArrays) -> Values:
+def _measure_mean_spectra(arrays: TileArrays) -> Float64Array:
     """Return the mean level of every half octave relative to the mean, in dB."""
     spectra = []
     for index, n_frames in enumerate(arrays.n_frames.tolist()):
@@ -160,15 +158,17 @@ def _measure_mean_spectra(arrays: TileArrays) -> Values:
     return np.stack(spectra)
 
 
-def _mean_spectrum(tiles: NDArray[np.uint8], spec: TileSpec, n_frames: int) -> Values:
-    levels = np.concatenate(list(compute_semitone_levels(tiles, spec)), axis=1)
+def _mean_spectrum(tiles: Tiles, spec: TileSpec, n_frames: int) -> Float64Array:
+    levels_of_tiles = compute_semitone_levels(tiles, spec)
+    levels = np.concatenate(list(levels_of_tiles), axis=1)
     semitone_means = levels[:, :n_frames].mean(axis=1)
     n_bands = max(1, len(levels) // 6)
-    bands = np.array([part.mean() for part in np.array_split(semitone_means, n_bands)])
+    parts = np.array_split(semitone_means, n_bands)
+    bands = np.array([part.mean() for part in parts])
     return bands - bands.mean()
 
 
-def _measure_noise_floor(file: Path) -> Values:
+def _measure_noise_floor(file: Path) -> Float64Array:
     """Return the level of quiet moments in the noise bands, in dBFS; NaN if unknown."""
     import soundfile
     from scipy.fft import rfft  # single precision, unlike NumPy's
@@ -193,8 +193,8 @@ def _measure_noise_floor(file: Path) -> Values:
     floor = []
     for low, high in _NOISE_BANDS:
         is_inside = (frequency >= low) & (frequency < high)
-        band_power = power[:, is_inside].sum(axis=1) / window_length**2
-        quiet = np.percentile(band_power, _QUIET_PERCENTILE)
+        band_power = power[:, is_inside].sum(axis=1)
+        quiet = np.percentile(band_power / window_length**2, _QUIET_PERCENTILE)
         floor.append(10 * np.log10(quiet + 1e-12))
     return np.asarray(floor, dtype=np.float64)
 
@@ -211,7 +211,7 @@ def _read_format(file: Path) -> str:
     return f"{suffix} {info.samplerate} {info.channels} {info.subtype}"
 
 
-def _to_indicators(names: Sequence[str]) -> Values:
+def _to_indicators(names: Sequence[str]) -> Float64Array:
     """Return one column of zeros and ones for each of the most frequent names."""
     categories, counts = np.unique(names, return_counts=True)
     by_frequency = np.argsort(-counts, kind="stable")

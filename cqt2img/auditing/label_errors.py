@@ -3,11 +3,18 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cqt2img._utils.array_types import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    IntArray,
+    Labels,
+)
 from cqt2img.auditing.out_of_fold import MIN_LOG_PROBA, predict_out_of_fold
 from cqt2img.data.splits import Split
 from cqt2img.errors import InputError
@@ -27,6 +34,9 @@ _SEMITONES_ADDED = 3
 # 5 folds, drawn once, doubted 4 right labels in 20 collections; these doubted 1
 _N_SPLITS = 10
 _N_REPEATS = 3
+
+
+Names: TypeAlias = NDArray[np.str_]
 
 
 class LabelError(NamedTuple):
@@ -61,14 +71,14 @@ class LabelError(NamedTuple):
 class _Votes(NamedTuple):
     """The most frequent label around each recording, and whether it overrules."""
 
-    label: NDArray[np.str_]
-    overrules: NDArray[np.bool_]
+    label: Names
+    overrules: BoolArray
 
 
 def find_label_errors(
-    statistics: Sequence[NDArray[np.float32]],
-    labels: Sequence[object] | NDArray,
-    groups: Sequence[object] | NDArray,
+    statistics: Sequence[Float32Array],
+    labels: Sequence[object] | Labels,
+    groups: Sequence[object] | Labels,
     paths: Sequence[str],
     albums: Sequence[object] | None = None,
     *,
@@ -125,7 +135,8 @@ def find_label_errors(
     votes = _vote(names, keys, _locate(paths, albums))
     margin, preferred = _compare_by_sound(statistics, names, keys, random_state)
     found = []
-    for index in np.flatnonzero(votes.overrules | (margin >= 1)).tolist():
+    is_doubted = votes.overrules | (margin >= 1)
+    for index in np.flatnonzero(is_doubted).tolist():
         by_group = bool(votes.overrules[index])
         likely = votes.label[index] if by_group else preferred[index]
         found.append(
@@ -146,9 +157,7 @@ def _certainty(error: LabelError) -> float:
     return error.by_group + min(max(by_sound, -1.0), 3.0)
 
 
-def _vote(
-    labels: NDArray[np.str_], groups: NDArray[np.str_], locations: NDArray[np.str_]
-) -> _Votes:
+def _vote(labels: Names, groups: Names, locations: Names) -> _Votes:
     """Let groups vote on the labels of their recordings, and folders where they do not.
 
     A wrong label may have put a recording into a group of its own, while its folder and
@@ -160,14 +169,16 @@ def _vote(
     return _Votes(label, by_group.overrules | by_location.overrules)
 
 
-def _vote_within(labels: NDArray[np.str_], groups: NDArray[np.str_]) -> _Votes:
+def _vote_within(labels: Names, groups: Names) -> _Votes:
     """Find the recordings whose label is alone in its group, or that of a quarter."""
     import pandas as pd
 
     majority = _majority_labels(labels, groups)
     table = pd.DataFrame({"label": labels, "group": groups})
-    n_same = table.groupby(["group", "label"])["label"].transform("size").to_numpy()
-    n_all = table.groupby("group")["label"].transform("size").to_numpy()
+    by_group = table.groupby("group")["label"]
+    by_group_and_label = table.groupby(["group", "label"])["label"]
+    n_all = by_group.transform("size").to_numpy()
+    n_same = by_group_and_label.transform("size").to_numpy()
     overrules = labels != majority
     overrules &= n_all >= 3
     overrules &= (n_same == 1) | (n_same <= n_all / 4)
@@ -176,9 +187,7 @@ def _vote_within(labels: NDArray[np.str_], groups: NDArray[np.str_]) -> _Votes:
     return _Votes(majority, overrules)
 
 
-def _majority_labels(
-    labels: NDArray[np.str_], groups: NDArray[np.str_]
-) -> NDArray[np.str_]:
+def _majority_labels(labels: Names, groups: Names) -> Names:
     """Return the most frequent label of the group of each recording."""
     import pandas as pd
 
@@ -187,26 +196,27 @@ def _majority_labels(
     return majority.to_numpy()
 
 
-def _purity(labels: NDArray[np.str_], majority: NDArray[np.str_]) -> float:
+def _purity(labels: Names, majority: Names) -> float:
     return float(np.mean(labels == majority))
 
 
-def _locate(paths: Sequence[str], albums: Sequence[object] | None) -> NDArray[np.str_]:
+def _locate(paths: Sequence[str], albums: Sequence[object] | None) -> Names:
     """Return folder and album of each recording, which do not depend on its label."""
     if albums is None:
         albums = [""] * len(paths)
     locations = []
     for path, album in zip(paths, albums, strict=True):
-        locations.append(f"{PurePath(path).parent}|{album}")
+        folder = PurePath(path).parent
+        locations.append(f"{folder}|{album}")
     return np.asarray(locations)
 
 
 def _compare_by_sound(
-    statistics: Sequence[NDArray[np.float32]],
-    labels: NDArray[np.str_],
-    groups: NDArray[np.str_],
+    statistics: Sequence[Float32Array],
+    labels: Names,
+    groups: Names,
     random_state: int,
-) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+) -> tuple[Float64Array, Names]:
     """Compare each label with the one that a small model prefers.
 
     Returns the relative margin of the preferred label, NaN if the model is not used,
@@ -219,26 +229,31 @@ def _compare_by_sound(
     features = _reduce_features(np.concatenate(statistics))
     n_tiles, n_features = features.shape
     is_trainable = _group_sizes(units) > 1
-    if len(set(labels[is_trainable])) < 2 or n_tiles < n_features:
+    n_trainable_classes = len(np.unique(labels[is_trainable]))
+    if n_trainable_classes < 2 or n_tiles < n_features:
         return unknown, labels
-    owner = np.repeat(np.arange(len(labels)), [len(rows) for rows in statistics])
-    unit_names, unit_indices = np.unique(units, return_inverse=True)
+    tiles_per_recording = [len(rows) for rows in statistics]
+    owner = np.repeat(np.arange(len(labels)), tiles_per_recording)
+    _, first_indices, unit_indices = np.unique(
+        units,
+        return_index=True,
+        return_inverse=True,
+    )
     folds = _draw_folds(unit_indices, owner, is_trainable, random_state)
     log_proba = _average_over_repeats(features, unit_indices[owner], folds)
     per_recording = _average_over_tiles(log_proba, owner)
 
     majority = _majority_labels(labels, units)
-    label_of_unit = dict(zip(units.tolist(), majority.tolist(), strict=True))
-    unit_labels = np.asarray([label_of_unit[name] for name in unit_names.tolist()])
+    unit_labels = majority[first_indices]
     scores, names = _best_per_label(per_recording, unit_labels, labels)
     return _relative_margin(scores, names, labels)
 
 
 def _choose_units(
-    statistics: Sequence[NDArray[np.float32]],
-    labels: NDArray[np.str_],
-    groups: NDArray[np.str_],
-) -> NDArray[np.str_] | None:
+    statistics: Sequence[Float32Array],
+    labels: Names,
+    groups: Names,
+) -> Names | None:
     """Return what the small model predicts: groups, classes, or None for nothing."""
     import pandas as pd
 
@@ -253,7 +268,7 @@ def _choose_units(
     return None
 
 
-def _reduce_features(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def _reduce_features(features: Float32Array) -> Float32Array:
     """Add up neighbouring semitones if there are too few tiles for all of them."""
     n_tiles, n_features = features.shape
     if n_tiles >= _MIN_TILES_PER_FEATURE * n_features:
@@ -261,16 +276,16 @@ def _reduce_features(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.add.reduceat(features, range(0, n_features, _SEMITONES_ADDED), axis=1)
 
 
-def _group_sizes(groups: NDArray[np.str_]) -> NDArray[np.int64]:
+def _group_sizes(groups: Names) -> IntArray:
     """Return the size of the group of each recording."""
     _, index, counts = np.unique(groups, return_inverse=True, return_counts=True)
     return counts[index]
 
 
 def _draw_folds(
-    unit_indices: NDArray[np.int64],
-    owner: NDArray[np.int64],
-    is_trainable: NDArray[np.bool_],
+    unit_indices: IntArray,
+    owner: IntArray,
+    is_trainable: BoolArray,
     random_state: int,
 ) -> Iterator[list[Split]]:
     """Yield folds of tiles for each repeat; the tiles of a recording stay together.
@@ -279,7 +294,8 @@ def _draw_folds(
     """
     from sklearn.model_selection import StratifiedKFold
 
-    n_splits = min(_N_SPLITS, int(np.bincount(unit_indices).max()))
+    largest_unit = int(np.bincount(unit_indices).max())
+    n_splits = min(_N_SPLITS, largest_unit)
     for repeat in range(_N_REPEATS):
         splitter = StratifiedKFold(
             n_splits, shuffle=True, random_state=random_state + repeat
@@ -290,16 +306,17 @@ def _draw_folds(
         folds = []
         for training, test in recording_folds:
             is_training = np.isin(owner, training) & is_trainable[owner]
-            is_test = np.isin(owner, test)
-            folds.append((np.flatnonzero(is_training), np.flatnonzero(is_test)))
+            training_tiles = np.flatnonzero(is_training)
+            test_tiles = np.flatnonzero(np.isin(owner, test))
+            folds.append((training_tiles, test_tiles))
         yield folds
 
 
 def _average_over_repeats(
-    features: NDArray[np.float32],
-    class_indices: NDArray[np.int64],
+    features: Float32Array,
+    class_indices: IntArray,
     repeats: Iterator[list[Split]],
-) -> NDArray[np.float64]:
+) -> Float64Array:
     """Return the mean of the out-of-fold log-probabilities, tile by tile."""
     predictions = []
     for folds in repeats:
@@ -307,9 +324,7 @@ def _average_over_repeats(
     return np.mean(predictions, axis=0, dtype=np.float64)
 
 
-def _average_over_tiles(
-    log_proba: NDArray[np.float64], owner: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _average_over_tiles(log_proba: Float64Array, owner: IntArray) -> Float64Array:
     """Return the mean log-probability of every recording."""
     n_tiles = np.bincount(owner)
     sums = [np.bincount(owner, column) for column in log_proba.T]
@@ -317,13 +332,14 @@ def _average_over_tiles(
 
 
 def _best_per_label(
-    log_proba: NDArray[np.float64],
-    unit_labels: NDArray[np.str_],
-    labels: NDArray[np.str_],
-) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    log_proba: Float64Array,
+    unit_labels: Names,
+    labels: Names,
+) -> tuple[Float64Array, Names]:
     """Return the score of the best unit of every label, and the names of the labels."""
     names = np.unique(labels)
-    scores = np.full((len(labels), len(names)), MIN_LOG_PROBA)
+    shape = (len(labels), len(names))
+    scores = np.full(shape, MIN_LOG_PROBA)
     for index, name in enumerate(names):
         columns = log_proba[:, unit_labels == name]
         if columns.shape[1]:
@@ -333,8 +349,8 @@ def _best_per_label(
 
 
 def _relative_margin(
-    scores: NDArray[np.float64], names: NDArray[np.str_], labels: NDArray[np.str_]
-) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    scores: Float64Array, names: Names, labels: Names
+) -> tuple[Float64Array, Names]:
     """Return the margin of the best other label, in units of that of right labels."""
     rows = np.arange(len(labels))
     own_index = np.searchsorted(names, labels)

@@ -1,10 +1,17 @@
 """Landmarks of a recording: what equaliser, codec, room and noise leave unchanged."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cqt2img._utils.array_types import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    IntArray,
+    Tiles,
+)
 from cqt2img.tiles.spec import TileSpec
 
 # Chosen on jazz `train`, `synth` with seed 1 and the singers, tested on others:
@@ -20,6 +27,9 @@ _FRAME_SECONDS = 0.1  # of the coarse spectrogram
 _COARSE_SEMITONES = (12, 72)  # its range above f_min: five octaves
 
 
+Levels: TypeAlias = NDArray[np.uint8]  # of the rows of a CQT, lowest first
+
+
 class Landmarks(NamedTuple):
     """A compact description of a recording: a few hundred bytes per second.
 
@@ -33,12 +43,12 @@ class Landmarks(NamedTuple):
         Hop between frames of the spectrogram.
     """
 
-    onsets: NDArray[np.float32]
-    spectrogram: NDArray[np.uint8]
+    onsets: Float32Array
+    spectrogram: Levels
     frame_seconds: float
 
 
-def compute_landmarks(tiles: NDArray[np.uint8], spec: TileSpec) -> Landmarks:
+def compute_landmarks(tiles: Tiles, spec: TileSpec) -> Landmarks:
     """Compute the onsets and a coarse spectrogram of one recording.
 
     Parameters
@@ -75,16 +85,17 @@ def compute_landmarks(tiles: NDArray[np.uint8], spec: TileSpec) -> Landmarks:
     return Landmarks(_find_onsets(levels, spec), spectrogram, frame_seconds)
 
 
-def _levels_above_floor(tiles: NDArray[np.uint8], spec: TileSpec) -> NDArray[np.uint8]:
+def _levels_above_floor(tiles: Tiles, spec: TileSpec) -> Levels:
     """Join tiles in time: shape (n_bins, n_tiles * width), low pitch first."""
-    joined = tiles.swapaxes(0, 1).reshape(spec.height, -1)
+    rows = tiles.swapaxes(0, 1)
+    joined = rows.reshape(spec.height, -1)
     levels = joined[::-1][: spec.n_bins]
     floor_level = (_FLOOR_DB - spec.min_db) / spec.step_db
     floor = np.uint8(np.clip(floor_level, 0, 255))
     return np.maximum(levels, floor) - floor
 
 
-def _find_onsets(levels: NDArray[np.uint8], spec: TileSpec) -> NDArray[np.float32]:
+def _find_onsets(levels: Levels, spec: TileSpec) -> Float32Array:
     """Return seconds and semitones of the steepest onsets, ordered by time."""
     bins_per_semitone = spec.bins_per_octave // 12
     rise = _compute_rise(levels, spec)
@@ -92,16 +103,18 @@ def _find_onsets(levels: NDArray[np.uint8], spec: TileSpec) -> NDArray[np.float3
     before = rise[row, column - 1]
     peak = rise[row, column]
     after = rise[row, column + 1]
-    curvature = np.maximum(2 * peak - before - after, 1e-3)
-    seconds = (column + 0.5 * (after - before) / curvature) * spec.frame_seconds
+    curvature = 2 * peak - before - after
+    shift = 0.5 * (after - before) / np.maximum(curvature, 1e-3)
+    seconds = (column + shift) * spec.frame_seconds
     kept = _select_steepest(seconds, peak)
-    semitones = row[kept] / bins_per_semitone
-    onsets = np.stack([seconds[kept], semitones], axis=1).astype(np.float32)
-    by_time = np.lexsort((onsets[:, 1], onsets[:, 0]))
+    semitones = row / bins_per_semitone
+    onsets = np.stack([seconds, semitones], axis=1)
+    onsets = onsets[kept].astype(np.float32)
+    by_time = np.lexsort(onsets.T[::-1])
     return onsets[by_time]
 
 
-def _compute_rise(levels: NDArray[np.uint8], spec: TileSpec) -> NDArray[np.float32]:
+def _compute_rise(levels: Levels, spec: TileSpec) -> Float32Array:
     """Return the smoothed rise of every row, in dB of a step in level."""
     from scipy.ndimage import gaussian_filter1d
 
@@ -114,7 +127,7 @@ def _compute_rise(levels: NDArray[np.uint8], spec: TileSpec) -> NDArray[np.float
     return rise
 
 
-def _find_peaks(rise: NDArray[np.float32], spec: TileSpec) -> NDArray[np.bool_]:
+def _find_peaks(rise: Float32Array, spec: TileSpec) -> BoolArray:
     """Mark the rises that are the largest within a semitone and 0.07 s."""
     from scipy.ndimage import maximum_filter
 
@@ -123,14 +136,13 @@ def _find_peaks(rise: NDArray[np.float32], spec: TileSpec) -> NDArray[np.bool_]:
     neighbourhood = (2 * bins_per_semitone + 1, 2 * n_columns + 1)
     is_peak = rise == maximum_filter(rise, neighbourhood)
     is_peak &= rise > _MIN_RISE_DB
-    is_peak[:, 1:] &= rise[:, 1:] > rise[:, :-1]  # the first of equal columns
+    is_above_last = rise[:, 1:] > rise[:, :-1]
+    is_peak[:, 1:] &= is_above_last  # the first of equal columns
     is_peak[:, [0, -1]] = False
     return is_peak
 
 
-def _select_steepest(
-    seconds: NDArray[np.float64], rise: NDArray[np.float32]
-) -> NDArray[np.int64]:
+def _select_steepest(seconds: Float64Array, rise: Float32Array) -> IntArray:
     """Return the indices of the steepest onsets of every block of 3 s."""
     block = seconds // _BLOCK_SECONDS
     order = np.lexsort((-rise, block))
@@ -140,19 +152,20 @@ def _select_steepest(
     return order[rank < _ONSETS_PER_BLOCK]
 
 
-def _coarse_spectrogram(
-    levels: NDArray[np.uint8], spec: TileSpec
-) -> tuple[NDArray[np.uint8], float]:
+def _coarse_spectrogram(levels: Levels, spec: TileSpec) -> tuple[Levels, float]:
     """Return the loudest row of every semitone in frames of about 0.1 s."""
     bins_per_semitone = spec.bins_per_octave // 12
     columns_per_frame = max(1, round(_FRAME_SECONDS / spec.frame_seconds))
     n_frames = levels.shape[1] // columns_per_frame
     n_columns = n_frames * columns_per_frame
     lowest, highest = _COARSE_SEMITONES
-    rows = levels[lowest * bins_per_semitone : highest * bins_per_semitone, :n_columns]
-    n_semitones = len(rows) // bins_per_semitone
-    rows = rows[: n_semitones * bins_per_semitone]
-    semitones = rows.reshape(n_semitones, bins_per_semitone, n_columns).max(axis=1)
+    first_row = lowest * bins_per_semitone
+    n_semitones = min(highest, len(levels) // bins_per_semitone) - lowest
+    end_row = first_row + n_semitones * bins_per_semitone
+    rows = levels[first_row:end_row, :n_columns]
+    bins = rows.reshape(n_semitones, bins_per_semitone, n_columns)
+    semitones = bins.max(axis=1)
     frames = semitones.reshape(n_semitones, n_frames, columns_per_frame)
+    means = frames.mean(axis=2)
     frame_seconds = columns_per_frame * spec.frame_seconds
-    return frames.mean(axis=2).astype(np.uint8), frame_seconds
+    return means.astype(np.uint8), frame_seconds

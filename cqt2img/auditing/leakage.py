@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cqt2img._utils.array_types import BoolArray, Float32Array, IntArray, Labels
+from cqt2img.auditing.groups import find_keys_with_several
 from cqt2img.auditing.out_of_fold import predict_out_of_fold
 from cqt2img.data.dataset import TrainingData
 from cqt2img.data.labels import encode, find_classes, one_hot
 from cqt2img.data.splits import split_folds
 from cqt2img.data.tile_arrays import TileArrays
 from cqt2img.evaluation.evaluation import Evaluation, evaluate_proba
-from cqt2img.inference.calibration import pool, to_proba
+from cqt2img.inference.calibration import pool
 from cqt2img.inference.predict import tile_log_proba
 from cqt2img.models.device import resolve_device
 from cqt2img.models.factory import TileNet
@@ -45,15 +46,15 @@ class SplitScore:
     held_out: str
     tile_accuracy: float
     scores: Evaluation
-    proba: NDArray[np.float32]
-    indices: NDArray[np.int64]
+    proba: Float32Array
+    indices: IntArray
 
 
 def score_splits(
-    statistics: Sequence[NDArray[np.float32]],
-    labels: Sequence[object] | NDArray,
-    groups: Sequence[str] | NDArray,
-    levels: Mapping[str, NDArray],
+    statistics: Sequence[Float32Array],
+    labels: Sequence[object] | Labels,
+    groups: Sequence[str] | Labels,
+    levels: Mapping[str, Labels],
     *,
     random_state: int = 0,
 ) -> list[SplitScore]:
@@ -92,19 +93,23 @@ def score_splits(
     """
     names = np.asarray([str(label) for label in labels])
     usable_levels = {}
-    usable_classes = _classes_in_two_groups(names, np.arange(len(names)))
+    usable_classes = set(find_keys_with_several(names, range(len(names))))
     for level, keys in levels.items():
-        found = _classes_in_two_groups(names, keys)
+        found = find_keys_with_several(names, keys)
         if len(found) > 1:
             usable_levels[level] = keys
-            usable_classes &= found
+            usable_classes.intersection_update(found)
     if len(usable_classes) < 2:
         return []
-    indices = np.flatnonzero(np.isin(names, sorted(usable_classes)))
+    is_usable = np.isin(names, sorted(usable_classes))
+    indices = np.flatnonzero(is_usable)
     kept = [statistics[index] for index in indices.tolist()]
     n_tiles = [len(rows) for rows in kept]
     owner = np.repeat(np.arange(len(kept)), n_tiles)
-    splits = {"tiles": np.arange(len(owner)), "recordings": owner}
+    splits: dict[str, Labels] = {
+        "tiles": np.arange(len(owner)),
+        "recordings": owner,
+    }
     for level, keys in usable_levels.items():
         splits[level] = keys[indices][owner]
 
@@ -127,14 +132,14 @@ def score_splits(
 def score_tiles(
     arrays: TileArrays,
     labels: Sequence[object],
-    groups: Sequence[str] | NDArray,
-    is_test: NDArray[np.bool_] | float,
+    groups: Sequence[str] | Labels,
+    is_test: BoolArray | float,
     network: TileNet,
     settings: TrainingSettings,
     *,
     callback: Callback | None = None,
 ) -> Evaluation:
-    """Train and test on single tiles, as a first network is often built.
+    """Train on single tiles, as a first network often is, and score recordings.
 
     Use this score only to show how much too high it is: with tiles split at random,
     training and test share recordings, and the network can recognise these.
@@ -158,7 +163,7 @@ def score_tiles(
     Returns
     -------
     Evaluation
-        Scores per tile, with intervals over groups of recordings.
+        Scores per recording, pooled over its test tiles, with intervals over groups.
 
     References
     ----------
@@ -166,7 +171,8 @@ def score_tiles(
     2007.
     """
     tiles_of = [arrays.tiles(index) for index in range(len(arrays))]
-    owner = np.repeat(np.arange(len(tiles_of)), [len(tiles) for tiles in tiles_of])
+    n_tiles = [len(recording_tiles) for recording_tiles in tiles_of]
+    owner = np.repeat(np.arange(len(arrays)), n_tiles)
     tiles = np.concatenate(tiles_of)
     if isinstance(is_test, float):
         rng = np.random.default_rng(settings.seed)
@@ -174,13 +180,12 @@ def score_tiles(
     else:
         tile_is_test = is_test[owner]
     classes = find_classes(labels)
-    class_indices = encode(labels, classes)[owner]
-    tile_groups = np.asarray(groups)[owner]
+    class_indices = encode(labels, classes)
     n_columns = np.full(len(tiles), arrays.spec.width)
     data = TrainingData(
         TileArrays(arrays.spec, list(tiles), n_columns),
-        one_hot(class_indices, len(classes), 0.1),
-        tile_groups,
+        one_hot(class_indices[owner], len(classes), 0.1),
+        np.asarray(groups)[owner],
         np.flatnonzero(~tile_is_test),
         np.arange(0),
     )
@@ -188,31 +193,22 @@ def score_tiles(
     network.load_state_dict(result.state)
     device = resolve_device(None)
     log_proba = tile_log_proba(network.to(device), tiles[tile_is_test], device)
-    return evaluate_proba(
-        to_proba(log_proba),
-        class_indices[tile_is_test],
-        classes,
-        tile_groups[tile_is_test],
-    )
-
-
-def _classes_in_two_groups(labels: NDArray[np.str_], keys: NDArray) -> set[str]:
-    """Return the classes that occur in two groups or more."""
-    groups_of: dict[str, set[str]] = {}
-    for label, key in zip(labels.tolist(), keys, strict=True):
-        groups_of.setdefault(label, set()).add(str(key))
-    return {label for label, groups in groups_of.items() if len(groups) > 1}
+    tested, n_test_tiles = np.unique(owner[tile_is_test], return_counts=True)
+    proba = _pool_recordings(log_proba, n_test_tiles.tolist())
+    tested_groups = np.asarray(groups)[tested]
+    return evaluate_proba(proba, class_indices[tested], classes, tested_groups)
 
 
 def _predict_held_out(
-    features: NDArray[np.float32],
-    class_indices: NDArray[np.int64],
-    keys: NDArray,
+    features: Float32Array,
+    class_indices: IntArray,
+    keys: Labels,
     seed: int,
-) -> NDArray[np.float32]:
+) -> Float32Array:
     """Predict log-probabilities of tiles by models not trained on their key."""
     largest_class = int(np.bincount(class_indices).max())
-    n_splits = min(_N_SPLITS, len(np.unique(keys)), largest_class)
+    n_keys = len(np.unique(keys))
+    n_splits = min(_N_SPLITS, n_keys, largest_class)
     log_proba = predict_out_of_fold(
         features,
         class_indices,
@@ -223,9 +219,7 @@ def _predict_held_out(
     return log_proba.astype(np.float32)
 
 
-def _pool_recordings(
-    log_proba: NDArray[np.float32], n_tiles: Sequence[int]
-) -> NDArray[np.float32]:
+def _pool_recordings(log_proba: Float32Array, n_tiles: Sequence[int]) -> Float32Array:
     """Return the probabilities of recordings from those of their tiles."""
     ends = np.cumsum(n_tiles)[:-1]
     pooled = [pool(rows) for rows in np.split(log_proba, ends)]

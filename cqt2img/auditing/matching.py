@@ -2,11 +2,17 @@
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cqt2img._utils.array_types import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    IntArray,
+)
 from cqt2img._utils.progress import Progress
 from cqt2img.auditing.landmarks import Landmarks
 
@@ -44,6 +50,9 @@ _MIN_COMMON_SHARE = 0.45  # of the onsets; disguised copies have .56 and more
 # singers who repeat a line of 2 s reach .96: the shorter, the more similar it must be
 _SHORT_MATCH = 1.05
 _SHORT_MATCH_PER_SECOND = 0.04
+
+
+Hashes: TypeAlias = NDArray[np.int32]
 
 
 class TakePair(NamedTuple):
@@ -91,8 +100,8 @@ class TakePair(NamedTuple):
 class _Triplets(NamedTuple):
     """Hashes of three onsets each, and the time of the first; ordered by hash."""
 
-    hashes: NDArray[np.int32]
-    seconds: NDArray[np.float32]
+    hashes: Hashes
+    seconds: Float32Array
 
 
 class _Candidate(NamedTuple):
@@ -109,13 +118,14 @@ class _Line(NamedTuple):
     slope: float
     offset: float
 
-    def at(self, seconds: NDArray[np.floating]) -> NDArray[np.float64]:
+    def at(self, seconds: Float32Array | Float64Array) -> Float64Array:
         """Map seconds of the first recording to seconds of the second."""
-        return np.polyval([self.slope, self.offset], seconds)
+        return self.slope * seconds.astype(np.float64) + self.offset
 
     def inverse(self) -> "_Line":
         """Return the map in the other direction."""
-        return _Line(1 / self.slope, -self.offset / self.slope)
+        slope = 1 / self.slope
+        return _Line(slope, -self.offset * slope)
 
 
 def match_takes(
@@ -159,10 +169,12 @@ def match_takes(
     handling time-scale and pitch modification", 2014.
     """
     best: dict[tuple[int, int], TakePair] = {}
-    for found in _align_candidates(takes, min_match, progress):
-        pair = found if found.first < found.second else found.swap()
-        key = (pair.first, pair.second)
-        if key not in best or pair.match >= best[key].match:
+    for pair in _align_candidates(takes, min_match, progress):
+        if pair.first > pair.second:
+            pair = pair.swap()
+        key = pair.first, pair.second
+        known = best.get(key)
+        if known is None or pair.match >= known.match:
             best[key] = pair
     for pair in _pair_equal(fingerprints):
         best[pair.first, pair.second] = pair
@@ -203,10 +215,11 @@ def _pair_equal(fingerprints: Sequence[str]) -> Iterator[TakePair]:
                 yield TakePair(first, second, 1.0)
 
 
-def _compute_triplets(onsets: NDArray[np.float32]) -> _Triplets:
+def _compute_triplets(onsets: Float32Array) -> _Triplets:
     """Hash every onset with two of the onsets that follow it."""
     seconds = onsets[:, 0].astype(np.float64)
-    pitches = np.round(onsets[:, 1]).astype(np.int64)
+    semitones = np.round(onsets[:, 1])
+    pitches = semitones.astype(np.int64)
     start = np.searchsorted(seconds, seconds + _MIN_GAP_SECONDS)
     end = np.searchsorted(seconds, seconds + _MAX_SPAN_SECONDS)
     hashes = [np.zeros(0, np.int64)]
@@ -226,12 +239,12 @@ def _compute_triplets(onsets: NDArray[np.float32]) -> _Triplets:
 
 
 def _hash_triplets(
-    seconds: NDArray[np.float64],
-    pitches: NDArray[np.int64],
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
-    third: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    seconds: Float64Array,
+    pitches: IntArray,
+    first: IntArray,
+    second: IntArray,
+    third: IntArray,
+) -> tuple[IntArray, BoolArray]:
     """Return a hash for each triplet of onset indices, and whether it is valid.
 
     The hash holds the pitch of the first onset, the two intervals from it, the ratio of
@@ -249,9 +262,10 @@ def _hash_triplets(
     intervals += wide_interval + _MAX_INTERVAL
     ratio = np.floor(_RATIO_STEPS * part / span)
     coarse_span = np.floor(5 * np.log(span / 0.1))
-    kind = (intervals * _RATIO_STEPS + ratio) * _SPAN_STEPS + coarse_span
-    hashes = pitches[first] * _HASHES_PER_SEMITONE + kind.astype(np.int64)
-    return hashes, is_valid
+    kind = intervals * _RATIO_STEPS + ratio
+    kind = kind * _SPAN_STEPS + coarse_span
+    hashes = pitches[first] * _HASHES_PER_SEMITONE
+    return hashes + kind.astype(np.int64), is_valid
 
 
 def _find_candidates(takes: Sequence[Landmarks]) -> Iterator[_Candidate]:
@@ -283,7 +297,7 @@ def _choose_thinning(takes: Sequence[Landmarks]) -> int:
     return 1 + n_hashes // _MANY_HASHES
 
 
-def _select_hashes(take: Landmarks, thinning: int) -> NDArray[np.int32]:
+def _select_hashes(take: Landmarks, thinning: int) -> Hashes:
     """Return the distinct hashes of a recording; the same part at every pitch."""
     hashes = np.unique(_compute_triplets(take.onsets).hashes)
     kind = hashes.astype(np.int64) % _HASHES_PER_SEMITONE
@@ -292,9 +306,9 @@ def _select_hashes(take: Landmarks, thinning: int) -> NDArray[np.int32]:
 
 
 def _occurrences(
-    row: NDArray[np.int64],
-    column: NDArray[np.int64],
-    is_common: NDArray[np.bool_],
+    row: IntArray,
+    column: IntArray,
+    is_common: BoolArray,
     n_rows: int,
 ) -> "csr_array":
     """Return the matrix of recordings by hashes, without the common hashes."""
@@ -302,14 +316,15 @@ def _occurrences(
 
     kept = ~is_common[column]
     ones = np.ones(kept.sum(), np.int32)
+    positions = (row[kept], column[kept])
     shape = (n_rows, len(is_common))
-    return csr_array((ones, (row[kept], column[kept])), shape=shape)
+    return csr_array((ones, positions), shape=shape)
 
 
 def _find_similar_rows(
     shifted: "csr_array",
     table: "csr_array",
-    counts: NDArray[np.int64],
+    counts: IntArray,
     chance: float,
     shift: int,
 ) -> Iterator[_Candidate]:
@@ -325,13 +340,14 @@ def _find_similar_rows(
         required = np.maximum(_MIN_COMMON, 0.02 * smaller + 1.5 * expected)
         is_candidate = common.data >= required
         is_candidate &= first < second if shift == 0 else first != second
-        pairs = zip(first[is_candidate], second[is_candidate], strict=True)
-        yield from (_Candidate(int(a), int(b), shift) for a, b in pairs)
+        candidates = np.stack([first, second], axis=1)[is_candidate]
+        for row, column in candidates.tolist():
+            yield _Candidate(row, column, shift)
 
 
 def _match_triplets(
     first: _Triplets, second: _Triplets, shift: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Float64Array, Float64Array]:
     """Return the times of equal triplets in both recordings."""
     wanted = first.hashes + np.int32(shift * _HASHES_PER_SEMITONE)
     low = np.searchsorted(second.hashes, wanted)
@@ -340,15 +356,16 @@ def _match_triplets(
     n_before = np.cumsum(n_equal) - n_equal
     rank = np.arange(n_equal.sum()) - np.repeat(n_before, n_equal)
     index = np.repeat(low, n_equal) + rank
-    first_times = np.repeat(first.seconds, n_equal).astype(np.float64)
-    return first_times, second.seconds[index].astype(np.float64)
+    first_times = np.repeat(first.seconds, n_equal)
+    second_times = second.seconds[index]
+    return first_times.astype(np.float64), second_times.astype(np.float64)
 
 
 def _align(
     takes: Sequence[Landmarks],
     candidate: _Candidate,
-    first_times: NDArray[np.float64],
-    second_times: NDArray[np.float64],
+    first_times: Float64Array,
+    second_times: Float64Array,
     min_match: float,
 ) -> TakePair | None:
     """Fit a line through equal triplets, and compare two recordings along it."""
@@ -370,36 +387,46 @@ def _align(
     n_second = _count_onsets_inside(second, first, line.inverse())
     if len(common_times) < _MIN_COMMON_SHARE * min(n_first, n_second):
         return None
-    speed = float(1 / line.slope)
-    return TakePair(*candidate[:2], match, line.offset, speed, candidate.shift)
+    return TakePair(
+        first=candidate.first,
+        second=candidate.second,
+        match=match,
+        offset_seconds=line.offset,
+        speed=1 / line.slope,
+        semitones=candidate.shift,
+    )
 
 
-def _propose_line(x: NDArray[np.float64], y: NDArray[np.float64]) -> _Line | None:
+def _propose_line(x: Float64Array, y: Float64Array) -> _Line | None:
     """Return the line through two triplets that most triplets agree with."""
     if len(x) < _MIN_COMMON:
         return None
     rng = np.random.default_rng(0)
     one, other = rng.integers(len(x), size=(2, _N_TRIALS))
-    is_apart = np.abs(x[one] - x[other]) > 1
+    run = x[one] - x[other]
+    is_apart = np.abs(run) > 1
     one = one[is_apart]
     other = other[is_apart]
-    slope = (y[one] - y[other]) / (x[one] - x[other])
-    offset = y[one] - slope * x[one]
-    is_likely = (slope > _SPEEDS[0]) & (slope < _SPEEDS[1])
+    rise = y[one] - y[other]
+    slopes = rise / run[is_apart]
+    offsets = y[one] - slopes * x[one]
+    slowest, fastest = _SPEEDS
+    is_likely = (slopes > slowest) & (slopes < fastest)
     if not is_likely.any():
         return None
-    slope = slope[is_likely]
-    offset = offset[is_likely]
+    slopes = slopes[is_likely]
+    offsets = offsets[is_likely]
     tested = rng.permutation(len(x))[:_N_TRIALS]
-    predicted = np.outer(slope, x[tested]) + offset[:, None]
-    is_close = np.abs(predicted - y[tested]) < 2 * _TOLERANCE_SECONDS
-    best = is_close.sum(axis=1).argmax()
-    return _Line(float(slope[best]), float(offset[best]))
+    predicted = np.outer(slopes, x[tested]) + offsets[:, None]
+    error = np.abs(predicted - y[tested])
+    n_close = np.sum(error < 2 * _TOLERANCE_SECONDS, axis=1)
+    best = n_close.argmax()
+    return _Line(float(slopes[best]), float(offsets[best]))
 
 
 def _refine_line(
     first: Landmarks, second: Landmarks, shift: int, line: _Line
-) -> tuple[_Line, NDArray[np.float64]] | None:
+) -> tuple[_Line, Float64Array] | None:
     """Fit the line to common onsets, with less and less tolerance.
 
     Returns the line and the times of the common onsets in the first recording.
@@ -418,7 +445,7 @@ def _refine_line(
 
 def _match_onsets(
     first: Landmarks, second: Landmarks, shift: int, line: _Line, tolerance: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Float64Array, Float64Array]:
     """Return the times of common onsets, in the first recording and in the second."""
     from scipy.spatial import KDTree
 
@@ -428,8 +455,9 @@ def _match_onsets(
     tree = KDTree(second.onsets / scale)
     distance, nearest = tree.query(moved / scale, p=np.inf, distance_upper_bound=1)
     is_common = np.isfinite(distance)
-    second_seconds = second.onsets[nearest[is_common], 0]
-    return seconds[is_common].astype(np.float64), second_seconds.astype(np.float64)
+    here = seconds[is_common]
+    there = second.onsets[nearest[is_common], 0]
+    return here.astype(np.float64), there.astype(np.float64)
 
 
 def _count_onsets_inside(first: Landmarks, second: Landmarks, line: _Line) -> int:
@@ -437,7 +465,8 @@ def _count_onsets_inside(first: Landmarks, second: Landmarks, line: _Line) -> in
     moved = line.at(first.onsets[:, 0])
     start = second.onsets[0, 0]
     end = second.onsets[-1, 0]
-    return int(np.sum((moved >= start) & (moved <= end)))
+    is_inside = (moved >= start) & (moved <= end)
+    return int(is_inside.sum())
 
 
 def _correlate(first: Landmarks, second: Landmarks, shift: int, line: _Line) -> float:
@@ -449,28 +478,30 @@ def _correlate(first: Landmarks, second: Landmarks, shift: int, line: _Line) -> 
     n_semitones, n_first = first.spectrogram.shape
     n_second = second.spectrogram.shape[1]
     step = first.frame_seconds
-    position = line.at(np.arange(n_first, dtype=np.float64) * step) / step
+    seconds = step * np.arange(n_first, dtype=np.float64)
+    position = line.at(seconds) / step  # in frames of the second recording
     is_inside = (position >= 0) & (position <= n_second - 1)
     if is_inside.sum() < min(n_first, n_second) / 2:
         return 0.0
     lowest = max(0, -shift)
     highest = n_semitones - max(0, shift)
-    ours = first.spectrogram[lowest:highest, is_inside].astype(np.float32)
-    lowest = max(0, shift)
-    highest = n_semitones - max(0, -shift)
-    frames = second.spectrogram[lowest:highest].astype(np.float32)
-    theirs = _interpolate_frames(frames, position[is_inside])
+    rows = first.spectrogram[lowest:highest, is_inside]
+    ours = rows.astype(np.float32)
+    rows = second.spectrogram[lowest + shift : highest + shift]
+    theirs = _interpolate_frames(rows.astype(np.float32), position[is_inside])
     ours = ours - ours.mean(axis=1, keepdims=True)
     theirs = theirs - theirs.mean(axis=1, keepdims=True)
-    norm = np.sqrt(np.sum(ours**2) * np.sum(theirs**2))
-    return float(np.sum(ours * theirs) / max(1e-9, norm))
+    covariance = np.sum(ours * theirs)
+    energy = np.sum(ours**2) * np.sum(theirs**2)
+    return float(covariance / max(1e-9, np.sqrt(energy)))
 
 
-def _interpolate_frames(
-    frames: NDArray[np.float32], position: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _interpolate_frames(frames: Float32Array, position: Float64Array) -> Float64Array:
     """Interpolate linearly between frames at fractional positions."""
     whole, fraction = np.divmod(position, 1)
+    last = frames.shape[1] - 1
     before = whole.astype(int)
-    after = np.minimum(before + 1, frames.shape[1] - 1)
-    return frames[:, before] * (1 - fraction) + frames[:, after] * fraction
+    after = np.minimum(before + 1, last)
+    left = frames[:, before] * (1 - fraction)
+    right = frames[:, after] * fraction
+    return left + right

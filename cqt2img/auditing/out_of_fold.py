@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from cqt2img._utils.array_types import Float32Array, IntArray
 from cqt2img.data.splits import Split
 
 MIN_LOG_PROBA = -30.0  # so that one tile cannot outweigh all others
@@ -110,8 +111,8 @@ class ShrinkageLDA(ClassifierMixin, BaseEstimator):
 
 
 def predict_out_of_fold(
-    features: NDArray[np.float32],
-    class_indices: NDArray[np.int64],
+    features: Float32Array,
+    class_indices: IntArray,
     folds: Iterable[Split],
     *,
     standardize: bool = False,

@@ -4,20 +4,22 @@ import copy
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cqt2img._utils.array_types import Float32Array, IntArray
 from cqt2img._utils.parallel import run_parallel
 from cqt2img._utils.progress import Progress
 from cqt2img.audio.decode import AUDIO_SUFFIXES, load_wave
 from cqt2img.audio.effects import add_noise, add_room, change_speed, equalise, reencode
-from cqt2img.classifier import Classifier
 from cqt2img.data.labels import encode
 from cqt2img.errors import Cqt2imgError
 from cqt2img.tiles.cqt import compute_cqt
 from cqt2img.tiles.spec import TileSpec
+
+if TYPE_CHECKING:
+    from cqt2img.classifier import Classifier
 
 PERTURBATIONS = (
     "starts 1 s later",
@@ -56,7 +58,7 @@ class RobustnessScore(NamedTuple):
 
 
 def measure_robustness(
-    model: Classifier,
+    model: "Classifier",
     sources: Sequence[object],
     labels: Sequence[object],
     *,
@@ -110,7 +112,7 @@ def measure_robustness(
     return _compare(np.stack(proba), class_indices)
 
 
-def compute_perturbed_cqts(path: Path, spec: TileSpec) -> list[NDArray[np.float32]]:
+def compute_perturbed_cqts(path: Path, spec: TileSpec) -> list[Float32Array]:
     """Compute the CQT of a recording, and that after every perturbation.
 
     This is the job that worker processes run.
@@ -128,7 +130,8 @@ def compute_perturbed_cqts(path: Path, spec: TileSpec) -> list[NDArray[np.float3
         The unchanged CQT, then one for each of `PERTURBATIONS`. Empty if the recording
         cannot be read.
     """
-    rng = np.random.default_rng(zlib.crc32(path.name.encode(errors="surrogateescape")))
+    name = path.name.encode(errors="surrogateescape")
+    rng = np.random.default_rng(zlib.crc32(name))
     rate = spec.sample_rate
     try:
         wave = load_wave(path, rate)
@@ -156,7 +159,7 @@ def compute_perturbed_cqts(path: Path, spec: TileSpec) -> list[NDArray[np.float3
     ]
 
 
-def stretch_time(cqt: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+def stretch_time(cqt: Float32Array, factor: float) -> Float32Array:
     """Stretch a CQT in time by linear interpolation.
 
     Parameters
@@ -172,12 +175,15 @@ def stretch_time(cqt: NDArray[np.float32], factor: float) -> NDArray[np.float32]
         The stretched CQT.
     """
     n_frames = cqt.shape[1]
+    last = n_frames - 1
     position = np.arange(round(n_frames * factor)) / factor
-    position = np.minimum(position, n_frames - 1)
-    before = np.minimum(position.astype(int), max(n_frames - 2, 0))
-    after = np.minimum(before + 1, n_frames - 1)
+    position = np.minimum(position, last)
+    before = np.minimum(position.astype(int), max(last - 1, 0))
+    after = np.minimum(before + 1, last)
     fraction = (position - before).astype(np.float32)
-    return cqt[:, before] * (1 - fraction) + cqt[:, after] * fraction
+    left = cqt[:, before] * (1 - fraction)
+    right = cqt[:, after] * fraction
+    return left + right
 
 
 def _select_files(
@@ -192,20 +198,22 @@ def _select_files(
             n_of_class[label] = rank + 1
             ranked.append((rank, source, label))
     ranked.sort(key=lambda entry: entry[0])
-    chosen = ranked[:n_recordings]
-    return [file for _, file, _ in chosen], [label for _, _, label in chosen]
+    files = []
+    file_labels = []
+    for _, file, label in ranked[:n_recordings]:
+        files.append(file)
+        file_labels.append(label)
+    return files, file_labels
 
 
-def _skip_second(cqt: NDArray[np.float32], spec: TileSpec) -> NDArray[np.float32]:
+def _skip_second(cqt: Float32Array, spec: TileSpec) -> Float32Array:
     """Remove the first second, if the recording is longer than two."""
     if cqt.shape[1] * spec.frame_seconds <= 2:
         return cqt
     return cqt[:, round(1 / spec.frame_seconds) :]
 
 
-def _compare(
-    proba: NDArray[np.float32], class_indices: NDArray[np.int64]
-) -> list[RobustnessScore]:
+def _compare(proba: Float32Array, class_indices: IntArray) -> list[RobustnessScore]:
     """Compare every perturbation with the unchanged recordings.
 
     `proba` has shape (n_recordings, 1 + n_perturbations, n_classes).

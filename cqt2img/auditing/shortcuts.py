@@ -3,14 +3,16 @@
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.naive_bayes import GaussianNB
 
-from cqt2img.auditing.confounds import CHANNEL, CONFOUNDS, Confound, Values
+from cqt2img._utils.array_types import BoolArray, Float64Array, IntArray, Labels
+from cqt2img.auditing.confounds import CHANNEL, CONFOUNDS, Confound
+from cqt2img.auditing.groups import collect_values, find_keys_with_several
 from cqt2img.errors import InputError
 from cqt2img.evaluation.intervals import share_interval
 
@@ -22,7 +24,7 @@ _N_PERMUTATIONS = 1999
 _MAX_SPLITS = 5
 _N_SHOWN = 5  # classes in a sentence
 
-Names = NDArray[np.str_]
+Names: TypeAlias = NDArray[np.str_]
 
 
 class ConfoundScore(NamedTuple):
@@ -63,9 +65,9 @@ class ConfoundScore(NamedTuple):
 
 
 def find_shortcuts(
-    confounds: Mapping[str, Values],
-    labels: Sequence[object] | NDArray,
-    groups: Sequence[object] | NDArray,
+    confounds: Mapping[str, Float64Array],
+    labels: Sequence[object] | Labels,
+    groups: Sequence[object] | Labels,
     *,
     random_state: int = 0,
 ) -> list[ConfoundScore]:
@@ -133,7 +135,7 @@ def find_shortcuts(
 
 
 def compute_p_value(
-    values: Values, labels: Names, groups: Names, *, random_state: int = 0
+    values: Float64Array, labels: Names, groups: Names, *, random_state: int = 0
 ) -> float:
     """Test whether classes differ by more than the same groups in any other classes.
 
@@ -172,7 +174,7 @@ def compute_p_value(
     one_hot = np.eye(len(n_groups))
     rng = np.random.default_rng(random_state)
 
-    def sum_of_squares(indices: NDArray[np.int64]) -> float:
+    def sum_of_squares(indices: IntArray) -> float:
         sums = one_hot[indices].T @ means
         per_class = np.square(sums).sum(axis=1) / n_groups
         return float(per_class.sum())
@@ -193,7 +195,7 @@ class _NaiveBayes(GaussianNB):
     class.
     """
 
-    def fit(self, X: Values, y: Names) -> "_NaiveBayes":
+    def fit(self, X: Float64Array, y: Names) -> "_NaiveBayes":
         self.majority_ = statistics.mode(y.tolist())
         self.is_constant_ = not np.ptp(X, axis=0).any()
         if not self.is_constant_:
@@ -207,12 +209,13 @@ class _NaiveBayes(GaussianNB):
 
 
 def _rank(score: ConfoundScore) -> tuple[bool, float]:
-    gain = (score.accuracy - score.chance) / (1 - score.chance)
-    return not score.is_shortcut, -gain
+    gain = score.accuracy - score.chance
+    relative_gain = gain / (1 - score.chance)
+    return not score.is_shortcut, -relative_gain
 
 
 def _score_confound(
-    name: str, values: Values, labels: Names, groups: Names, random_state: int
+    name: str, values: Float64Array, labels: Names, groups: Names, random_state: int
 ) -> ConfoundScore:
     """Score one confound that is known of all these recordings."""
     confound = CONFOUNDS[name]
@@ -240,9 +243,9 @@ def _score_confound(
     is_significant = p_value <= _MAX_P_VALUE and low > chance
     classes = tuple(best.tolist())
     explanation = (
-        f"The {confound.phrase} alone identifies {accuracy:.0%} of the recordings "
-        f"(95% interval {low:.0%} to {high:.0%}, chance {chance:.0%}) with {held_out} "
-        f"held out{_list_best(classes)}."
+        f"The {confound.phrase} alone identifies {accuracy:.0%} of the "
+        f"recordings (95% interval {low:.0%} to {high:.0%}, "
+        f"chance {chance:.0%}) with {held_out} held out{_list_best(classes)}."
     )
     return ConfoundScore(
         confound=name,
@@ -259,26 +262,16 @@ def _score_confound(
     )
 
 
-def _select_testable(labels: Names, groups: Names) -> NDArray[np.bool_]:
+def _select_testable(labels: Names, groups: Names) -> BoolArray:
     """Mark the recordings whose group can be held out: none, or two classes or more."""
-    groups_of = _group_sets(labels, groups)
-    is_tested = np.array([len(groups_of[label]) > 1 for label in labels.tolist()])
-    n_classes = len(set(labels[is_tested].tolist()))
-    has_groups = len(set(groups.tolist())) < len(groups)
-    if n_classes < 2 or not has_groups:
-        is_tested[:] = False
-    return is_tested
+    classes = find_keys_with_several(labels, groups)
+    n_groups = len(np.unique(groups))
+    if len(classes) < 2 or n_groups == len(groups):
+        return np.zeros(len(labels), dtype=bool)
+    return np.isin(labels, classes)
 
 
-def _group_sets(labels: Names, groups: Names) -> dict[str, set[str]]:
-    """Return the groups of every class."""
-    groups_of: dict[str, set[str]] = {}
-    for label, group in zip(labels.tolist(), groups.tolist(), strict=True):
-        groups_of.setdefault(label, set()).add(group)
-    return groups_of
-
-
-def _scale(values: Values, confound: Confound, random_state: int) -> Values:
+def _scale(values: Float64Array, confound: Confound, random_state: int) -> Float64Array:
     """Add the jitter, and scale numbers to unit variance."""
     rng = np.random.default_rng(random_state)
     values = values + rng.normal(0, confound.jitter, values.shape)
@@ -288,11 +281,13 @@ def _scale(values: Values, confound: Confound, random_state: int) -> Values:
     return (values - values.mean(axis=0)) / spread
 
 
-def _predict(values: Values, labels: Names, groups: Names, random_state: int) -> Names:
+def _predict(
+    values: Float64Array, labels: Names, groups: Names, random_state: int
+) -> Names:
     """Predict each label by a model that was not trained on its group."""
-    groups_of = _group_sets(labels, groups)
-    n_groups = min(len(found) for found in groups_of.values())
-    n_splits = max(2, min(_MAX_SPLITS, n_groups))
+    groups_of = collect_values(labels, groups)
+    fewest_groups = min(map(len, groups_of.values()))
+    n_splits = max(2, min(_MAX_SPLITS, fewest_groups))
     folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=random_state)
     model = _NaiveBayes(var_smoothing=0.01)
     with warnings.catch_warnings():
@@ -300,9 +295,7 @@ def _predict(values: Values, labels: Names, groups: Names, random_state: int) ->
         return cross_val_predict(model, values, labels, groups=groups, cv=folds)
 
 
-def _group_interval(
-    is_correct: NDArray[np.bool_], groups: Names
-) -> tuple[float, float]:
+def _group_interval(is_correct: BoolArray, groups: Names) -> tuple[float, float]:
     """Return the 95 % interval of an accuracy over groups."""
     _, member = np.unique(groups, return_inverse=True)
     n_correct = np.bincount(member, is_correct)
@@ -311,8 +304,8 @@ def _group_interval(
 
 
 def _group_means(
-    values: Values, labels: Names, groups: Names
-) -> tuple[Values, NDArray[np.int64]]:
+    values: Float64Array, labels: Names, groups: Names
+) -> tuple[Float64Array, IntArray]:
     """Return the centred means of every group, and the class index of each group.
 
     The recordings of one group and two classes count as two groups.
@@ -321,9 +314,8 @@ def _group_means(
 
     pairs = pd.MultiIndex.from_arrays([groups, labels])
     member, units = pd.factorize(pairs)
-    size = np.bincount(member)
-    sums = np.stack([np.bincount(member, column) for column in values.T], axis=1)
-    means = sums / size[:, None]
+    sums = [np.bincount(member, column) for column in values.T]
+    means = np.stack(sums, axis=1) / np.bincount(member)[:, None]
     unit_labels = np.asarray([label for _, label in units])
     class_indices, _ = pd.factorize(unit_labels)
     return means - means.mean(axis=0), class_indices

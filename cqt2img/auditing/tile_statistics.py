@@ -1,15 +1,15 @@
 """Summary statistics of tiles: the features of the small models of an audit."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cqt2img._utils.array_types import Float32Array, Tiles
 from cqt2img.data.tile_arrays import TileArrays
 from cqt2img.tiles.spec import TileSpec
 
 
 def compute_tile_statistics(
-    tiles: NDArray[np.uint8], spec: TileSpec, n_frames: int | None = None
-) -> NDArray[np.float32]:
+    tiles: Tiles, spec: TileSpec, n_frames: int | None = None
+) -> Float32Array:
     """Compute level, spread and rise of every semitone of every tile, in dB.
 
     Parameters
@@ -49,7 +49,8 @@ def compute_tile_statistics(
     n_tiles, _, width = tiles.shape
     n_columns = np.full(n_tiles, width)
     if n_frames is not None:
-        n_columns[-1] = n_frames - (n_tiles - 1) * width
+        n_before_last = (n_tiles - 1) * width
+        n_columns[-1] = n_frames - n_before_last
     levels = compute_semitone_levels(tiles, spec)
     rows = []
     for index, end in enumerate(n_columns):
@@ -58,7 +59,7 @@ def compute_tile_statistics(
     return np.stack(rows)
 
 
-def compute_all_tile_statistics(arrays: TileArrays) -> list[NDArray[np.float32]]:
+def compute_all_tile_statistics(arrays: TileArrays) -> list[Float32Array]:
     """Compute the tile statistics of all recordings.
 
     Parameters
@@ -78,9 +79,7 @@ def compute_all_tile_statistics(arrays: TileArrays) -> list[NDArray[np.float32]]
     return statistics
 
 
-def compute_semitone_levels(
-    tiles: NDArray[np.uint8], spec: TileSpec
-) -> NDArray[np.float32]:
+def compute_semitone_levels(tiles: Tiles, spec: TileSpec) -> Float32Array:
     """Compute the level of the loudest row of every semitone, in dB above the floor.
 
     Parameters
@@ -99,16 +98,19 @@ def compute_semitone_levels(
     n_semitones = spec.n_bins // bins_per_semitone
     lowest_first = tiles[..., ::-1, :]
     rows = lowest_first[..., : n_semitones * bins_per_semitone, :]
-    shape = (*tiles.shape[:-2], n_semitones, bins_per_semitone, tiles.shape[-1])
-    loudest = rows.reshape(shape).max(axis=-2)
+    *leading, _, width = tiles.shape
+    bins = rows.reshape(*leading, n_semitones, bins_per_semitone, width)
+    loudest = bins.max(axis=-2)
     return loudest * np.float32(spec.step_db)
 
 
-def _summarise(levels: NDArray[np.float32]) -> NDArray[np.float32]:
+def _summarise(levels: Float32Array) -> Float32Array:
     """Return mean, standard deviation and mean rise of every row."""
     mean = levels.mean(axis=1)
     spread = levels.std(axis=1)
     rise = np.zeros(len(levels), np.float32)
     if levels.shape[1] > 1:
-        rise = np.maximum(np.diff(levels, axis=1), 0).mean(axis=1)
-    return np.concatenate([mean, spread, rise]).astype(np.float32)
+        steps = np.diff(levels, axis=1)
+        rise = np.maximum(steps, 0).mean(axis=1)
+    statistics = np.concatenate([mean, spread, rise])
+    return statistics.astype(np.float32)

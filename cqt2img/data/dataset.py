@@ -320,7 +320,7 @@ def split_training_data(
             "fit: every class must have recordings that can be read, got none for "
             f"{', '.join(lost)}. Repair the files, or leave out the class."
         )
-    class_indices = encode(recordings.labels, classes)
+    class_indices = encode(recordings.labels, classes, caller="fit")
     if validation_fraction is None:
         split = (np.flatnonzero(is_train), np.flatnonzero(~is_train))
     else:

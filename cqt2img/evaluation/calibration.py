@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cqt2img.inference.array_types import BoolArray, Float64Array, IntArray
+from cqt2img._utils.array_types import BoolArray, Float64Array, IntArray
 
 _MAX_BINS = 15
 _MIN_PER_BIN = 5

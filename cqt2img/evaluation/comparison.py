@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cqt2img._utils.array_types import IntArray
 from cqt2img.errors import InputError
 from cqt2img.evaluation.evaluation import Evaluation
 from cqt2img.evaluation.intervals import Interval, mean_interval
-from cqt2img.inference.array_types import IntArray
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cqt2img._utils.array_types import Float32Array, Float64Array, IntArray
 from cqt2img._utils.files import write_atomic
 from cqt2img._utils.tables import make_table
 from cqt2img.errors import InputError
 from cqt2img.evaluation import calibration, tables
 from cqt2img.evaluation.intervals import Interval, macro_f1_from_counts
 from cqt2img.evaluation.outcomes import MIN_PROBABILITY, Outcomes
-from cqt2img.inference.array_types import Float32Array, Float64Array, IntArray
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cqt2img.inference.array_types import Float64Array
+from cqt2img._utils.array_types import Float64Array
 
 Interval: TypeAlias = tuple[float, float]
 """Lower and upper limit of one interval."""

@@ -7,14 +7,14 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.evaluation import intervals
-from cqt2img.evaluation.intervals import Interval
-from cqt2img.inference.array_types import (
+from cqt2img._utils.array_types import (
     BoolArray,
     Float32Array,
     Float64Array,
     IntArray,
 )
+from cqt2img.evaluation import intervals
+from cqt2img.evaluation.intervals import Interval
 
 Subset: TypeAlias = IntArray | BoolArray | slice
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cqt2img._utils.array_types import Float64Array
 from cqt2img.errors import InputError
 from cqt2img.evaluation.evaluation import Evaluation
-from cqt2img.inference.array_types import Float64Array
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from cqt2img._utils.array_types import BoolArray, Float32Array, IntArray
 from cqt2img._utils.tables import make_table
 from cqt2img.evaluation.calibration import monotonic_bins
 from cqt2img.evaluation.outcomes import Outcomes, Subset
-from cqt2img.inference.array_types import BoolArray, Float32Array, IntArray
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cqt2img.inference.array_types import Float32Array, IntArray
+from cqt2img._utils.array_types import Float32Array, IntArray
 
 _PRIOR_SD = 0.5  # of the logarithm of the temperature
 _MIN_TEMPERATURE = 0.1

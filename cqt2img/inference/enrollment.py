@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.data.recordings import Recordings
-from cqt2img.errors import InputError
-from cqt2img.inference.array_types import (
+from cqt2img._utils.array_types import (
     BoolArray,
     Float32Array,
     Float64Array,
     IntArray,
 )
+from cqt2img.data.recording_types import Label, Recordings
+from cqt2img.errors import InputError
 from cqt2img.inference.linear_head import LinearHead, read_head, widen_head
 from cqt2img.inference.model import EnrollmentReport, FittedModel
 from cqt2img.inference.predict import RecordingOutput, stack_embeddings
@@ -30,7 +30,7 @@ _MAX_FOLDS = 10
 
 def enroll(
     model: FittedModel,
-    name: str | int | float | bool,
+    name: Label,
     outputs: Sequence[RecordingOutput],
     albums: NDArray[np.str_],
     *,
@@ -98,7 +98,7 @@ def enroll(
 
 
 def check_enrollable(
-    model: FittedModel, name: str | int | float | bool
+    model: FittedModel, name: Label
 ) -> tuple[LinearHead, ReferenceSet]:
     """Check that a player can be added to a model.
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cqt2img.inference.array_types import Float64Array
+from cqt2img._utils.array_types import Float64Array
 from cqt2img.models.architecture import TimmInterface
 from cqt2img.models.factory import TileNet
 

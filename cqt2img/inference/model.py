@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from cqt2img._utils.array_types import Float32Array, Float64Array, Labels
 from cqt2img.data.dataset import SkippedRecording
-from cqt2img.inference.array_types import Float32Array, Float64Array, Labels
+from cqt2img.data.recording_types import Label
 from cqt2img.inference.calibration import to_proba
 from cqt2img.inference.linear_head import LinearHead, read_head
 from cqt2img.inference.open_set import OpenSetDetector, check_open_set_ready
@@ -39,7 +40,7 @@ class EnrollmentReport:
     enroll: 'Monk' from 5 clips of 2 albums; accuracy on left-out albums: 60 %
     """
 
-    name: str | int | float | bool
+    name: Label
     n_clips: int
     n_albums: int
     accuracy: float | None

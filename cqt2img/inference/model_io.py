@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cqt2img._utils.array_types import Float32Array, Tiles
 from cqt2img._utils.hashing import hash_file
 from cqt2img.errors import InputError
 from cqt2img.inference import model_format_1
-from cqt2img.inference.array_types import Float32Array, Tiles
 from cqt2img.inference.model import FittedModel
 from cqt2img.inference.model_format_1 import JsonObject
 from cqt2img.inference.model_json import (

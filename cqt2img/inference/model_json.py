@@ -7,6 +7,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import TypedDict, cast
 
+from cqt2img.data.recording_types import Label
 from cqt2img.inference import model_format_1
 from cqt2img.inference.model import (
     EnrollmentReport,
@@ -38,7 +39,7 @@ class ModelJson(TypedDict):
     format: int  # 1 if it was upgraded: then the references have their old names
     made_by: str
     architecture: Architecture
-    classes: list[str | int | float | bool]
+    classes: list[Label]
     spec_key: str
     spec: JsonObject
     weights_sha256: str

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cqt2img._utils.array_types import BoolArray, Float32Array, Float64Array, Labels
 from cqt2img.errors import InputError
-from cqt2img.inference.array_types import BoolArray, Float32Array, Float64Array, Labels
 from cqt2img.inference.linear_head import LinearHead
 from cqt2img.inference.references import ReferenceSet
 

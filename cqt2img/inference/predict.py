@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from cqt2img.inference.array_types import Float32Array, IntArray, Tiles
+from cqt2img._utils.array_types import Float32Array, IntArray, Tiles
 from cqt2img.inference.calibration import pool
 from cqt2img.models.device import retain_freed_memory
 from cqt2img.models.factory import TileNet

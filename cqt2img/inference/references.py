@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cqt2img.inference.array_types import BoolArray, Float32Array, IntArray
+from cqt2img._utils.array_types import BoolArray, Float32Array, IntArray
 
 _MAX_RECORDINGS = 10_000  # 10,000 x 512 float32 are 20 MB in a saved model
 

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
+from cqt2img._utils.array_types import Float32Array, Labels
 from cqt2img._utils.tables import make_table
-from cqt2img.inference.array_types import Float32Array, Labels
+from cqt2img.data.recording_types import Label
 from cqt2img.inference.calibration import to_proba
 from cqt2img.inference.model import FittedModel
 from cqt2img.inference.predict import RecordingOutput
@@ -14,7 +15,7 @@ from cqt2img.inference.predict import RecordingOutput
 if TYPE_CHECKING:
     import pandas as pd
 
-Cell: TypeAlias = str | int | float | bool | None
+Cell: TypeAlias = Label | None
 Row: TypeAlias = dict[str, Cell]
 
 

@@ -39,16 +39,52 @@ class TimmInterface(Protocol):
     num_features: int
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute feature maps or tokens of images."""
+        """Compute feature maps or tokens of images.
+
+        Parameters
+        ----------
+        x : Tensor of float32, shape (n, in_chans, height, width)
+            Images.
+
+        Returns
+        -------
+        Tensor of float32, first dimension n
+            Features before pooling.
+        """
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Compute logits, or pooled features, from the output of `forward_features`."""
+        """Compute logits from features.
+
+        Parameters
+        ----------
+        x : Tensor of float32
+            Result of `forward_features`.
+        pre_logits : bool
+            Whether to return the pooled features, which are the input of the head.
+
+        Returns
+        -------
+        Tensor of float32, shape (n, n_classes) or (n, n_features)
+            Logits, or pooled features.
+        """
 
     def get_classifier(self) -> nn.Module | tuple[nn.Module, ...]:
-        """Return the head, or the two heads of a distilled network."""
+        """Return the head, or the two heads of a distilled network.
+
+        Returns
+        -------
+        Module or tuple of Module
+            The head or heads.
+        """
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the head by a new one with `num_classes` outputs."""
+        """Replace the head by a new one.
+
+        Parameters
+        ----------
+        num_classes : int
+            Number of classes.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,23 +57,6 @@ def make_embedder(
     return embed
 
 
-def head_layers(network: TileNet) -> tuple[torch.nn.Module, ...]:
-    """Return the layers of the head: one, or the two of a distilled network.
-
-    Parameters
-    ----------
-    network : TileNet
-        The network.
-
-    Returns
-    -------
-    tuple of Module
-        The layers; the outputs of two are averaged.
-    """
-    head = network.backbone.get_classifier()  # type: ignore[operator]
-    return head if isinstance(head, tuple) else (head,)
-
-
 def _embed(
     tiles: NDArray[np.uint8], backbone: str, network: TileNet, device: torch.device
 ) -> NDArray[np.float32]:
@@ -90,7 +73,7 @@ def _is_intact(features: object, n_tiles: int) -> bool:
 
 def _hash_backbone(network: TileNet) -> str:
     """Compute a digest of the architecture and of all weights but those of the head."""
-    heads = head_layers(network)
+    heads = network.heads
     head_names = {
         f"backbone.{name}"
         for name, layer in network.backbone.named_modules()

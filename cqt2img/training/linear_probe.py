@@ -16,7 +16,7 @@ from cqt2img.inference.calibration import fit_temperature, log_loss, pool, to_pr
 from cqt2img.models.device import retain_freed_memory
 from cqt2img.models.factory import TileNet
 from cqt2img.models.notes import NoteClassifier
-from cqt2img.training.embedding_cache import head_layers, make_embedder
+from cqt2img.training.embedding_cache import make_embedder
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -156,7 +156,7 @@ def fit_linear_probe(
 def _linear_layers(network: TileNet) -> list[torch.nn.Linear]:
     """Return the layers of the head, which must be linear."""
     layers = []
-    for layer in head_layers(network):
+    for layer in network.heads:
         if not isinstance(layer, torch.nn.Linear):
             raise InputError(
                 "fit: finetune='head' and head_first=True need a backbone with a "

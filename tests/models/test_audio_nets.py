@@ -9,7 +9,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from cqt2img import Classifier, load
+from cqt2img import Classifier, TrainingConfig, load
 from cqt2img.errors import InputError
 from cqt2img.models.architecture import resolve_architecture
 from cqt2img.models.audio_nets import audio_net_names, find_audio_net
@@ -188,12 +188,12 @@ def test_a_fine_tuned_classifier_can_be_saved(name, tmp_path):
         name,
         weights=FILES[name],
         spec="fast",
-        in_chans=1,
         epochs=1,
         batch_size=2,
         augment="none",
         device="cpu",
         verbose=False,
+        config=TrainingConfig(in_chans=1),
     )
     proba = model.fit(X, ["a", "b"] * 2).predict_proba(X)
     np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-5)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from cqt2img import Classifier, load
+from cqt2img import Classifier, TrainingConfig, load
 from cqt2img.data.synthetic import SAMPLE_RATE
 from cqt2img.errors import InputError
 from cqt2img.models.factory import build_network
@@ -271,7 +271,8 @@ def model(two_players):
     """
     X, y, groups = two_players
     known = np.flatnonzero(~np.char.endswith(groups, "2"))
-    model = Classifier(spec=NOTES, verbose=False, validation_fraction=0)
+    config = TrainingConfig(validation_fraction=0)
+    model = Classifier(spec=NOTES, verbose=False, config=config)
     return model.fit([X[n] for n in known], y[known], groups[known])
 
 
@@ -285,7 +286,7 @@ def unseen(two_players):
 
 def test_players_are_identified_on_unseen_albums(model, unseen):
     X, y = unseen
-    assert model.architecture_["backbone"] == NOTES
+    assert model.model_.backbone == NOTES
     assert model.predict(X).tolist() == y.tolist()
 
 

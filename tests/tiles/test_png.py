@@ -234,7 +234,7 @@ def test_damage_anywhere_is_an_error_or_without_effect(path):
         try:
             found_levels, found_info = read_tile(path, SPEC)
         except InputError as err:
-            assert str(err).startswith("read_tile: path must be ")
+            assert str(err).startswith("read_tile: path must be ")  # noqa: PT017
             n_errors += 1
         else:
             assert np.array_equal(found_levels, levels)

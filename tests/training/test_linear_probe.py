@@ -49,9 +49,7 @@ def predict(network, data, recordings):
 
 
 def parameters_of_head(network):
-    head = network.backbone.get_classifier()
-    layers = head if isinstance(head, tuple) else (head,)
-    return {id(p) for layer in layers for p in layer.parameters()}
+    return {id(p) for layer in network.heads for p in layer.parameters()}
 
 
 def test_embeddings_are_the_inputs_of_the_head(data):
