@@ -207,8 +207,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
             Values by name.
         """
         params = super().get_params(deep=False)
-        if deep:
-            config = self.config or TrainingConfig()
+        config = TrainingConfig() if self.config is None else self.config
+        # any other object is an error of `fit`, not of the constructor
+        if deep and isinstance(config, TrainingConfig):
             for setting in fields(TrainingConfig):
                 name = _CONFIG_PREFIX + setting.name
                 params[name] = getattr(config, setting.name)
@@ -234,7 +235,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         }
         super().set_params(**params)
         if settings:
-            before = (self.config or TrainingConfig()).to_dict()
+            before = {} if self.config is None else self.config.to_dict()
             self.config = TrainingConfig.from_dict({**before, **settings})
         return self
 
