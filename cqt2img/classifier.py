@@ -396,7 +396,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
             _warn(settings, changed, "validation recordings were passed")
 
     def _provenance(self, loaded: LoadedData) -> TrainingProvenance:
-        """Return which recordings this model and its initial weights were trained on."""
+        """Return what this model and its initial weights were trained on."""
         groups, fingerprints = training_provenance(self.weights)
         return TrainingProvenance(
             groups=tuple(sorted({*loaded.recordings.groups, *groups})),

@@ -1,4 +1,4 @@
-"""What needs the real recordings and weights that lie beside the project; skipped where they do not."""
+"""Tests on the real recordings and weights beside the project, if they are there."""
 
 import os
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_real_weights_are_the_ones_in_the_file(in_chans):
 
 
 def test_real_singers_from_python(tmp_path):
-    """Two singers, three takes of each song: fit on one song, name them in the other, keep the model."""
+    """Two singers: train on one song, evaluate on the other, save the model."""
     table = pd.read_csv(SINGERS, dtype=str)
     table = table[table["label"].isin(sorted(table["label"].unique())[:2])]
     table["path"] = [str(SINGERS.parent / path) for path in table["path"]]
