@@ -159,7 +159,7 @@ def test_refitting_uses_the_validation_recordings_too(data, monkeypatch):
 def test_classes_and_their_groups_have_equal_weights(small):
     arrays = make_tile_arrays(small, [20] * 6, [1, 2, 3, 4, 5, 6])
     class_indices = np.array([0, 0, 0, 1, 1, 1])
-    groups = np.array(["a", "a", "b", "a", "c", "c"])
+    groups = np.array(["a", "a", "b", "a", "c", "d"])
     data = TrainingData(
         arrays, one_hot(class_indices, 2), groups, np.arange(6), np.arange(0)
     )
@@ -173,9 +173,11 @@ def test_classes_and_their_groups_have_equal_weights(small):
     for class_index in (0, 1):
         is_class = class_indices[owner] == class_index
         assert samples.weights[is_class].sum() == pytest.approx(total / 2)
-        for group in set(groups[class_indices == class_index]):
+        own_groups = set(groups[class_indices == class_index])
+        share = total / 2 / len(own_groups)
+        for group in own_groups:
             is_group = is_class & (groups[owner] == group)
-            assert samples.weights[is_group].sum() == pytest.approx(total / 4)
+            assert samples.weights[is_group].sum() == pytest.approx(share)
             assert np.ptp(samples.weights[is_group]) == pytest.approx(0)
 
 
