@@ -26,7 +26,7 @@ def test_notebooks_and_examples_are_found():
 
 
 def describe_outputs(cell):
-    """Return the kinds of the outputs of a cell; their numbers depend on the machine."""
+    """Return the kinds of the outputs of a cell; numbers depend on the machine."""
     kinds = []
     for output in cell.outputs:
         kinds.append((output.output_type, *sorted(output.get("data", {}))))
