@@ -907,13 +907,18 @@ def _json_value(value: Any) -> Any:
     return repr(value)  # a transform or module: named, not stored
 
 
-def load(path: str | os.PathLike[str]) -> Classifier:
+def load(
+    path: str | os.PathLike[str], *, backbone: torch.nn.Module | None = None
+) -> Classifier:
     """Open a model that `Classifier.save` wrote.
 
     Parameters
     ----------
     path : str or Path
         The folder.
+    backbone : torch.nn.Module, optional
+        The backbone of a model that was trained with a module of your own; a model
+        folder holds its weights, not its code.
 
     Returns
     -------
@@ -923,9 +928,12 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     Raises
     ------
     InputError
-        If the folder holds no model, a damaged one, or one that fails its self-test.
+        If the folder holds no model, a damaged one, or one that fails its self-test,
+        or if it needs a backbone of your own that was not passed.
     """
-    model, params = load_model(Path(path))
+    model, params = load_model(Path(path), backbone=backbone)
+    if backbone is not None:
+        params["backbone"] = backbone
     if params.get("device") != "cpu":  # this machine may have another
         params["device"] = None
     if isinstance(params["spec"], dict):

@@ -27,10 +27,8 @@ def test_notebooks_and_examples_are_found():
 
 def describe_outputs(cell):
     """Return the kinds of the outputs of a cell; numbers depend on the machine."""
-    kinds = []
-    for output in cell.outputs:
-        kinds.append((output.output_type, *sorted(output.get("data", {}))))
-    return kinds
+    kinds = [tuple(sorted(output.get("data", {}))) for output in cell.outputs]
+    return [kind or ("text",) for kind in kinds]
 
 
 def printed_errors(cells):
@@ -43,9 +41,6 @@ def test_stored_outputs_are_of_one_run_without_warnings(path):
     cells = code_cells(read_notebook(path))
     assert cells
     counts = [cell.execution_count for cell in cells]
-    if not any(counts):  # stored without outputs
-        assert not any(cell.outputs for cell in cells)
-        return
     assert counts == [*range(1, len(cells) + 1)]
     assert printed_errors(cells) == []
 
@@ -59,15 +54,14 @@ def test_a_notebook_runs_and_has_the_outputs_that_are_stored(path, tmp_path):
     notebook = read_notebook(path)
     stored = [describe_outputs(cell) for cell in code_cells(notebook)]
     resources = {"metadata": {"path": str(tmp_path)}}
-    client = nbclient.NotebookClient(notebook, timeout=300, resources=resources)
+    client = nbclient.NotebookClient(notebook, timeout=1200, resources=resources)
     client.execute()
     cells = code_cells(notebook)
     found = [describe_outputs(cell) for cell in cells]
     n_figures = sum("image/png" in kind for kinds in found for kind in kinds)
     assert n_figures >= 2
     assert printed_errors(cells) == []
-    if any(stored):
-        assert found == stored
+    assert found == stored, "run python notebooks/execute.py"
 
 
 @pytest.mark.slow
