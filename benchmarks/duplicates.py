@@ -1,10 +1,12 @@
-"""How many copies of a take are found in each disguise, how many pairs are found that are none, and in what time.
+"""Measure how many disguised copies of takes are found, the false pairs, and the time.
 
-    python benchmarks/duplicates.py FOLDER [FOLDER ...] [--takes 100] [--seconds S] [--preset fast] [--made 10000]
+    python benchmarks/duplicates.py FOLDER [FOLDER ...] [--takes 100] [--seconds S]
+        [--preset fast] [--split NAMES] [--made 10000]
 
-A folder holds recordings, and perhaps a recordings.csv of them; `--split test,valid` takes some of its rows. Pairs
-found among the recordings as they are count as false, unless one wave is the other (their correlation is above .9).
-Seconds are of the processor, so run it with OMP_NUM_THREADS=1.
+A folder contains recordings and optionally a recordings.csv; `--split test,valid`
+selects rows of it. A pair found among the unchanged recordings is false, unless both
+have the same waveform (their correlation is above .9). Times are CPU seconds, so run
+it with OMP_NUM_THREADS=1.
 """
 
 import argparse
@@ -21,7 +23,8 @@ from scipy.stats import beta
 
 from cqt2img.audio.decode import load_wave
 from cqt2img.audio.effects import EFFECTS
-from cqt2img.auditing.duplicates import Landmarks, landmarks, match_takes
+from cqt2img.auditing.landmarks import Landmarks, compute_landmarks
+from cqt2img.auditing.matching import match_takes
 from cqt2img.data.recordings import list_recordings
 from cqt2img.tiles.extract import try_extract
 from cqt2img.tiles.spec import TileSpec
@@ -30,20 +33,20 @@ RATE = 22050
 BLOCK_SECONDS = 4.0
 
 
-def limits(n: int, of: int) -> tuple[float, float]:
-    """Give the 95 % interval of a proportion (Clopper & Pearson 1934)."""
+def proportion_interval(n: int, of: int) -> tuple[float, float]:
+    """Return the 95 % interval of a proportion (Clopper & Pearson 1934)."""
     low = beta.ppf(0.025, n, of - n + 1) if n else 0.0
     return float(low), float(beta.ppf(0.975, n + 1, of - n) if n < of else 1.0)
 
 
 def read(path: Path, seconds: float | None) -> np.ndarray:
-    """Give the beginning of a recording."""
+    """Return the beginning of a recording."""
     wave = load_wave(path, RATE)
     return wave if seconds is None else wave[: round(seconds * RATE)]
 
 
 def describe(wave: np.ndarray, spec: TileSpec) -> Landmarks:
-    """Write a wave as 16 bit and give its landmarks; one that clips is made softer."""
+    """Compute the landmarks of a wave stored as 16 bit, attenuated if it would clip."""
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
         soundfile.write(
             file.name, wave / max(1, np.abs(wave).max()), RATE, subtype="PCM_16"
@@ -51,11 +54,11 @@ def describe(wave: np.ndarray, spec: TileSpec) -> Landmarks:
         tiles, info = try_extract(Path(file.name), spec)
     if tiles is None:
         raise SystemExit(info.message)
-    return landmarks(tiles, spec)
+    return compute_landmarks(tiles, spec)
 
 
 def is_same_wave(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether a wave is the other, moved in time."""
+    """Check whether two waves are equal but for a shift in time."""
     found = np.abs(correlate(one, other, method="fft")).max()
     return bool(found > 0.9 * np.linalg.norm(one) * np.linalg.norm(other))
 
@@ -63,7 +66,7 @@ def is_same_wave(one: np.ndarray, other: np.ndarray) -> bool:
 def measure_disguises(
     paths: list[Path], plain: list[Landmarks], spec: TileSpec, seconds: float | None
 ) -> None:
-    """Print the part of the copies that is found, disguise by disguise."""
+    """Print the fraction of copies that is found, for each disguise."""
     n = len(paths)
     copies: dict[str, list[Landmarks]] = {name: [] for name in EFFECTS}
     for number, path in enumerate(paths):
@@ -73,66 +76,72 @@ def measure_disguises(
             copies[name].append(describe(change(wave, RATE, rng), spec))
     for name, disguised in copies.items():
         pairs = match_takes(plain + disguised)
-        own = pairs[pairs["second"] == pairs["first"] + n]
-        low, high = limits(len(own), n)
-        least = own["match"].min() if len(own) else np.nan
+        matches = [pair.match for pair in pairs if pair.second == pair.first + n]
+        n_found = len(matches)
+        low, high = proportion_interval(n_found, n)
+        lowest = min(matches, default=np.nan)
         print(
-            f"{name:30s} found {len(own):4d} of {n}  ({100 * low:.1f} to {100 * high:.1f} %)  least match {least:.2f}"
+            f"{name:30s} found {n_found:4d} of {n}  "
+            f"({100 * low:.1f} to {100 * high:.1f} %)  lowest match {lowest:.2f}"
         )
 
 
 def measure_false(
     paths: list[Path], takes: list[Landmarks], seconds: float | None
 ) -> None:
-    """Print what is found among recordings as they are, and how much of it is no copy."""
+    """Print the pairs found among unchanged recordings, and how many are false."""
     start = time.process_time()
     pairs = match_takes(takes)
     took = time.process_time() - start
     false = [
-        row
-        for row in pairs.itertuples()
+        pair
+        for pair in pairs
         if not is_same_wave(
-            read(paths[row.first], seconds), read(paths[row.second], seconds)
+            read(paths[pair.first], seconds), read(paths[pair.second], seconds)
         )
     ]
     n_pairs = len(takes) * (len(takes) - 1) // 2
-    rate = limits(len(false), n_pairs)[1]
+    rate = proportion_interval(len(false), n_pairs)[1]
     print(
-        f"{len(takes)} recordings, {n_pairs} pairs, {took:.1f} s: {len(pairs) - len(false)} pairs are the same wave"
+        f"{len(takes)} recordings, {n_pairs} pairs, {took:.1f} s: "
+        f"{len(pairs) - len(false)} pairs have the same waveform"
     )
     print(
-        f"false pairs: {len(false)}; per 10,000 recordings at most {rate * 10_000 * 9_999 / 2:.0f} (95 %)"
+        f"false pairs: {len(false)}; per 10,000 recordings at most "
+        f"{rate * 10_000 * 9_999 / 2:.0f} (95 %)"
     )
-    for row in false:
+    for pair in false:
         print(
-            f"  {row.match:.2f} x{row.speed:.3f} {row.semitones:+d}  {paths[row.first]}  {paths[row.second]}"
+            f"  {pair.match:.2f} x{pair.speed:.3f} {pair.semitones:+d}  "
+            f"{paths[pair.first]}  {paths[pair.second]}"
         )
 
 
 def splice(takes: list[Landmarks], rng: np.random.Generator) -> Landmarks:
-    """Make a take that is none of the others: blocks of 4 s from anywhere, each played anew in another key."""
+    """Splice a new take from random blocks of 4 s, transposed, with shifted onsets."""
     frame = takes[0].frame_seconds
     n = round(BLOCK_SECONDS / frame)
-    onsets, sketches = [], []
-    for place in range(len(takes[rng.integers(len(takes))].sketch[0]) // n):
+    onsets = []
+    spectrograms = []
+    n_blocks = takes[rng.integers(len(takes))].spectrogram.shape[1] // n
+    for block in range(n_blocks):
         source = takes[rng.integers(len(takes))]
-        start, shift = (
-            int(rng.integers(max(1, source.sketch.shape[1] - n))),
-            int(rng.integers(-5, 7)),
-        )
+        start = int(rng.integers(max(1, source.spectrogram.shape[1] - n)))
+        shift = int(rng.integers(-5, 7))
         inside = (source.onsets[:, 0] >= start * frame) & (
             source.onsets[:, 0] < (start + n) * frame
         )
-        moved = source.onsets[inside] + [(place * n - start) * frame, shift]
+        moved = source.onsets[inside] + [(block * n - start) * frame, shift]
         moved[:, 0] += rng.normal(0, 0.1, len(moved))
         onsets.append(moved[np.argsort(moved[:, 0])].astype(np.float32))
-        part = source.sketch[:, start : start + n]
-        sketches.append(
+        part = source.spectrogram[:, start : start + n]
+        spectrograms.append(
             np.pad(np.roll(part, shift, axis=0), ((0, 0), (0, n - part.shape[1])))
         )
     joined = np.concatenate(onsets)
     joined = joined[np.argsort(joined[:, 0])]
-    return Landmarks(joined[joined[:, 1] >= 0], np.concatenate(sketches, axis=1), frame)
+    spectrogram = np.concatenate(spectrograms, axis=1)
+    return Landmarks(joined[joined[:, 1] >= 0], spectrogram, frame)
 
 
 def main() -> None:
@@ -142,59 +151,57 @@ def main() -> None:
     )
     parser.add_argument("folder", nargs="+", type=Path)
     parser.add_argument(
-        "--takes", type=int, default=100, help="recordings to disguise; 0 leaves it out"
+        "--takes", type=int, default=100, help="recordings to disguise; 0 to skip"
     )
-    parser.add_argument("--seconds", type=float, help="of the beginning of each")
-    parser.add_argument(
-        "--split", help="values of the column split, with commas between"
-    )
+    parser.add_argument("--seconds", type=float, help="use only the beginning of each")
+    parser.add_argument("--split", help="comma-separated values of the column split")
     parser.add_argument("--preset", default="fast")
     parser.add_argument(
         "--made",
         type=int,
         default=10_000,
-        help="takes to splice for the time; 0 leaves it out",
+        help="takes to splice for the timing; 0 to skip",
     )
-    words = parser.parse_args()
-    spec = TileSpec.preset(words.preset)
-    lists = [folder / "recordings.csv" for folder in words.folder]
+    options = parser.parse_args()
+    spec = TileSpec.preset(options.preset)
+    lists = [folder / "recordings.csv" for folder in options.folder]
     tables = [
         list_recordings(x if x.is_file() else folder).to_frame()
-        for x, folder in zip(lists, words.folder, strict=True)
+        for x, folder in zip(lists, options.folder, strict=True)
     ]
-    if words.split:
+    if options.split:
         tables = [
-            t[t["split"].isin(words.split.split(","))] if "split" in t else t
+            t[t["split"].isin(options.split.split(","))] if "split" in t else t
             for t in tables
         ]
     paths = [Path(item) for item in pd.concat(tables)["item"]]
     paths = [paths[n] for n in np.random.default_rng(0).permutation(len(paths))]
     start = time.process_time()
-    takes = [describe(read(path, words.seconds), spec) for path in paths]
-    kilobytes = (
-        np.mean([take.onsets.nbytes + take.sketch.nbytes for take in takes]) / 1000
-    )
+    takes = [describe(read(path, options.seconds), spec) for path in paths]
+    sizes = [take.onsets.nbytes + take.spectrogram.nbytes for take in takes]
+    kilobytes = np.mean(sizes) / 1000
     print(
-        f"{words.preset}: {len(paths)} recordings drawn in {time.process_time() - start:.0f} s, {kilobytes:.0f} kB each"
+        f"{options.preset}: {len(paths)} recordings rendered in "
+        f"{time.process_time() - start:.0f} s, {kilobytes:.0f} kB each"
     )
-    measure_false(paths, takes, words.seconds)
-    known = {
-        n
-        for pair in match_takes(takes)[["first", "second"]].to_numpy().tolist()
-        for n in pair
-    }
-    chosen = [n for n in range(len(paths)) if n not in known][: words.takes]
+    measure_false(paths, takes, options.seconds)
+    repeated = {n for pair in match_takes(takes) for n in (pair.first, pair.second)}
+    chosen = [n for n in range(len(paths)) if n not in repeated][: options.takes]
     if chosen:
         measure_disguises(
-            [paths[n] for n in chosen], [takes[n] for n in chosen], spec, words.seconds
+            [paths[n] for n in chosen],
+            [takes[n] for n in chosen],
+            spec,
+            options.seconds,
         )
-    if words.made:
+    if options.made:
         rng = np.random.default_rng(0)
-        made = [splice(takes, rng) for _ in range(words.made)]
+        made = [splice(takes, rng) for _ in range(options.made)]
         start = time.process_time()
         pairs = match_takes(made)
         print(
-            f"{words.made} takes spliced from these: {time.process_time() - start:.0f} s, {len(pairs)} pairs found"
+            f"{options.made} takes spliced from these: "
+            f"{time.process_time() - start:.0f} s, {len(pairs)} pairs found"
         )
 
 

@@ -1,11 +1,12 @@
-"""Ten jazz pianists: what holds on albums that training never met, and what a random split of tiles promises.
+"""Accuracy on ten jazz pianists with albums held out, and with tiles split at random.
 
     python benchmarks/jazz.py SHARED AUDIO WORK ROW [ROW ...] [--seed 0]
 
-SHARED holds `data/jazz/metadata.csv`, `data/make_audio.py` and `weights/`; AUDIO is where its recordings are, or are
-made; WORK gets tiles, models, answers and `results.jsonl`. ROW is one of `ROWS` below, or `loose`, the random split of
-tiles. The epoch is chosen on validation albums; the test albums are looked at once a row, at the end. Minutes are of
-the processor, so run it with OMP_NUM_THREADS=1.
+SHARED contains `data/jazz/metadata.csv`, `data/make_audio.py` and `weights/`. AUDIO is
+the folder of the recordings, which are synthesised if it has none. WORK receives tiles,
+models, predictions and `results.jsonl`. ROW is one of `ROWS`, or `loose`, the random
+split of tiles. The epoch is chosen on validation albums; the test albums are evaluated
+once per row, at the end. Minutes are CPU time, so run it with OMP_NUM_THREADS=1.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cqt2img import Classifier, render
+from cqt2img import Classifier, TrainingConfig, render
 from cqt2img.auditing.leakage import score_tiles
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.tile_arrays import load_tile_arrays
@@ -31,21 +32,22 @@ from cqt2img.training.callbacks import Callback
 from cqt2img.training.config import TrainingSettings
 
 MOBILE = "mobilenetv2_100"
-# name: backbone, file of weights, and what departs from the defaults of Classifier
+# name: backbone, file of weights, and other arguments of Classifier
 ROWS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
-    "baseline": (
-        MOBILE,
-        MOBILE,
-        {"epochs": 8},
-    ),  # the defaults are the plain recipe: no other was better
+    # the other settings are the defaults: no other configuration was better
+    "baseline": (MOBILE, MOBILE, {"epochs": 8}),
     "head": (MOBILE, MOBILE, {"finetune": "head"}),
     "random": (MOBILE, None, {"epochs": 25}),
     "efficientat": (
         "efficientat_mn04",
         "mobilenetv3_large_040_audioset",
-        {"in_chans": 1, "epochs": 8},
+        {"config": TrainingConfig(in_chans=1), "epochs": 8},
     ),
-    "yamnet": ("yamnet", "mobilenetv1_100", {"in_chans": 1, "epochs": 8}),
+    "yamnet": (
+        "yamnet",
+        "mobilenetv1_100",
+        {"config": TrainingConfig(in_chans=1), "epochs": 8},
+    ),
     "resnet18": ("resnet18", None, {"epochs": 8}),
     "efficientnet_b0": ("efficientnet_b0", None, {"epochs": 8}),
     "convnext_atto": ("convnext_atto", None, {"epochs": 8}),
@@ -98,11 +100,11 @@ def main() -> None:
 def strict(
     table: pd.DataFrame, name: str, a: argparse.Namespace
 ) -> tuple[Evaluation, dict]:
-    """Fit on training albums, choose on validation albums, score on test albums."""
+    """Train on training albums, choose on validation albums, score on test albums."""
     side = {
         split: table[table["split"] == split] for split in ("train", "valid", "test")
     }
-    backbone, file, words = ROWS[name]
+    backbone, file, arguments = ROWS[name]
     weights = None if file is None else a.shared / "weights" / f"{file}.safetensors"
     model = Classifier(
         backbone,
@@ -110,7 +112,7 @@ def strict(
         spec=a.preset,
         random_state=a.seed,
         verbose=False,
-        **words,
+        **arguments,
     )
     model.fit(side["train"], validation=side["valid"])
     model.save(a.work / f"model-{name}-{a.preset}-{a.seed}")
@@ -128,7 +130,7 @@ def strict(
 def loose(
     table: pd.DataFrame, spec: TileSpec, a: argparse.Namespace
 ) -> tuple[Evaluation, dict]:
-    """Split all tiles at random, three quarters for training, and change nothing about them."""
+    """Split all tiles at random, three quarters for training, without augmentation."""
     recordings = list_recordings(table)
     arrays, _ = load_tile_arrays(recordings, spec)
     torch.manual_seed(a.seed)

@@ -1,12 +1,13 @@
-"""Plant faults in corpora, and see whether the audit finds them and leaves the others alone.
+"""Test the audit on synthetic data sets with and without planted faults.
 
     python benchmarks/planted.py WORK [--seed 100] [--only NAME ...] [--make] [--jobs 2]
 
-Makes corpora of synthetic pianists with one planted fault each, and as many clean ones of all shapes, in WORK (kept, so
-that a second run is quick), audits each, and prints what was found. A fault counts as found if the audit names it: a
-finding of the right kind, of severity "fault" or "warning". On a clean corpus each such finding is a false alarm, but
-for "album effect", which any corpus with albums has, and "small", which these are. Thresholds were chosen with
---seed 0.
+Generates data sets of synthetic pianists, with one planted fault each and as many
+without, in WORK (existing ones are reused), audits each, and prints the findings. A
+fault counts as found if there is a finding of the right kind with severity "fault" or
+"warning". On a clean data set each such finding is a false alarm, except for "album
+effect", which any data set with albums has, and "small sample", since these are small.
+Thresholds were chosen with --seed 0.
 """
 
 import argparse
@@ -35,14 +36,15 @@ from cqt2img.data.synthetic import (
     record,
 )
 
-EVERYWHERE = {"album effect", "small"}  # kinds that are no false alarm
+EXPECTED = {"album effect", "small sample"}  # kinds that are no false alarm
 Rows = list[dict[str, Any]]
 
 
-class TrainingData:
-    """A corpus in the making: what each take sounds like, how it is stored, and what becomes of the list.
+class SyntheticSet:
+    """Describes how a data set is generated, stored and modified.
 
-    The albums' sounds, the lengths and the formats are drawn without regard to who plays, unless a fault says so.
+    Channels of albums, durations and formats are drawn independently of the player,
+    unless a fault changes that.
     """
 
     def __init__(
@@ -53,29 +55,26 @@ class TrainingData:
         n_takes: int = 3,
         channel: str = "album",
     ):
-        self.seed, self.n_players, self.n_albums, self.n_takes = (
-            seed,
-            n_players,
-            n_albums,
-            n_takes,
-        )
+        self.seed = seed
+        self.n_players = n_players
+        self.n_albums = n_albums
+        self.n_takes = n_takes
         self.rng = np.random.default_rng(seed)
         self.channel = channel
-        self.order = self.rng.permutation(
-            n_players
-        )  # which class gets which of the values planted
+        # index of the planted value of each class
+        self.order = self.rng.permutation(n_players)
         self.sound: Callable[[Album, int], Album] = lambda album, player: album
         self.seconds: Callable[[int], float] = lambda player: float(
             self.rng.uniform(9, 15)
         )
         self.suffix: Callable[[int], str] = lambda player: ".flac"
         self.finish: Callable[[np.ndarray, int], np.ndarray] = lambda wave, player: wave
-        self.then: Callable[[Path, Rows, np.random.Generator], Rows] = (
+        self.modify: Callable[[Path, Rows, np.random.Generator], Rows] = (
             lambda root, rows, rng: rows
         )
 
     def take(self, player: int, album: int, take: int, seconds: float) -> np.ndarray:
-        """Play one take and record it."""
+        """Synthesise one take."""
         own = {"album": (album,), "recording": (album, take), "one": ()}[self.channel]
         who = () if self.channel == "one" else (player,)
         sound = self.sound(make_album("planted", self.seed, *who, *own), player)
@@ -86,7 +85,7 @@ class TrainingData:
         return self.finish(record(play(notes, sound, seconds), sound, rng), player)
 
     def write(self, root: Path) -> pd.DataFrame:
-        """Write the recordings and their list, if that was not done before."""
+        """Write the recordings and their table, unless they exist."""
         table = root / "recordings.csv"
         if not table.is_file():
             rows = []
@@ -109,7 +108,7 @@ class TrainingData:
                                 "album": str(path.parent.name),
                             }
                         )
-            rows = self.then(root, rows, self.rng)
+            rows = self.modify(root, rows, self.rng)
             pd.DataFrame(rows).to_csv(table, index=False)
         return pd.read_csv(table).assign(
             path=lambda t: [str(root / p) for p in t["path"]]
@@ -117,7 +116,7 @@ class TrainingData:
 
 
 def save(path: Path, wave: np.ndarray) -> None:
-    """Write a wave; the suffix says how."""
+    """Write a wave in the format of the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.clip(wave, -1, 1), SAMPLE_RATE)
 
@@ -125,7 +124,7 @@ def save(path: Path, wave: np.ndarray) -> None:
 def copy_take(
     disguise: str, root: Path, rows: Rows, rng: np.random.Generator, to: str = "label"
 ) -> Rows:
-    """Put one take into another album of the same player, or of another one, changed and under another name."""
+    """Copy a take, disguised, into another album of the same or another player."""
     source = rows[int(rng.integers(len(rows)))]
     other = [
         r
@@ -150,7 +149,7 @@ def split_albums(rows: Rows, rng: np.random.Generator) -> Rows:
 
 
 def copy_across(root: Path, rows: Rows, rng: np.random.Generator) -> Rows:
-    """Put a training take into a test album."""
+    """Copy a training take, disguised, into a test album."""
     rows = split_albums(rows, rng)
     source = next(row for row in rows if row["split"] == "train")
     target = next(
@@ -164,15 +163,15 @@ def copy_across(root: Path, rows: Rows, rng: np.random.Generator) -> Rows:
     return [*rows, {**target, "path": str(path)}]
 
 
-def torn_album(root: Path, rows: Rows, rng: np.random.Generator) -> Rows:
-    """Hold out whole albums, but for one take."""
+def split_album(root: Path, rows: Rows, rng: np.random.Generator) -> Rows:
+    """Hold out whole albums except for one take."""
     rows = split_albums(rows, rng)
     row = next(row for row in rows if row["split"] == "test")
     return [{**r, "split": "train"} if r is row else r for r in rows]
 
 
 def cut_clips(root: Path, rows: Rows, rng: np.random.Generator) -> Rows:
-    """Cut every recording into clips of 4 seconds and part these at random."""
+    """Cut every recording into clips of 4 seconds and split these at random."""
     clips = []
     for row in rows:
         wave, rate = soundfile.read(root / row["path"], dtype="float32")
@@ -191,7 +190,7 @@ def cut_clips(root: Path, rows: Rows, rng: np.random.Generator) -> Rows:
 
 
 def swap_labels(root: Path, rows: Rows, rng: np.random.Generator) -> Rows:
-    """Give each of two pairs of recordings the other's name; the albums stay."""
+    """Exchange the labels of two pairs of recordings, but not their albums."""
     for _ in range(2):
         one, two = rng.choice(len(rows), 2, replace=False)
         while rows[one]["label"] == rows[two]["label"]:
@@ -201,7 +200,7 @@ def swap_labels(root: Path, rows: Rows, rng: np.random.Generator) -> Rows:
 
 
 def misfile(root: Path, rows: Rows, rng: np.random.Generator) -> Rows:
-    """Move one take into an album of another player: name, album and folder are all wrong."""
+    """Move a take to another player: label, album and folder are wrong."""
     row = rows[int(rng.integers(len(rows)))]
     others = [other for other in rows if other["label"] != row["label"]]
     target = others[int(rng.integers(len(others)))]
@@ -211,7 +210,7 @@ def misfile(root: Path, rows: Rows, rng: np.random.Generator) -> Rows:
 
 
 def misspell(root: Path, rows: Rows, rng: np.random.Generator) -> Rows:
-    """Write the name of one player another way on one of the albums."""
+    """Write the name of one player differently on one album."""
     name = rows[0]["label"]
     first, last = name.split()
     other = [
@@ -226,56 +225,60 @@ def misspell(root: Path, rows: Rows, rng: np.random.Generator) -> Rows:
     return [{**row, "label": written} if row["album"] == album else row for row in rows]
 
 
-def spread(corpus: TrainingData, low: float, high: float) -> Callable[[int], float]:
-    """Give each class a value of its own."""
-    values = np.linspace(low, high, corpus.n_players)
-    return lambda player: float(values[corpus.order[player]])
+def spread(data_set: SyntheticSet, low: float, high: float) -> Callable[[int], float]:
+    """Return a function from each class to a value of its own."""
+    values = np.linspace(low, high, data_set.n_players)
+    return lambda player: float(values[data_set.order[player]])
 
 
-def shared_channel(corpus: TrainingData) -> None:
-    """Record every album of a class in one room, with one equaliser and hiss; pianos, tunings and levels differ."""
+def shared_channel(data_set: SyntheticSet) -> None:
+    """Share room, equaliser and hiss among all albums of a class."""
 
     def sound(album: Album, player: int) -> Album:
-        one = make_album("shared", corpus.seed, player)
+        one = make_album("shared", data_set.seed, player)
         kept = ("rt60_seconds", "wet", "eq_tilt_db", "lowpass_hz", "hiss_db", "peaks")
         return album._replace(**{name: getattr(one, name) for name in kept})
 
-    corpus.sound = sound
+    data_set.sound = sound
 
 
-def shortcut(name: str, corpus: TrainingData) -> None:
-    """Give every class one tuning, level, bandwidth, noise, length or format of its own, give or take a little."""
-    rng = np.random.default_rng([corpus.seed, 1])
+def shortcut(name: str, data_set: SyntheticSet) -> None:
+    """Let a confound, with a little variation, depend on the class."""
+    rng = np.random.default_rng([data_set.seed, 1])
     if name == "tuning":
-        cents = spread(corpus, -30, 30)
-        corpus.sound = lambda album, player: album._replace(
+        cents = spread(data_set, -30, 30)
+        data_set.sound = lambda album, player: album._replace(
             cents=cents(player) + 0.15 * album.cents
         )
     elif name == "level":
-        level = spread(corpus, -22, -2)
-        corpus.sound = lambda album, player: album._replace(
+        level = spread(data_set, -22, -2)
+        data_set.sound = lambda album, player: album._replace(
             level_db=level(player) + 0.1 * (album.level_db + 6)
         )
     elif name == "bandwidth":
-        octaves = spread(corpus, 0, 1.8)
-        corpus.finish = lambda wave, player: low_pass(wave, 2800 * 2 ** octaves(player))
+        octaves = spread(data_set, 0, 1.8)
+        data_set.finish = lambda wave, player: low_pass(
+            wave, 2800 * 2 ** octaves(player)
+        )
     elif name == "noise floor":
-        hiss = spread(corpus, -75, -35)
-        corpus.sound = lambda album, player: album._replace(
+        hiss = spread(data_set, -75, -35)
+        data_set.sound = lambda album, player: album._replace(
             hiss_db=hiss(player) + 0.1 * (album.hiss_db + 55)
         )
     elif name == "duration":
-        length = spread(corpus, 7, 19)
-        corpus.seconds = lambda player: length(player) * float(rng.uniform(0.95, 1.05))
+        length = spread(data_set, 7, 19)
+        data_set.seconds = lambda player: (
+            length(player) * float(rng.uniform(0.95, 1.05))
+        )
     elif name == "file format":
         suffixes = [".flac", ".wav", ".mp3", ".ogg", ".flac", ".wav", ".mp3"]
-        corpus.suffix = lambda player: suffixes[corpus.order[player]]
+        data_set.suffix = lambda player: suffixes[data_set.order[player]]
     else:
         raise ValueError(name)
 
 
 def low_pass(wave: np.ndarray, hz: float) -> np.ndarray:
-    """Cut off as steeply as a codec does."""
+    """Apply a low-pass filter as steep as that of a codec."""
     from scipy.signal import butter, sosfilt
 
     return sosfilt(butter(10, hz, fs=SAMPLE_RATE, output="sos"), wave).astype(
@@ -283,14 +286,14 @@ def low_pass(wave: np.ndarray, hz: float) -> np.ndarray:
     )
 
 
-def planted(seed: int) -> dict[str, tuple[TrainingData, str]]:
-    """List the corpora with one fault each, and the kind of finding that names it."""
-    made: dict[str, tuple[TrainingData, str]] = {}
+def planted(seed: int) -> dict[str, tuple[SyntheticSet, str]]:
+    """Return data sets with one fault each, and the kind of finding expected."""
+    made: dict[str, tuple[SyntheticSet, str]] = {}
 
-    def plant(name: str, kind: str, **shape: Any) -> TrainingData:
-        corpus = TrainingData(seed * 1000 + len(made), **shape)
-        made[name] = corpus, kind
-        return corpus
+    def plant(name: str, kind: str, **shape: Any) -> SyntheticSet:
+        data_set = SyntheticSet(seed * 1000 + len(made), **shape)
+        made[name] = data_set, kind
+        return data_set
 
     for disguise in (
         "mp3 64 kbit/s",
@@ -301,21 +304,23 @@ def planted(seed: int) -> dict[str, tuple[TrainingData, str]]:
         "room",
         "noise",
     ):
-        plant(f"duplicate, {disguise}", "duplicates").then = partial(
+        plant(f"duplicate, {disguise}", "duplicates").modify = partial(
             copy_take, disguise
         )
-    plant("one take, two names", "duplicate labels").then = partial(
+    plant("one take, two names", "conflicting labels").modify = partial(
         copy_take, "mp3, trimmed, gain", to="other"
     )
-    plant("duplicate across the split", "leak").then = copy_across
-    plant("album across the split", "leak").then = torn_album
-    plant("clips split at random", "leak", n_albums=3).then = cut_clips
-    shared_channel(plant("one channel a class", "shared channel"))
-    plant("one album a class", "one album", n_albums=1, n_takes=8)
-    plant("swapped labels", "labels").then = swap_labels
-    plant("take of somebody else", "labels", n_albums=3, n_takes=8).then = misfile
-    plant("two spellings", "names").then = misspell
-    for clue in (
+    plant("duplicate across the split", "leakage").modify = copy_across
+    plant("album across the split", "leakage").modify = split_album
+    plant("clips split at random", "leakage", n_albums=3).modify = cut_clips
+    shared_channel(plant("one channel per class", "shared channel"))
+    plant("one album per class", "single group", n_albums=1, n_takes=8)
+    plant("swapped labels", "label errors").modify = swap_labels
+    plant(
+        "take of another player", "label errors", n_albums=3, n_takes=8
+    ).modify = misfile
+    plant("two spellings", "similar names").modify = misspell
+    for confound in (
         "tuning",
         "level",
         "bandwidth",
@@ -323,12 +328,12 @@ def planted(seed: int) -> dict[str, tuple[TrainingData, str]]:
         "duration",
         "file format",
     ):
-        shortcut(clue, plant(f"{clue} tells the class", "shortcut"))
+        shortcut(confound, plant(f"{confound} predicts the class", "shortcut"))
     return made
 
 
-def clean(seed: int) -> dict[str, TrainingData]:
-    """List corpora with nothing wrong: of all shapes, one channel an album, a recording, or for all."""
+def clean(seed: int) -> dict[str, SyntheticSet]:
+    """Return data sets without faults, of several shapes and kinds of channels."""
     rng = np.random.default_rng([seed, 3])
     made = {}
     channels = ["album"] * 14 + ["recording"] * 4 + ["one"] * 2
@@ -338,32 +343,37 @@ def clean(seed: int) -> dict[str, TrainingData]:
             int(rng.integers(3, 6)),
             int(rng.integers(2, 8)),
         )
-        corpus = TrainingData(seed * 1000 + 500 + n, *shape, channel=channel)
-        if n % 3 == 0:  # formats and splits differ, too, and tell nothing
-            corpus.suffix = partial(
-                lambda c, player: str(c.rng.choice([".flac", ".mp3", ".wav"])), corpus
+        data_set = SyntheticSet(seed * 1000 + 500 + n, *shape, channel=channel)
+        if n % 3 == 0:  # formats and splits vary independently of the class
+            data_set.suffix = partial(
+                lambda c, player: str(c.rng.choice([".flac", ".mp3", ".wav"])), data_set
             )
         if n % 2 == 0:
-            corpus.then = lambda root, rows, rng: split_albums(rows, rng)
-        made[f"clean {n + 1}, {' × '.join(map(str, shape))}, {channel}"] = corpus
+            data_set.modify = lambda root, rows, rng: split_albums(rows, rng)
+        made[f"clean {n + 1}, {' × '.join(map(str, shape))}, {channel}"] = data_set
     return made
 
 
 def found(table: pd.DataFrame) -> Rows:
-    """Audit a corpus and give what it was found to have, worst first."""
+    """Audit a data set and return the findings, worst first."""
     report = cqt2img.audit(table, group_by="album", verbose=False)
     return [
-        {"kind": f.kind, "severity": f.severity, "title": f.title, "clue": f.clue}
+        {
+            "kind": f.kind,
+            "severity": f.severity,
+            "title": f.title,
+            "confound": f.confound,
+        }
         for f in report.findings
     ]
 
 
-def judge(name: str, kind: str | None, findings: Rows) -> dict[str, Any]:
-    """Say whether the fault was named, or nothing was where there is none, and what else was said."""
+def check(name: str, kind: str | None, findings: Rows) -> dict[str, Any]:
+    """Check that the fault, or nothing, was found; return all other findings, too."""
     serious = [
         f
         for f in findings
-        if f["severity"] in ("fault", "warning") and f["kind"] not in EVERYWHERE
+        if f["severity"] in ("fault", "warning") and f["kind"] not in EXPECTED
     ]
     if kind is None:
         return {
@@ -373,7 +383,7 @@ def judge(name: str, kind: str | None, findings: Rows) -> dict[str, Any]:
         }
     named = [f for f in serious if f["kind"] == kind]
     if kind == "shortcut":
-        named = [f for f in named if f["clue"] and name.startswith(f["clue"])]
+        named = [f for f in named if f["confound"] and name.startswith(f["confound"])]
     others = [f for f in serious if f not in named]
     return {
         "name": name,
@@ -383,23 +393,23 @@ def judge(name: str, kind: str | None, findings: Rows) -> dict[str, Any]:
 
 
 def one_of_each(work: Path, seed: int, name: str, make: bool) -> dict[str, Any] | None:
-    """Make and audit one corpus."""
-    corpora: dict[str, tuple[TrainingData, str | None]] = {
+    """Generate and audit one data set."""
+    data_sets: dict[str, tuple[SyntheticSet, str | None]] = {
         **planted(seed),
         **{n: (c, None) for n, c in clean(seed).items()},
     }
-    corpus, kind = corpora[name]
+    data_set, kind = data_sets[name]
     root = (
         work
         / str(seed)
         / name.split(" ×")[0].replace("/", " per ").replace(",", "").replace(" ", "-")
     )
-    table = corpus.write(root)
+    table = data_set.write(root)
     if make:
         return None
     start = time.process_time()
     findings = found(table)
-    row = judge(name, kind, findings)
+    row = check(name, kind, findings)
     return {
         **row,
         "kind": kind,
@@ -415,7 +425,9 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--seed", type=int, default=100)
     parser.add_argument("--only", nargs="+", help="parts of names")
-    parser.add_argument("--make", action="store_true", help="make the corpora and stop")
+    parser.add_argument(
+        "--make", action="store_true", help="generate the data sets and stop"
+    )
     parser.add_argument("--jobs", type=int, default=2)
     a = parser.parse_args()
     names = [
@@ -430,19 +442,22 @@ def main() -> None:
     for row in jobs:
         if row is not None:
             rows.append(row)
+            error = "MISS" if row["kind"] else "FALSE"
+            verdict = "ok" if row["right"] else error
             print(
-                f"{'ok  ' if row['right'] else 'MISS' if row['kind'] else 'FALSE'} {row['name']:34}"
-                f"{row['seconds']:6.1f} s  {row['also']}",
+                f"{verdict:5} {row['name']:34}{row['seconds']:6.1f} s  {row['also']}",
                 flush=True,
             )
     if rows:
         (a.work / f"planted-{a.seed}.json").write_text(json.dumps(rows, indent=1))
-        for said, mine in (
-            ("found and rightly named", True),
-            ("clean and left alone", False),
+        for title, has_fault in (
+            ("found, with the right kind", True),
+            ("clean, without a finding", False),
         ):
-            right = [row["right"] for row in rows if (row["kind"] is not None) == mine]
-            print(f"{said}: {sum(right)} of {len(right)}")
+            right = [
+                row["right"] for row in rows if (row["kind"] is not None) == has_fault
+            ]
+            print(f"{title}: {sum(right)} of {len(right)}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-"""Which pictures tell players apart on albums never met? The plain pipeline, once for each candidate spec.
+"""Compare tile specs by the accuracy of a plain pipeline on albums held out.
 
-    python benchmarks/presets.py SHARED AUDIO WORK [--group album] [--limit N] [--seconds S] [--only NAME ...]
+    python benchmarks/presets.py SHARED AUDIO WORK [--group album] [--limit N]
+        [--seconds S] [--only NAME ...]
 
-Tiles -> frozen ImageNet MobileNetV2 -> logistic regression -> mean log-probability per recording, by five-fold
-cross-validation over whole groups of the training and validation recordings; the test recordings are not opened.
-Printed: accuracy, the mean of one over the place of the right name (which tells candidates apart better than
-accuracy), how much that is above the first candidate's on the same recordings, each with its interval over groups; the
-same with recordings at random; and the milliseconds of one thread per minute of sound for tuning, transform and tiles.
+The pipeline: tiles, frozen ImageNet MobileNetV2, logistic regression, mean
+log-probability per recording, by five-fold cross-validation over whole groups of the
+training and validation recordings; the test recordings are not opened. Prints accuracy,
+the mean reciprocal rank of the correct label (which has less variance than accuracy),
+and its difference from the first candidate on the same recordings, each with an
+interval over groups; the same with recordings split at random; and the milliseconds of
+one thread per minute of audio for tuning, transform and tiles.
 """
 
 import argparse
@@ -61,9 +64,9 @@ def main() -> None:
     parser.add_argument("shared", type=Path)
     parser.add_argument("audio", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--group", default="album", help="what stays on one side")
+    parser.add_argument("--group", default="album", help="column of the groups")
     parser.add_argument(
-        "--limit", type=int, help="take only the first N recordings of each group"
+        "--limit", type=int, help="use only the first N recordings of each group"
     )
     parser.add_argument("--seconds", type=int, default=60, help="of every recording")
     parser.add_argument("--only", nargs="+", default=list(CANDIDATES))
@@ -81,7 +84,7 @@ def main() -> None:
     groups = (table["label"] + "/" + table[a.group]).to_numpy()
     base: dict[str, np.ndarray] = {}
     for name in names:
-        found = ranks(features[name], table, a.group)
+        found = reciprocal_ranks(features[name], table, a.group)
         base = base or found
         row: dict = {
             "candidate": name,
@@ -102,7 +105,7 @@ def main() -> None:
 def embed(
     table: pd.DataFrame, specs: dict[str, TileSpec], a: argparse.Namespace
 ) -> tuple:
-    """Give every tile of every candidate as the features that the frozen network has for it."""
+    """Compute the embeddings of all tiles for each candidate, and the time."""
     weights = a.shared / "weights/mobilenetv2_100.safetensors"
     networks = {
         name: build_network("mobilenetv2_100", 2, spec, weights).eval()
@@ -122,10 +125,10 @@ def embed(
             seconds[name] += time.perf_counter() - start
             net = networks[name]
             with torch.inference_mode():
-                picture = net.table[torch.from_numpy(tiles).int()].permute(0, 3, 1, 2)
-                body = net.backbone.forward_features(picture)
+                image = net.table[torch.from_numpy(tiles).int()].permute(0, 3, 1, 2)
+                maps = net.backbone.forward_features(image)
                 features[name].append(
-                    net.backbone.forward_head(body, pre_logits=True).numpy()
+                    net.backbone.forward_head(maps, pre_logits=True).numpy()
                 )
         if n % 20 == 0:
             print(n, len(table), flush=True)
@@ -136,8 +139,10 @@ def embed(
     )
 
 
-def ranks(features: list, table: pd.DataFrame, group: str) -> dict[str, np.ndarray]:
-    """Give one over the place of the right name for every recording, with whole groups held out and at random."""
+def reciprocal_ranks(
+    features: list, table: pd.DataFrame, group: str
+) -> dict[str, np.ndarray]:
+    """Return the reciprocal rank of each label, by groups held out and at random."""
     y, groups = (
         table["label"].to_numpy(),
         (table["label"] + "/" + table[group]).to_numpy(),
@@ -164,7 +169,7 @@ def ranks(features: list, table: pd.DataFrame, group: str) -> dict[str, np.ndarr
 
 
 def interval(values: np.ndarray, groups: np.ndarray) -> list[float]:
-    """Give mean and 95 % interval, drawn anew 5000 times over whole groups."""
+    """Return the mean and its 95 % interval by a bootstrap over groups, 5000 samples."""
     sums = pd.Series(values).groupby(groups).agg(["sum", "count"]).to_numpy()
     drawn = sums[
         np.random.default_rng(0).integers(len(sums), size=(5000, len(sums)))

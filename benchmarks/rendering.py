@@ -1,12 +1,14 @@
-"""How fast, how exact and how large: from an mp3 to tiles on disk, beside what one would write without this library.
+"""Measure the speed, error and memory of rendering, compared with other libraries.
 
-    OMP_NUM_THREADS=1 python benchmarks/rendering.py WORK [speed] [short] [parallel] [again] [memory]
+    OMP_NUM_THREADS=1 python benchmarks/rendering.py WORK [speed] [short] [parallel]
+        [again] [memory]
 
-WORK gets the recordings, which are made here, and the tiles; a recording of ten minutes that lies there by the name of
-`speed.mp3` is taken in place of the made one. `speed` needs `pip install nnAudio`. All ways run in one
-thread, one after the other, and the figures are seconds of sound per second (real time = 1) and ratios; run it on a
-machine that does nothing else. The error is the largest difference in dB, above -60 dB, from librosa.vqt with whole
-kernels (`sparsity=0`) in double precision.
+WORK receives generated recordings and the tiles; a recording of ten minutes named
+`speed.mp3` in it is used instead of the generated one. `speed` requires `pip install
+nnAudio`. Each method goes from an mp3 to tiles on disk in one thread, one after the
+other. Speeds are seconds of audio per second (real time = 1) and ratios; run it on an
+idle machine. The error is the largest difference in dB, above -60 dB, from librosa.vqt
+with whole kernels (`sparsity=0`) in double precision.
 """
 
 import argparse
@@ -46,7 +48,7 @@ SPECS = {
 
 
 def music(seconds: float, seed: int = 0) -> np.ndarray:
-    """Stereo piano-like music: struck notes of six partials over a little noise."""
+    """Return stereo piano-like music: notes of six partials, with a little noise."""
     rng = np.random.default_rng(seed)
     sound = 1e-4 * rng.normal(size=(int(seconds * RATE), 2)).astype(np.float32)
     time_ = np.arange(2 * RATE, dtype=np.float32) / RATE
@@ -81,7 +83,7 @@ def recording(
 
 
 def seconds_of(action: Callable[[], object], rounds: int = ROUNDS) -> float:
-    """Shortest time of a few, of the processor: all ways run in one thread, and none of them waits for anything."""
+    """Return the minimum CPU time; every method runs in one thread without waiting."""
     times = []
     for _ in range(rounds):
         start = time.process_time()
@@ -90,7 +92,7 @@ def seconds_of(action: Callable[[], object], rounds: int = ROUNDS) -> float:
     return min(times)
 
 
-# the ways
+# methods
 
 
 def decode(path: Path, spec: TileSpec, out: Path) -> None:
@@ -121,7 +123,7 @@ def librosa_cqt(wave: np.ndarray, spec: TileSpec, **options: object) -> np.ndarr
 
 
 def save_rgb(decibels: np.ndarray, spec: TileSpec, out: Path) -> None:
-    """Cut a whole CQT in dB and save it as people do: a colour map, RGB, Pillow's defaults."""
+    """Cut a CQT in dB into RGB images with a colour map and the defaults of Pillow."""
     from matplotlib import colormaps
     from PIL import Image
 
@@ -185,7 +187,7 @@ def nnaudio(path: Path, spec: TileSpec, out: Path) -> None:
 
 
 def nnaudio_cqt(wave: np.ndarray, spec: TileSpec) -> np.ndarray:
-    """Transform a minute at a time; what is asked of it is what it calls CQT2010v2, its fastest."""
+    """Transform a minute at a time with CQT2010v2, the fastest of nnAudio."""
     import torch
     from nnAudio.features import CQT2010v2
 
@@ -207,20 +209,20 @@ def nnaudio_cqt(wave: np.ndarray, spec: TileSpec) -> np.ndarray:
     return torch.cat(parts, dim=1).numpy()
 
 
-WAYS: dict[str, Callable[[Path, TileSpec, Path], None]] = {
-    "figure per tile (specshow, axes, savefig)": lambda *words: specshow(
-        *words, axes=True
+METHODS: dict[str, Callable[[Path, TileSpec, Path], None]] = {
+    "figure per tile (specshow, axes, savefig)": lambda *arguments: specshow(
+        *arguments, axes=True
     ),
-    "specshow without axes": lambda *words: specshow(*words, axes=False),
+    "specshow without axes": lambda *arguments: specshow(*arguments, axes=False),
     "careful script (librosa, RGB by Pillow)": careful,
-    "nnAudio, same tail": nnaudio,
+    "nnAudio, same output stage": nnaudio,
     "cqt2img": cqt2img,
     "decoding alone": decode,
 }
 
 
 def errors(path: Path, spec: TileSpec) -> dict[str, float]:
-    """Say how far the transforms are from librosa's with whole kernels, in dB, above -60 dB."""
+    """Return the largest differences from librosa with whole kernels, in dB."""
     from cqt2img.audio.decode import load_wave
     from cqt2img.tiles.cqt_kernels import transform
 
@@ -228,20 +230,22 @@ def errors(path: Path, spec: TileSpec) -> dict[str, float]:
     exact = 20 * np.log10(
         np.abs(librosa_cqt(wave.astype(np.float64), spec, sparsity=0)) + 1e-20
     )
-    heard = exact > np.percentile(exact, 99.9) - 60
+    is_loud = exact > np.percentile(exact, 99.9) - 60
 
     def error(magnitudes: np.ndarray) -> float:
         difference = 20 * np.log10(magnitudes + 1e-20) - exact
         return float(
-            np.abs(difference - np.median(difference[heard]))[heard].max()
-        )  # nnAudio has a gain of its own
+            np.abs(difference - np.median(difference[is_loud]))[is_loud].max()
+        )  # nnAudio has another gain
 
     return {
         "cqt2img": error(np.sqrt(np.concatenate(list(transform(wave, spec, 0.0))).T)),
         "careful script (librosa, RGB by Pillow)": error(
             np.abs(librosa_cqt(wave, spec))
         ),
-        "nnAudio, same tail": error(nnaudio_cqt(wave, spec)[:, : exact.shape[1]]),
+        "nnAudio, same output stage": error(
+            nnaudio_cqt(wave, spec)[:, : exact.shape[1]]
+        ),
     }
 
 
@@ -250,31 +254,34 @@ def speed(work: Path) -> None:
         work, 60 * MINUTES, "ten-minutes"
     )
     for n_bins, spec in SPECS.items():
-        wrong, seconds = errors(path, spec), {}
-        for name, way in WAYS.items():
+        error_db, seconds = errors(path, spec), {}
+        for name, method in METHODS.items():
             out = work / "out"
 
             def once(
-                way: Callable = way, out: Path = out, spec: TileSpec = spec
+                method: Callable = method, out: Path = out, spec: TileSpec = spec
             ) -> None:
                 shutil.rmtree(out, ignore_errors=True)
                 out.mkdir()
-                way(path, spec, out)
+                method(path, spec, out)
 
             seconds[name] = seconds_of(once, 1 if "specshow" in name else ROUNDS)
         ours, alone = seconds["cqt2img"], seconds["decoding alone"]
         print(
-            f"\n| {n_bins} bins | times real time | times cqt2img's time | error, dB |\n|---|---|---|---|"
+            f"\n| {n_bins} bins | times real time | times cqt2img's time | error, dB |"
+            "\n|---|---|---|---|"
         )
         for name, value in seconds.items():
+            error = error_db.get(name, float("nan"))
             print(
-                f"| {name} | {60 * MINUTES / value:.0f} | {value / ours:.2f} | {wrong.get(name, float('nan')):.2f} |"
+                f"| {name} | {60 * MINUTES / value:.0f} | {value / ours:.2f} "
+                f"| {error:.2f} |"
             )
         print(f"cqt2img / decoding alone: {ours / alone:.2f}", flush=True)
 
 
 def short(work: Path) -> None:
-    """Twenty files of half a minute beside one of ten minutes, decoding alone as the measure of the machine."""
+    """Compare twenty files of half a minute with one file of ten minutes."""
     long = recording(work, 60 * MINUTES, "ten-minutes")
     files = [recording(work, 30, f"half-minute-{n}", seed=n) for n in range(20)]
     for n_bins, spec in SPECS.items():
@@ -286,7 +293,8 @@ def short(work: Path) -> None:
         one = seconds_of(lambda: all_of([long]), 5)
         many = seconds_of(lambda: all_of(files), 5)
         print(
-            f"{n_bins} bins: 20 x 30 s take {many / one:.2f} times as long as 600 s in one file",
+            f"{n_bins} bins: 20 x 30 s take {many / one:.2f} times as long as 600 s in "
+            "one file",
             flush=True,
         )
 
@@ -304,14 +312,15 @@ def parallel(work: Path) -> None:
             render(files, work / "out", spec, n_jobs=n_jobs)
             took[n_jobs] = time.perf_counter() - start
         print(
-            f"{n_bins} bins: two processes are {took[1] / took[2]:.2f} times as fast as one",
+            f"{n_bins} bins: two processes are {took[1] / took[2]:.2f} times as fast "
+            "as one",
             took,
             flush=True,
         )
 
 
 def again(work: Path) -> None:
-    """Render 2000 short files that are finished already."""
+    """Render 2000 short files that are already rendered."""
     sound = music(2.2)[: RATE // 2, 0]
     folder = work / "many"
     folder.mkdir(exist_ok=True)
@@ -320,7 +329,7 @@ def again(work: Path) -> None:
             soundfile.write(path, sound, RATE)
     render(folder, work / "many-tiles", "fast")
     took = seconds_of(lambda: render(folder, work / "many-tiles", "fast"))
-    print(f"again on finished work: {1000 * took / 2000:.2f} ms a file", flush=True)
+    print(f"again on finished work: {1000 * took / 2000:.2f} ms per file", flush=True)
 
 
 _PEAK = r"""
@@ -336,7 +345,7 @@ print(json.dumps([(kib() - before) / 1024, time.perf_counter() - start]))
 
 
 def memory(work: Path) -> None:
-    """Highest memory of a process above what it has after its imports."""
+    """Measure the peak memory of a process above that after its imports."""
     ten = music(600)
     for preset in ("piano", "orchestra"):
         for hours in (1, 3, 4):
@@ -346,12 +355,22 @@ def memory(work: Path) -> None:
                     for _ in range(6 * hours):
                         file.write(ten)
             shutil.rmtree(work / "out", ignore_errors=True)
-            words = [sys.executable, "-c", _PEAK, str(path), str(work / "out"), preset]
+            command = [
+                sys.executable,
+                "-c",
+                _PEAK,
+                str(path),
+                str(work / "out"),
+                preset,
+            ]
             mib, seconds = json.loads(
-                subprocess.run(words, check=True, capture_output=True, text=True).stdout
+                subprocess.run(
+                    command, check=True, capture_output=True, text=True
+                ).stdout
             )
             print(
-                f"{preset}, {hours} h: {mib:.0f} MB above import, {seconds / hours:.1f} s an hour",
+                f"{preset}, {hours} h: {mib:.0f} MB above import, "
+                f"{seconds / hours:.1f} s per hour",
                 flush=True,
             )
 

@@ -1,9 +1,9 @@
-"""How well is the tuning of a recording measured? Against the cents by which `make_audio.py` detuned each album.
+"""Measure the error of tuning estimation on albums detuned by known amounts.
 
     python benchmarks/tuning.py AUDIO [--n 200]
 
-AUDIO holds what `make_audio.py jazz/metadata.csv` made. The pianos have a tuning of their own, so the median error of
-each piano is taken off first.
+AUDIO is the output of `make_audio.py jazz/metadata.csv`. Each piano has its own tuning,
+so the median error of each piano is subtracted first.
 """
 
 import argparse
@@ -51,8 +51,9 @@ def main() -> None:
             (error - error.groupby(frame["piano"]).transform("median") + 50) % 100 - 50
         )
         print(
-            f"{name}: median error {error.median():.1f} cents, 90 % within {error.quantile(0.9):.1f}, "
-            f"all within {error.max():.1f}; {frame[f'{name} ms'].median():.0f} ms a recording"
+            f"{name}: median error {error.median():.1f} cents, "
+            f"90 % within {error.quantile(0.9):.1f}, all within {error.max():.1f}; "
+            f"{frame[f'{name} ms'].median():.0f} ms per recording"
         )
 
 
