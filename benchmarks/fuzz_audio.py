@@ -163,7 +163,7 @@ def read_damaged(item: dict[str, Any] | None) -> dict[str, Any]:
 def fuzz(
     form: str, n: int, first: int = 0, n_processes: int = 2
 ) -> tuple[Counter[str], list[dict[str, Any]]]:
-    """Count the outcomes of `n` seeds, and list those neither right nor an AudioError."""
+    """Count the outcomes of `n` seeds; list those neither right nor an AudioError."""
     counts: Counter[str] = Counter()
     odd = []
     items = [{"form": form, "seed": seed} for seed in range(first, first + n)]
