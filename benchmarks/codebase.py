@@ -10,39 +10,14 @@ syntax nodes per line of code, `# fmt: skip`, `Any` and `dict[str, Any]`.
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "cqt2img"
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-_TRACE = """
-import json, sys
-from pathlib import Path
-
-package = Path(sys.argv[1])
-entered = set()
-
-def note(frame, event, argument):
-    path = Path(frame.f_code.co_filename)
-    if event == "call" and frame.f_code.co_name != "<module>":
-        if path.is_relative_to(package):
-            entered.add(str(path.relative_to(package)))
-
-sys.path.insert(0, str(package.parent))
-sys.argv = ["cqt2img", *sys.argv[2:]]
-from cqt2img.cli.main import main
-
-sys.setprofile(note)
-try:
-    main()
-except SystemExit:
-    pass
-sys.setprofile(None)
-print(json.dumps(sorted(entered)))
-"""
 
 
 def modules_of(package: Path) -> dict[str, str]:
@@ -136,10 +111,11 @@ def module_chain(modules: dict[str, str]) -> list[str]:
     return longest_chain(graph)
 
 
-def entered_by_predict(package: Path, arguments: list[str]) -> list[str]:
+def entered_by_predict(package: Path) -> list[str]:
     """Return the modules of which `cqt2img predict` calls a function."""
     done = subprocess.run(
-        [sys.executable, "-c", _TRACE, package, "predict", *arguments, "-q"],
+        [sys.executable, Path(__file__).with_name("trace_predict.py"), package],
+        env={**os.environ, "PYTHONPATH": str(package.parent)},
         capture_output=True,
         text=True,
         check=True,
@@ -152,47 +128,35 @@ def count_any(text: str) -> int:
     return len(re.findall(r"\bAny\b", text))
 
 
-def make_small_model(folder: Path) -> list[str]:
-    """Fit a model on noise with the installed package; return arguments of predict."""
-    import numpy as np
-
-    from cqt2img import Classifier
-
-    rng = np.random.default_rng(0)
-    cqts = [rng.random((96, 200)) for _ in range(4)]
-    model = Classifier(
-        "test_resnet", weights=None, spec="fast", epochs=1, verbose=False
-    )
-    model.fit(cqts, ["a", "b"] * 2).save(folder / "model")
-    np.save(folder / "clip.npy", cqts[0])
-    return [str(folder / "clip.npy"), "-m", str(folder / "model")]
+def describe(package: Path) -> str:
+    """Return the measures of a package as text."""
+    modules = modules_of(package)
+    text = "\n".join(modules.values())
+    lines = sum(map(code_lines, modules.values()))
+    nodes = sum(map(syntax_nodes, modules.values()))
+    chain = package_chain(modules)
+    entered = entered_by_predict(package)
+    folders = {name.split("/")[0] for name in entered}
+    measures = {
+        "entries at the top level": len({name.split(".")[0] for name in modules}),
+        "longest chain of packages": f"{len(chain)} ({' > '.join(chain)})",
+        "longest chain of modules": len(module_chain(modules)),
+        "modules entered by predict": f"{len(entered)} of {len(folders)} entries",
+        "lines of code": lines,
+        "syntax nodes per line": f"{nodes / lines:.2f}",
+        "fmt: skip": text.count("fmt: skip"),
+        "Any": count_any(text),
+        "dict[str, Any]": text.count("dict[str, Any]"),
+    }
+    rows = [f"  {name:28}{value}" for name, value in measures.items()]
+    return "\n".join([str(package), *rows])
 
 
 def main() -> None:
+    """Measure the packages that the command line names."""
     packages = [Path(name).resolve() for name in sys.argv[1:]] or [PACKAGE]
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = make_small_model(Path(folder))
-        for package in packages:
-            modules = modules_of(package)
-            text = "\n".join(modules.values())
-            lines = sum(map(code_lines, modules.values()))
-            nodes = sum(map(syntax_nodes, modules.values()))
-            entries = {name.split(".")[0] for name in modules}
-            chain = package_chain(modules)
-            entered = entered_by_predict(package, arguments)
-            print(package)
-            print(f"  entries at the top level   {len(entries)}")
-            print(f"  longest chain of packages  {len(chain)}: {' > '.join(chain)}")
-            print(f"  longest chain of modules   {len(module_chain(modules))}")
-            folders = {name.split("/")[0] for name in entered}
-            print(
-                f"  entered by predict         {len(entered)} modules, {len(folders)}"
-            )
-            print(f"  lines of code              {lines}")
-            print(f"  syntax nodes per line      {nodes / lines:.2f}")
-            print(f"  fmt: skip                  {text.count('fmt: skip')}")
-            print(f"  Any                        {count_any(text)}")
-            print(f"  dict[str, Any]             {text.count('dict[str, Any]')}")
+    for package in packages:
+        print(describe(package))
 
 
 if __name__ == "__main__":

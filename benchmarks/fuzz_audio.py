@@ -1,4 +1,4 @@
-"""What damaged files do to the reader: seeded mutations of small files of each format.
+"""Read damaged files: seeded mutations of small files of each format.
 
     python benchmarks/fuzz_audio.py [--formats wav flac ...] [--n 25000] [--first 0]
 
@@ -24,7 +24,7 @@ from limited_process import call_all
 from odd_audio import encode, ffmpeg, mp3_frames, tone
 
 RATE = 16000
-OUTCOMES = ("right", "refused", "wrong length", "escaped", "crash", "hang")
+OUTCOMES = ("right", "error", "wrong length", "escaped", "crash", "hang")
 FORMATS = {
     "wav": lambda: encode("WAV", "PCM_16", tone(0.4, RATE), RATE),
     "rf64": lambda: encode("RF64", "PCM_24", tone(0.4, RATE), RATE),
@@ -152,7 +152,7 @@ def read_damaged(item: dict[str, Any] | None) -> dict[str, Any]:
     try:
         n = len(load_wave(path, RATE))
     except AudioError as err:
-        return {"outcome": "refused", "reason": err.reason}
+        return {"outcome": "error", "reason": err.reason}
     except BaseException as err:  # what the benchmark looks for
         return {"outcome": "escaped", "escaped": repr(err)[:400]}
     is_right = abs(n - n_good) <= RATE / 10
@@ -163,7 +163,7 @@ def read_damaged(item: dict[str, Any] | None) -> dict[str, Any]:
 def fuzz(
     form: str, n: int, first: int = 0, n_processes: int = 2
 ) -> tuple[Counter[str], list[dict[str, Any]]]:
-    """Count the outcomes of `n` seeds, and list those neither right nor refused."""
+    """Count the outcomes of `n` seeds; list those neither right nor an AudioError."""
     counts: Counter[str] = Counter()
     odd = []
     items = [{"form": form, "seed": seed} for seed in range(first, first + n)]
@@ -171,7 +171,7 @@ def fuzz(
         for item, answer in call_all("fuzz_audio:read_damaged", items, n_processes):
             outcome = _outcome(answer)
             counts[outcome] += 1
-            if outcome not in ("right", "refused"):
+            if outcome not in ("right", "error"):
                 odd.append({**item, **answer, "outcome": outcome})
     finally:
         for left in _path().parent.glob(f"cqt2img_fuzz_{os.getpid()}_*"):
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=25_000)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--processes", type=int, default=2)
-    help_odd = "append all that is neither right nor refused to this file"
+    help_odd = "append all that is neither right nor an AudioError to this file"
     parser.add_argument("--odd", type=Path, help=help_odd)
     a = parser.parse_args()
     columns = ["format", "inputs", *OUTCOMES, "wrong length, %", "ms each"]

@@ -3,7 +3,7 @@
     python benchmarks/kill_fit.py N_RUNS [N_WORKERS]
 
 Every run trains a tiny network on synthetic recordings. It is killed three times by
-SIGKILL, at moments drawn uniformly over the length of an undisturbed run, and is
+SIGKILL, at moments drawn uniformly over the length of an uninterrupted run, and is
 resumed to the end. A kill after the end of training does not count: the run is drawn
 again. The runs alternate between two networks, each with a checkpoint every minute,
 which here means after every epoch, and with one every half second, which means
@@ -198,7 +198,7 @@ def main() -> int:
     context.set_forkserver_preload(PRELOADED)
     draw = random.Random(0)
     root = Path(tempfile.mkdtemp())
-    undisturbed = {}
+    uninterrupted = {}
     n_same = 0
     n_late = 0
     landed: Counter[str] = Counter()
@@ -206,14 +206,17 @@ def main() -> int:
         for network in NETWORKS:
             folder = root / network
             folder.mkdir()
-            undisturbed[network] = finish(
+            uninterrupted[network] = finish(
                 context, Run(network, INTERVALS[0], n_workers, folder)
             )
-            print(f"{network}: {undisturbed[network][0]:.1f} s undisturbed", flush=True)
+            print(
+                f"{network}: {uninterrupted[network][0]:.1f} s uninterrupted",
+                flush=True,
+            )
         for n in range(n_runs):
             network = NETWORKS[n % 2]
             interval = INTERVALS[n // 2 % 2]
-            seconds, expected = undisturbed[network]
+            seconds, expected = uninterrupted[network]
             run = Run(network, interval, n_workers, root / str(n))
             run.folder.mkdir()
             found, states, n_drawn = kill_and_resume(context, run, seconds, draw)

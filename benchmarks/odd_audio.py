@@ -1,4 +1,4 @@
-"""Odd, damaged and broken audio files, each with what is right for it."""
+"""Odd, damaged and broken audio files, each with the expected result."""
 
 import io
 import os
@@ -23,7 +23,7 @@ LOSSY = 2205
 
 
 class Case(NamedTuple):
-    """One file, and what is right for it."""
+    """One file, and the expected result."""
 
     path: bytes
     expected: str | int  # a key of REASONS, or samples at 22050 Hz
@@ -183,7 +183,7 @@ def ogg_pages(data: bytes) -> list[bytes]:
 
 
 def make_wav_files() -> Iterator[tuple]:
-    """Yield WAV and its relatives: name, bytes, what is right."""
+    """Yield WAV and its relatives: name, bytes, expected result."""
     whole, head = wav(), wav(b"")[:44]
     for bits, form in ((16, "<i2"), (32, "<i4")):
         yield (

@@ -1,4 +1,4 @@
-"""What three readers make of broken and odd files.
+"""Read broken and odd files with three libraries.
 
     python benchmarks/odd_files.py
 
@@ -28,10 +28,10 @@ OUTCOMES = (
     "wrong error",
     "wrong length",
     "nothing",
-    "wrongly refused",
+    "needless error",
     "crash",
     "hang",
-    "handed on",
+    "unchecked",
 )
 # Only cqt2img raises for these; other readers may return such audio.
 _OWN_REASONS = (
@@ -99,7 +99,7 @@ def _read_by(
 
 
 def misbehave(item: str | None) -> dict[str, Any]:
-    """Do what the harness must notice."""
+    """Fail in a way that the harness must detect."""
     if item == "crash":
         os.abort()
     elif item == "hang":
@@ -126,13 +126,13 @@ def classify(case: Case, answer: dict[str, Any], any_reason: bool = False) -> st
     is_readable = isinstance(case.expected, int)
     if "reason" in answer:
         if is_readable:
-            return "wrongly refused"
+            return "needless error"
         is_right = any_reason or answer["reason"] == case.expected
         return "right error" if is_right else "wrong error"
     if is_readable and abs(answer["n"] - case.expected) <= case.slack:
         return "right"
     if any_reason and case.expected in _OWN_REASONS and answer["n"]:
-        return "handed on"
+        return "unchecked"
     return "wrong length" if answer["n"] else "nothing"
 
 

@@ -1,15 +1,19 @@
-"""How fast, how exact and how large: from an mp3 to tiles on disk, beside what one would write without this library.
+"""Measure the speed, the error and the memory of rendering, beside other ways.
 
-    OMP_NUM_THREADS=1 python benchmarks/rendering.py WORK [speed] [short] [parallel] [again] [memory]
+    OMP_NUM_THREADS=1 python benchmarks/rendering.py WORK [PART ...]
 
-WORK gets the recordings, which are made here, and the tiles; a recording of ten minutes that lies there by the name of
-`speed.mp3` is taken in place of the made one. `speed` needs `pip install nnAudio`. All ways run in one
-thread, one after the other, and the figures are seconds of sound per second (real time = 1) and ratios; run it on a
-machine that does nothing else. The error is the largest difference in dB, above -60 dB, from librosa.vqt with whole
-kernels (`sparsity=0`) in double precision.
+PART is one or more of speed, short, parallel, again, memory; by default all.
+
+WORK is a folder for the recordings, which are made here, and for the tiles. A recording
+of ten minutes in it with the name `speed.mp3` replaces the synthetic one. `speed` needs
+`pip install nnAudio`. All ways run in one thread, one after the other; run them on an
+idle machine. Figures are seconds of audio per second (real time = 1) and ratios. The
+error is the largest difference in dB, above -60 dB, from librosa.vqt with whole kernels
+(`sparsity=0`) in double precision.
 """
 
 import argparse
+import functools
 import json
 import shutil
 import subprocess
@@ -18,18 +22,34 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
+import librosa
+import librosa.display
 import numpy as np
 import soundfile
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
 
 from cqt2img import TileSpec, render
+from cqt2img.audio.decode import load_wave
+from cqt2img.tiles.cqt_kernels import transform
 
-RATE, MINUTES, ROUNDS = 44_100, 10, 3
+Wave: TypeAlias = NDArray[np.float32]
+Way: TypeAlias = Callable[[Path, TileSpec, Path], None]
+
+ROOT = Path(__file__).parents[1]
+SAMPLE_RATE = 44_100
+N_MINUTES = 10
+N_ROUNDS = 3
+N_NOTES_PER_SECOND = 4
+C1_HZ = 32.703195662574829
 SPECS = {
     84: TileSpec(
         n_bins=84,
         bins_per_octave=12,
-        f_min=32.703195662574829,
+        f_min=C1_HZ,
         gamma=0.0,
         height=96,
         width=216,
@@ -37,7 +57,7 @@ SPECS = {
     252: TileSpec(
         n_bins=252,
         bins_per_octave=36,
-        f_min=32.703195662574829,
+        f_min=C1_HZ,
         gamma=0.0,
         height=256,
         width=216,
@@ -45,68 +65,137 @@ SPECS = {
 }
 
 
-def music(seconds: float, seed: int = 0) -> np.ndarray:
-    """Stereo piano-like music: struck notes of six partials over a little noise."""
+# recordings
+
+
+def make_music(seconds: float, seed: int = 0) -> Wave:
+    """Return stereo music like that of a piano: struck notes over a little noise."""
     rng = np.random.default_rng(seed)
-    sound = 1e-4 * rng.normal(size=(int(seconds * RATE), 2)).astype(np.float32)
-    time_ = np.arange(2 * RATE, dtype=np.float32) / RATE
-    for _ in range(int(4 * seconds)):
-        start, hz = (
-            int(rng.uniform(0, seconds - 2.1) * RATE),
-            440 * 2 ** ((rng.integers(28, 90) - 69) / 12),
-        )
-        partials = [
-            np.sin(2 * np.pi * n * hz * time_) / n**1.5
-            for n in range(1, 7)
-            if n * hz < 16_000
-        ]
-        note = (
-            10 ** rng.uniform(-2, -0.7)
-            * np.sum(partials, axis=0)
-            * np.exp(-2.5 * time_)
-        )
-        sound[start : start + len(note)] += note[:, np.newaxis] * rng.uniform(
-            0.5, 1, 2
-        ).astype(np.float32)
+    noise = rng.normal(size=(int(seconds * SAMPLE_RATE), 2))
+    sound = 1e-4 * noise.astype(np.float32)
+    for _ in range(int(N_NOTES_PER_SECOND * seconds)):
+        start = int(rng.uniform(0, seconds - 2.1) * SAMPLE_RATE)
+        hz = 440 * 2 ** ((rng.integers(28, 90) - 69) / 12)
+        note = 10 ** rng.uniform(-2, -0.7) * make_note(hz)
+        balance = rng.uniform(0.5, 1, 2).astype(np.float32)
+        sound[start : start + len(note)] += note[:, np.newaxis] * balance
     return np.clip(sound, -1, 1)
 
 
-def recording(
-    work: Path, seconds: float, name: str, suffix: str = "mp3", seed: int = 0
-) -> Path:
-    path = work / f"{name}.{suffix}"
+def make_note(hz: float) -> Wave:
+    """Return two seconds of a note with up to six partials."""
+    seconds = np.arange(2 * SAMPLE_RATE, dtype=np.float32) / SAMPLE_RATE
+    note = np.zeros_like(seconds)
+    for n in range(1, 7):
+        if n * hz < 16_000:
+            note += np.sin(2 * np.pi * n * hz * seconds) / n**1.5
+    return note * np.exp(-2.5 * seconds)
+
+
+def make_recording(work: Path, seconds: float, name: str, seed: int = 0) -> Path:
+    path = work / f"{name}.mp3"
     if not path.is_file():
-        soundfile.write(path, music(seconds, seed), RATE)
+        soundfile.write(path, make_music(seconds, seed), SAMPLE_RATE)
     return path
 
 
-def seconds_of(action: Callable[[], object], rounds: int = ROUNDS) -> float:
-    """Shortest time of a few, of the processor: all ways run in one thread, and none of them waits for anything."""
+def measure_seconds(action: Callable[[], object], n_rounds: int = N_ROUNDS) -> float:
+    """Return the shortest of several times of the processor."""
     times = []
-    for _ in range(rounds):
+    for _ in range(n_rounds):
         start = time.process_time()
         action()
         times.append(time.process_time() - start)
     return min(times)
 
 
-# the ways
+# ways to render
 
 
-def decode(path: Path, spec: TileSpec, out: Path) -> None:
+def render_by_decoding_only(path: Path, spec: TileSpec, out: Path) -> None:
     with soundfile.SoundFile(path) as file:
         while len(file.read(65_536, dtype="float32", always_2d=True)):
             pass
 
 
-def cqt2img(path: Path, spec: TileSpec, out: Path) -> None:
-    made = render([path], out / "tiles", spec)
-    assert made.recordings["status"].tolist() == ["ok"]
+def render_by_cqt2img(path: Path, spec: TileSpec, out: Path) -> None:
+    tiles = render([path], out / "tiles", spec)
+    assert tiles.recordings["status"].tolist() == ["ok"]
 
 
-def librosa_cqt(wave: np.ndarray, spec: TileSpec, **options: object) -> np.ndarray:
-    import librosa
+def render_by_librosa(path: Path, spec: TileSpec, out: Path) -> None:
+    """One transform of the whole recording, saved as RGB by Pillow."""
+    wave, _ = librosa.load(path, sr=spec.sample_rate)
+    magnitudes = np.abs(compute_librosa_cqt(wave, spec))
+    save_rgb(librosa.amplitude_to_db(magnitudes, ref=np.max), spec, out)
 
+
+def render_by_nnaudio(path: Path, spec: TileSpec, out: Path) -> None:
+    wave, _ = librosa.load(path, sr=spec.sample_rate)
+    magnitudes = compute_nnaudio_cqt(wave, spec)
+    save_rgb(librosa.amplitude_to_db(magnitudes, ref=np.max), spec, out)
+
+
+def render_by_specshow(
+    path: Path, spec: TileSpec, out: Path, *, with_axes: bool
+) -> None:
+    """One transform and one figure of matplotlib per tile."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    wave, _ = librosa.load(path, sr=spec.sample_rate)
+    n_samples = spec.width * spec.hop_length
+    starts = range(0, len(wave) - n_samples + 1, n_samples)
+    for n, start in enumerate(starts):
+        magnitudes = compute_librosa_cqt(wave[start : start + n_samples], spec)
+        decibels = librosa.amplitude_to_db(np.abs(magnitudes), ref=np.max)
+        plot = plot_with_axes if with_axes else plot_without_axes
+        plot(decibels, spec, out / f"{n:05d}.png")
+
+
+def plot_with_axes(decibels: Wave, spec: TileSpec, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots()
+    image = librosa.display.specshow(
+        decibels,
+        sr=spec.sample_rate,
+        x_axis="time",
+        y_axis="cqt_hz",
+        ax=axes,
+        bins_per_octave=spec.bins_per_octave,
+    )
+    figure.colorbar(image, ax=axes, format="%+2.0f dB")
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def plot_without_axes(decibels: Wave, spec: TileSpec, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    size = (spec.width / 100, spec.n_bins / 100)
+    figure = plt.figure(figsize=size, dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    librosa.display.specshow(decibels, ax=axes)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def save_rgb(decibels: Wave, spec: TileSpec, out: Path) -> None:
+    """Save a transform as usual: a colour map, RGB, and the defaults of Pillow."""
+    colours = colormaps["magma"](np.arange(256))[:, :3] * 255
+    table = colours.astype(np.uint8)
+    levels = np.clip((decibels + 80) / 80 * 255, 0, 255).astype(np.uint8)[::-1]
+    starts = range(0, levels.shape[1] - spec.width + 1, spec.width)
+    for n, start in enumerate(starts):
+        tile = table[levels[:, start : start + spec.width]]
+        Image.fromarray(tile).save(out / f"{n:05d}.png")
+
+
+def compute_librosa_cqt(
+    wave: NDArray[np.floating], spec: TileSpec, **options: object
+) -> NDArray[np.complexfloating]:
     return librosa.vqt(
         wave,
         sr=spec.sample_rate,
@@ -120,72 +209,8 @@ def librosa_cqt(wave: np.ndarray, spec: TileSpec, **options: object) -> np.ndarr
     )
 
 
-def save_rgb(decibels: np.ndarray, spec: TileSpec, out: Path) -> None:
-    """Cut a whole CQT in dB and save it as people do: a colour map, RGB, Pillow's defaults."""
-    from matplotlib import colormaps
-    from PIL import Image
-
-    table = (colormaps["magma"](np.arange(256))[:, :3] * 255).astype(np.uint8)
-    levels = np.clip((decibels + 80) / 80 * 255, 0, 255).astype(np.uint8)[::-1]
-    for n, left in enumerate(range(0, levels.shape[1] - spec.width + 1, spec.width)):
-        Image.fromarray(table[levels[:, left : left + spec.width]]).save(
-            out / f"{n:05d}.png"
-        )
-
-
-def careful(path: Path, spec: TileSpec, out: Path) -> None:
-    import librosa
-
-    wave, _ = librosa.load(path, sr=spec.sample_rate)
-    save_rgb(
-        librosa.amplitude_to_db(np.abs(librosa_cqt(wave, spec)), ref=np.max), spec, out
-    )
-
-
-def specshow(path: Path, spec: TileSpec, out: Path, axes: bool) -> None:
-    import librosa
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    wave, _ = librosa.load(path, sr=spec.sample_rate)
-    step = spec.width * spec.hop_length
-    for n, start in enumerate(range(0, len(wave) - step + 1, step)):
-        cqt = librosa.amplitude_to_db(
-            np.abs(librosa_cqt(wave[start : start + step], spec)), ref=np.max
-        )
-        if axes:
-            figure, ax = plt.subplots()
-            image = librosa.display.specshow(
-                cqt,
-                sr=spec.sample_rate,
-                x_axis="time",
-                y_axis="cqt_hz",
-                ax=ax,
-                bins_per_octave=spec.bins_per_octave,
-            )
-            figure.colorbar(image, ax=ax, format="%+2.0f dB")
-        else:
-            figure = plt.figure(figsize=(spec.width / 100, spec.n_bins / 100), dpi=100)
-            ax = figure.add_axes((0, 0, 1, 1))
-            ax.axis("off")
-            librosa.display.specshow(cqt, ax=ax)
-        figure.savefig(out / f"{n:05d}.png")
-        plt.close(figure)
-
-
-def nnaudio(path: Path, spec: TileSpec, out: Path) -> None:
-    import librosa
-    import torch
-
-    wave, _ = librosa.load(path, sr=spec.sample_rate)
-    save_rgb(librosa.amplitude_to_db(nnaudio_cqt(wave, spec), ref=np.max), spec, out)
-    torch.set_num_threads(1)
-
-
-def nnaudio_cqt(wave: np.ndarray, spec: TileSpec) -> np.ndarray:
-    """Transform a minute at a time; what is asked of it is what it calls CQT2010v2, its fastest."""
+def compute_nnaudio_cqt(wave: Wave, spec: TileSpec) -> Wave:
+    """Return magnitudes by CQT2010v2, the fastest of nnAudio, a minute at a time."""
     import torch
     from nnAudio.features import CQT2010v2
 
@@ -198,176 +223,195 @@ def nnaudio_cqt(wave: np.ndarray, spec: TileSpec) -> np.ndarray:
         verbose=False,
         bins_per_octave=spec.bins_per_octave,
     )
-    size = 12 * spec.width * spec.hop_length
+    n_samples = 12 * spec.width * spec.hop_length
+    parts = []
     with torch.inference_mode():
-        parts = [
-            layer(torch.from_numpy(wave[i : i + size])[np.newaxis])[0]
-            for i in range(0, len(wave), size)
-        ]
+        for start in range(0, len(wave), n_samples):
+            part = torch.from_numpy(wave[start : start + n_samples])
+            parts.append(layer(part[np.newaxis])[0])
     return torch.cat(parts, dim=1).numpy()
 
 
-WAYS: dict[str, Callable[[Path, TileSpec, Path], None]] = {
-    "figure per tile (specshow, axes, savefig)": lambda *words: specshow(
-        *words, axes=True
+WAYS: dict[str, Way] = {
+    "figure per tile (specshow, axes, savefig)": functools.partial(
+        render_by_specshow, with_axes=True
     ),
-    "specshow without axes": lambda *words: specshow(*words, axes=False),
-    "careful script (librosa, RGB by Pillow)": careful,
-    "nnAudio, same tail": nnaudio,
-    "cqt2img": cqt2img,
-    "decoding alone": decode,
+    "specshow without axes": functools.partial(render_by_specshow, with_axes=False),
+    "careful script (librosa, RGB by Pillow)": render_by_librosa,
+    "nnAudio, same tail": render_by_nnaudio,
+    "cqt2img": render_by_cqt2img,
+    "decoding alone": render_by_decoding_only,
 }
 
 
-def errors(path: Path, spec: TileSpec) -> dict[str, float]:
-    """Say how far the transforms are from librosa's with whole kernels, in dB, above -60 dB."""
-    from cqt2img.audio.decode import load_wave
-    from cqt2img.tiles.cqt_kernels import transform
+# parts
 
+
+def measure_errors(path: Path, spec: TileSpec) -> dict[str, float]:
+    """Return the largest difference from librosa with whole kernels, in dB."""
     wave = load_wave(path, spec.sample_rate)[: 60 * spec.sample_rate]
-    exact = 20 * np.log10(
-        np.abs(librosa_cqt(wave.astype(np.float64), spec, sparsity=0)) + 1e-20
-    )
-    heard = exact > np.percentile(exact, 99.9) - 60
+    reference = np.abs(compute_librosa_cqt(wave.astype(float), spec, sparsity=0))
+    exact = 20 * np.log10(reference + 1e-20)
+    is_loud = exact > np.percentile(exact, 99.9) - 60
 
-    def error(magnitudes: np.ndarray) -> float:
+    def measure(magnitudes: Wave) -> float:
         difference = 20 * np.log10(magnitudes + 1e-20) - exact
-        return float(
-            np.abs(difference - np.median(difference[heard]))[heard].max()
-        )  # nnAudio has a gain of its own
+        gain = np.median(difference[is_loud])  # nnAudio has a gain of its own
+        return float(np.abs(difference - gain)[is_loud].max())
 
+    power = np.concatenate(list(transform(wave, spec, 0.0)))
+    nnaudio = compute_nnaudio_cqt(wave, spec)[:, : exact.shape[1]]
     return {
-        "cqt2img": error(np.sqrt(np.concatenate(list(transform(wave, spec, 0.0))).T)),
-        "careful script (librosa, RGB by Pillow)": error(
-            np.abs(librosa_cqt(wave, spec))
+        "cqt2img": measure(np.sqrt(power.T)),
+        "careful script (librosa, RGB by Pillow)": measure(
+            np.abs(compute_librosa_cqt(wave, spec))
         ),
-        "nnAudio, same tail": error(nnaudio_cqt(wave, spec)[:, : exact.shape[1]]),
+        "nnAudio, same tail": measure(nnaudio),
     }
 
 
-def speed(work: Path) -> None:
-    path = next(work.glob("speed.*"), None) or recording(
-        work, 60 * MINUTES, "ten-minutes"
-    )
+def measure_speed(work: Path) -> None:
+    """Compare the ways on one recording of ten minutes."""
+    path = next(work.glob("speed.*"), None)
+    if path is None:
+        path = make_recording(work, 60 * N_MINUTES, "ten-minutes")
     for n_bins, spec in SPECS.items():
-        wrong, seconds = errors(path, spec), {}
+        errors = measure_errors(path, spec)
+        seconds = {}
         for name, way in WAYS.items():
-            out = work / "out"
-
-            def once(
-                way: Callable = way, out: Path = out, spec: TileSpec = spec
-            ) -> None:
-                shutil.rmtree(out, ignore_errors=True)
-                out.mkdir()
-                way(path, spec, out)
-
-            seconds[name] = seconds_of(once, 1 if "specshow" in name else ROUNDS)
-        ours, alone = seconds["cqt2img"], seconds["decoding alone"]
-        print(
-            f"\n| {n_bins} bins | times real time | times cqt2img's time | error, dB |\n|---|---|---|---|"
-        )
-        for name, value in seconds.items():
-            print(
-                f"| {name} | {60 * MINUTES / value:.0f} | {value / ours:.2f} | {wrong.get(name, float('nan')):.2f} |"
-            )
-        print(f"cqt2img / decoding alone: {ours / alone:.2f}", flush=True)
+            n_rounds = 1 if "specshow" in name else N_ROUNDS
+            run = functools.partial(run_in_empty_folder, way, path, spec, work / "out")
+            seconds[name] = measure_seconds(run, n_rounds)
+        print_speed(n_bins, seconds, errors)
 
 
-def short(work: Path) -> None:
-    """Twenty files of half a minute beside one of ten minutes, decoding alone as the measure of the machine."""
-    long = recording(work, 60 * MINUTES, "ten-minutes")
-    files = [recording(work, 30, f"half-minute-{n}", seed=n) for n in range(20)]
+def run_in_empty_folder(way: Way, path: Path, spec: TileSpec, out: Path) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    way(path, spec, out)
+
+
+def print_speed(
+    n_bins: int, seconds: dict[str, float], errors: dict[str, float]
+) -> None:
+    ours = seconds["cqt2img"]
+    print(f"\n| {n_bins} bins | times real time | times cqt2img's time | error, dB |")
+    print("|---|---|---|---|")
+    for name, value in seconds.items():
+        speed = 60 * N_MINUTES / value
+        error = errors.get(name, float("nan"))
+        print(f"| {name} | {speed:.0f} | {value / ours:.2f} | {error:.2f} |")
+    decoding = seconds["decoding alone"]
+    print(f"cqt2img / decoding alone: {ours / decoding:.2f}", flush=True)
+
+
+def measure_short_files(work: Path) -> None:
+    """Compare twenty files of half a minute with one of ten minutes."""
+    long = make_recording(work, 60 * N_MINUTES, "ten-minutes")
+    short = [make_recording(work, 30, f"half-minute-{n}", seed=n) for n in range(20)]
     for n_bins, spec in SPECS.items():
-
-        def all_of(paths: list[Path], spec: TileSpec = spec) -> None:
-            shutil.rmtree(work / "out", ignore_errors=True)
-            render(paths, work / "out", spec)
-
-        one = seconds_of(lambda: all_of([long]), 5)
-        many = seconds_of(lambda: all_of(files), 5)
+        render_one = functools.partial(render_anew, [long], work, spec)
+        render_many = functools.partial(render_anew, short, work, spec)
+        one = measure_seconds(render_one, 5)
+        many = measure_seconds(render_many, 5)
         print(
-            f"{n_bins} bins: 20 x 30 s take {many / one:.2f} times as long as 600 s in one file",
+            f"{n_bins} bins: 20 x 30 s take {many / one:.2f} times as long as 600 s in "
+            "one file",
             flush=True,
         )
 
 
-def parallel(work: Path) -> None:
-    long = recording(work, 60 * MINUTES, "ten-minutes")
+def render_anew(paths: list[Path], work: Path, spec: TileSpec, n_jobs: int = 1) -> None:
+    shutil.rmtree(work / "out", ignore_errors=True)
+    render(paths, work / "out", spec, n_jobs=n_jobs)
+
+
+def measure_processes(work: Path) -> None:
+    """Compare two processes with one."""
+    long = make_recording(work, 60 * N_MINUTES, "ten-minutes")
     files = [work / f"copy-{n}.mp3" for n in range(16)]
     for path in files:
         shutil.copy(long, path)
     for n_bins, spec in SPECS.items():
-        took = {}
+        seconds = {}
         for n_jobs in (1, 2):
-            shutil.rmtree(work / "out", ignore_errors=True)
             start = time.perf_counter()
-            render(files, work / "out", spec, n_jobs=n_jobs)
-            took[n_jobs] = time.perf_counter() - start
+            render_anew(files, work, spec, n_jobs)
+            seconds[n_jobs] = time.perf_counter() - start
+        ratio = seconds[1] / seconds[2]
         print(
-            f"{n_bins} bins: two processes are {took[1] / took[2]:.2f} times as fast as one",
-            took,
+            f"{n_bins} bins: two processes are {ratio:.2f} times as fast as one",
+            seconds,
             flush=True,
         )
 
 
-def again(work: Path) -> None:
+def measure_finished_work(work: Path) -> None:
     """Render 2000 short files that are finished already."""
-    sound = music(2.2)[: RATE // 2, 0]
+    sound = make_music(2.2)[: SAMPLE_RATE // 2, 0]
     folder = work / "many"
     folder.mkdir(exist_ok=True)
     for n in range(2000):
-        if not (path := folder / f"{n}.wav").is_file():
-            soundfile.write(path, sound, RATE)
-    render(folder, work / "many-tiles", "fast")
-    took = seconds_of(lambda: render(folder, work / "many-tiles", "fast"))
-    print(f"again on finished work: {1000 * took / 2000:.2f} ms a file", flush=True)
+        path = folder / f"{n}.wav"
+        if not path.is_file():
+            soundfile.write(path, sound, SAMPLE_RATE)
+    out = work / "many-tiles"
+    render(folder, out, "fast")
+    seconds = measure_seconds(lambda: render(folder, out, "fast"))
+    print(f"again on finished work: {1000 * seconds / 2000:.2f} ms a file", flush=True)
 
 
-_PEAK = r"""
-import json, re, sys, time
-from cqt2img import render
-import cqt2img.data.render, soundfile, soxr, PIL.Image, PIL.PngImagePlugin, pandas, joblib, matplotlib.colors
-kib = lambda: int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1])
-before, start = kib(), time.perf_counter()
-made = render([sys.argv[1]], sys.argv[2], sys.argv[3])
-assert made.recordings["status"].tolist() == ["ok"], made.recordings["message"][0]
-print(json.dumps([(kib() - before) / 1024, time.perf_counter() - start]))
-"""
-
-
-def memory(work: Path) -> None:
-    """Highest memory of a process above what it has after its imports."""
-    ten = music(600)
+def measure_memory(work: Path) -> None:
+    """Print the peak memory of a process above what it has after its imports."""
+    ten_minutes = make_music(600)
     for preset in ("piano", "orchestra"):
         for hours in (1, 3, 4):
             path = work / f"{hours}-hours.flac"
             if not path.is_file():
-                with soundfile.SoundFile(path, "w", RATE, 2) as file:
+                with soundfile.SoundFile(path, "w", SAMPLE_RATE, 2) as file:
                     for _ in range(6 * hours):
-                        file.write(ten)
+                        file.write(ten_minutes)
             shutil.rmtree(work / "out", ignore_errors=True)
-            words = [sys.executable, "-c", _PEAK, str(path), str(work / "out"), preset]
-            mib, seconds = json.loads(
-                subprocess.run(words, check=True, capture_output=True, text=True).stdout
-            )
+            megabytes, seconds = run_memory_program(path, work / "out", preset)
             print(
-                f"{preset}, {hours} h: {mib:.0f} MB above import, {seconds / hours:.1f} s an hour",
+                f"{preset}, {hours} h: {megabytes:.0f} MB above import, "
+                f"{seconds / hours:.1f} s an hour",
                 flush=True,
             )
 
 
+def run_memory_program(path: Path, out: Path, preset: str) -> tuple[float, float]:
+    command = [sys.executable, "-m", "tests.programs.measure_memory"]
+    done = subprocess.run(
+        [*command, str(path.resolve()), str(out.resolve()), preset],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return tuple(json.loads(done.stdout))
+
+
+PARTS = {
+    "speed": measure_speed,
+    "short": measure_short_files,
+    "parallel": measure_processes,
+    "again": measure_finished_work,
+    "memory": measure_memory,
+}
+
+
 def main() -> None:
-    parts = {f.__name__: f for f in (speed, short, parallel, again, memory)}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("work", type=Path)
-    parser.add_argument("parts", nargs="*", default=list(parts), metavar="part")
-    a = parser.parse_args()
-    a.work.mkdir(parents=True, exist_ok=True)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), metavar="part")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
     warnings.filterwarnings("ignore")
-    for name in a.parts:
-        parts[name](a.work)
+    for name in arguments.parts:
+        PARTS[name](arguments.work)
 
 
 if __name__ == "__main__":

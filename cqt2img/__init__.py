@@ -1,4 +1,4 @@
-"""Identify who is playing: constant-Q images of recordings, and backbones trained on them.
+"""Identify who is playing, from constant-Q images of recordings.
 
 >>> import cqt2img
 >>> cqt2img.TileSpec.preset("piano").size

@@ -207,8 +207,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
             Values by name.
         """
         params = super().get_params(deep=False)
-        if deep:
-            config = self.config or TrainingConfig()
+        config = TrainingConfig() if self.config is None else self.config
+        # any other object is an error of `fit`, not of the constructor
+        if deep and isinstance(config, TrainingConfig):
             for setting in fields(TrainingConfig):
                 name = _CONFIG_PREFIX + setting.name
                 params[name] = getattr(config, setting.name)
@@ -234,7 +235,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         }
         super().set_params(**params)
         if settings:
-            before = (self.config or TrainingConfig()).to_dict()
+            before = {} if self.config is None else self.config.to_dict()
             self.config = TrainingConfig.from_dict({**before, **settings})
         return self
 
@@ -395,7 +396,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
             _warn(settings, changed, "validation recordings were passed")
 
     def _provenance(self, loaded: LoadedData) -> TrainingProvenance:
-        """Return which recordings this model and its initial weights were trained on."""
+        """Return what this model and its initial weights were trained on."""
         groups, fingerprints = training_provenance(self.weights)
         return TrainingProvenance(
             groups=tuple(sorted({*loaded.recordings.groups, *groups})),
@@ -906,13 +907,18 @@ def _json_value(value: Any) -> Any:
     return repr(value)  # a transform or module: named, not stored
 
 
-def load(path: str | os.PathLike[str]) -> Classifier:
+def load(
+    path: str | os.PathLike[str], *, backbone: torch.nn.Module | None = None
+) -> Classifier:
     """Open a model that `Classifier.save` wrote.
 
     Parameters
     ----------
     path : str or Path
         The folder.
+    backbone : torch.nn.Module, optional
+        The backbone of a model that was trained with a module of your own; a model
+        folder holds its weights, not its code.
 
     Returns
     -------
@@ -922,9 +928,12 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     Raises
     ------
     InputError
-        If the folder holds no model, a damaged one, or one that fails its self-test.
+        If the folder holds no model, a damaged one, or one that fails its self-test,
+        or if it needs a backbone of your own that was not passed.
     """
-    model, params = load_model(Path(path))
+    model, params = load_model(Path(path), backbone=backbone)
+    if backbone is not None:
+        params["backbone"] = backbone
     if params.get("device") != "cpu":  # this machine may have another
         params["device"] = None
     if isinstance(params["spec"], dict):

@@ -2,7 +2,8 @@
 
     python examples/cross_validate.py [FOLDER]
 
-FOLDER holds one folder per label, and in it one per album; without it, a small synthetic one is made.
+FOLDER holds one folder per label, and in it one per album. By default, a small
+synthetic one is made.
 """
 
 import sys
@@ -19,6 +20,7 @@ from cqt2img.data.synthetic import make_corpus
 
 
 def main(folder: str) -> None:
+    """Print precision and recall of every player, with albums held out."""
     recordings = list_recordings(folder)
     model = Classifier(
         "test_resnet",
@@ -30,16 +32,16 @@ def main(folder: str) -> None:
     )
     folds = StratifiedGroupKFold(n_splits=2, shuffle=True, random_state=0)
     labels = np.array(recordings.labels)
-    named = cross_val_predict(
+    predicted = cross_val_predict(
         model, recordings.paths, labels, groups=recordings.groups, cv=folds
     )
-    print(classification_report(labels, named, zero_division=np.nan))
+    print(classification_report(labels, predicted, zero_division=np.nan))
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         main(sys.argv[1])
     else:
-        with TemporaryDirectory() as made:
-            make_corpus(Path(made), n_players=2, n_albums=4, n_takes=2, seconds=6)
-            main(made)
+        with TemporaryDirectory() as folder:
+            make_corpus(Path(folder), n_players=2, n_albums=4, n_takes=2, seconds=6)
+            main(folder)

@@ -1,4 +1,4 @@
-"""You have CQT arrays already: cut them into tiles, and fit on them without any audio.
+"""Train on CQT arrays of your own, without audio files.
 
 python examples/own_cqt.py
 """
@@ -22,12 +22,13 @@ SPEC = cqt2img.TileSpec(
 
 
 def scale(first: int, step: int) -> np.ndarray:
-    """Play eight notes upwards: sine tones of a quarter of a second."""
+    """Return eight ascending sine tones of 0.4 s each."""
     notes = [librosa.midi_to_hz(first + step * n) for n in range(8)]
     return np.concatenate([librosa.tone(hz, sr=22_050, duration=0.4) for hz in notes])
 
 
 def main() -> None:
+    """Cut arrays into tiles, train on ten of them, and predict two."""
     waves = [scale(48 + n, step) for step in (1, 2) for n in range(6)]
     cqts = [
         np.abs(librosa.cqt(wave, sr=22_050, hop_length=512, n_bins=84))

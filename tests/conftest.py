@@ -10,6 +10,8 @@ import torch
 
 from cqt2img.tiles.spec import TileSpec
 
+collect_ignore = ["programs"]  # run by tests in processes of their own
+
 RATE = 22_050  # samples per second
 LINE_LABELS = ["low", "high"] * 6
 LINE_ALBUMS = [n // 2 for n in range(12)]

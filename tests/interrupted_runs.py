@@ -69,7 +69,7 @@ def is_unfinished(name):
 
 
 def find_broken(folder, clean):
-    """Return files that differ from an undisturbed run, or lack in a finished folder.
+    """Return files that differ from an uninterrupted run, or lack in a finished folder.
 
     Unfinished files under temporary names are allowed.
     """

@@ -47,7 +47,7 @@ def takes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clean(takes, tmp_path_factory):
-    """Contents of the tile folder of an undisturbed run."""
+    """Contents of the tile folder of an uninterrupted run."""
     out = tmp_path_factory.mktemp("clean") / "out"
     code, _, err = wait_for(start_render(takes, out))
     assert code == 0, err

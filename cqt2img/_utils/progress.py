@@ -63,7 +63,8 @@ def make_bar(n: int, title: str, **options: object) -> "tqdm":
 def import_tqdm() -> "type[tqdm]":
     """Import tqdm without the warning that the widgets of notebooks are missing.
 
-    Without them it writes text. timm imports tqdm as well.
+    Without them it writes text. timm and librosa import tqdm as well, so that this is
+    called before they are imported.
 
     Returns
     -------

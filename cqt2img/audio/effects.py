@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cqt2img._utils.progress import import_tqdm
+
 if TYPE_CHECKING:
     from numpy.random import Generator
 
@@ -131,6 +133,7 @@ def transpose(wave: Wave, sample_rate: int, cents: float) -> Wave:
     ndarray of float32, shape (n_samples,)
         The transposed wave.
     """
+    import_tqdm()
     from librosa.effects import pitch_shift
 
     return pitch_shift(wave, sr=sample_rate, n_steps=cents / 100)
@@ -151,6 +154,7 @@ def change_tempo(wave: Wave, factor: float) -> Wave:
     ndarray of float32, shape (n_samples / factor,)
         The stretched wave.
     """
+    import_tqdm()
     from librosa.effects import time_stretch
 
     return time_stretch(wave, rate=factor)

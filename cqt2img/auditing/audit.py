@@ -234,7 +234,7 @@ class Audit:
         chance = 1 / len(self.classes)
         lines = [
             f"Accuracy, with 95% intervals (random guessing: {chance:.0%})",
-            "of a small model, by what training and test do not share:",
+            "of a small model, by how training and test are split:",
             *rows[:n_splits],
             "of one property of the recordings, which should be close to guessing:",
             *rows[n_splits:n_first],

@@ -362,8 +362,8 @@ def report_album_effect(measured: Measurements) -> Iterator[Finding]:
         f"{strict.scores.accuracy:.0%} if {held_out} are held out: "
         f"{100 * effect.difference:.0f} points (95% interval {100 * low:.0f} to "
         f"{100 * high:.0f}) come from recognising {held_out}, not players.",
-        advice=f"Do not trust a score without held-out {held_out}: pass groups= to fit "
-        "and evaluate.",
+        advice=f"Do not trust a score without held-out {held_out}: pass groups= "
+        "(--group-by on the command line) to fit and evaluate.",
     )
 
 
@@ -450,7 +450,7 @@ def report_unreadable(measured: Measurements) -> Iterator[Finding]:
             severity="note",
             title=f"{count(len(failures), 'recording')} could not be read and {verb} "
             "left out.",
-            advice="Repair or remove them.",
+            advice="Repair or remove the files.",
             files=tuple(
                 f"{failure.path}: {failure.reason.replace('_', ' ')}"
                 for failure in failures

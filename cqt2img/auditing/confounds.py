@@ -22,7 +22,7 @@ _MAX_CATEGORIES = 200
 
 
 class Confound(NamedTuple):
-    """How a confound is described and judged.
+    """How a confound is described and assessed.
 
     Parameters
     ----------

@@ -19,8 +19,8 @@ from cqt2img.auditing.out_of_fold import MIN_LOG_PROBA, predict_out_of_fold
 from cqt2img.data.splits import Split
 from cqt2img.errors import InputError
 
-# share of the recordings with the label of most of their group, from which on a group
-# says something about labels
+# share of the recordings with the majority label of their group, from which on groups
+# are evidence for labels
 _MIN_PURITY = 0.8
 # share of the labels that the small model must confirm before it may contradict others
 _MIN_CONFIRMED = 0.8
@@ -170,7 +170,7 @@ def _vote(labels: Names, groups: Names, locations: Names) -> _Votes:
 
 
 def _vote_within(labels: Names, groups: Names) -> _Votes:
-    """Find the recordings whose label is alone in its group, or that of a quarter."""
+    """Find recordings whose label is unique in its group, or that of a quarter."""
     import pandas as pd
 
     majority = _majority_labels(labels, groups)
@@ -290,7 +290,7 @@ def _draw_folds(
 ) -> Iterator[list[Split]]:
     """Yield folds of tiles for each repeat; the tiles of a recording stay together.
 
-    A recording that is alone in its unit is tested, but not trained on.
+    The only recording of a unit is tested, but not trained on.
     """
     from sklearn.model_selection import StratifiedKFold
 

@@ -36,7 +36,7 @@ _N_KINDS = 1e6
 # piece matched
 _MAX_SHIFT = 1
 _MANY_HASHES = 20_000_000
-_MANY_RECORDINGS = 100  # a triplet that more of them have says nothing
+_MANY_RECORDINGS = 100  # triplets of more recordings are ignored
 _BLOCK_ROWS = 256  # of the sparse product, to bound its memory
 _SPEEDS = (0.955, 1.045)
 _N_TRIALS = 500  # random lines, and triplets that they are tested on

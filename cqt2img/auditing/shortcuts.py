@@ -17,7 +17,7 @@ from cqt2img.errors import InputError
 from cqt2img.evaluation.intervals import share_interval
 
 _MIN_KNOWN = 0.5  # share of the recordings of which a confound must be known
-# nine confounds of twenty clean collections then give a third of a false alarm, before
+# nine confounds of twenty clean collections then cause a third of a false alarm, before
 # the gain is considered
 _MAX_P_VALUE = 0.002
 _N_PERMUTATIONS = 1999
@@ -71,7 +71,7 @@ def find_shortcuts(
     *,
     random_state: int = 0,
 ) -> list[ConfoundScore]:
-    """Score how well each confound alone predicts the labels, with groups held out.
+    """Score how well each single confound predicts the labels, with groups held out.
 
     Parameters
     ----------

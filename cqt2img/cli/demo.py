@@ -120,9 +120,7 @@ def run_demo(
     echo(
         f"   {held_out.accuracy:.0%} are named right; chance is {held_out.chance:.0%}."
     )
-    echo(
-        "4. The default of cqt2img transcribes the notes, and classifies what is played."
-    )
+    echo("4. The default of cqt2img transcribes notes, and classifies what is played.")
     notes = list_recordings(render(folder, out / "notes", NOTES, progress=bar))
     test = notes.select(is_test)
     classifier = Classifier(random_state=seed, verbose=progress)

@@ -285,7 +285,7 @@ def _report_fit(classifier: "Classifier", out: Path) -> None:
         typer.echo(f"{accuracy}, at epoch {best['epoch']}")
     typer.echo(f"model of {len(classifier.classes_)} classes in {out}")
     for skipped in classifier.skipped_:
-        typer.echo(f"skipped: {skipped['message']}", err=True)
+        typer.echo(f"skipped: {skipped.message}", err=True)
     if classifier.skipped_:
         raise typer.Exit(SOME_FAILED)
 
@@ -483,6 +483,9 @@ def main() -> None:
         warnings.showwarning = _show_warning
         try:
             app()
-        except (Cqt2imgError, OSError) as error:  # OSError: full disk, no permission
+        except Cqt2imgError as error:
             typer.echo(f"cqt2img: {name_options(str(error))}", err=True)
+            sys.exit(1)
+        except OSError as error:  # such as a full disk, or a missing permission
+            typer.echo(f"cqt2img: {error}", err=True)
             sys.exit(1)

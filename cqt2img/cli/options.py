@@ -193,8 +193,14 @@ def name_options(message: str) -> str:
         lambda match: f"{_OPTION_NAMES[match[1]]} ",
         message,
     )
-    return re.sub(
-        rf"(?<![\w'\"/.-])({names})(=|(?=:| must\b))",
+    message = re.sub(
+        rf"(?<![\w'\"/.-])({names})(=|(?= must\b))",
         lambda match: _OPTION_NAMES[match[1]],
+        message,
+    )
+    # at the start of a sentence only: "No space left on device: ..." is no argument
+    return re.sub(
+        rf"^(\w+: )?({names})(?=:)",
+        lambda match: f"{match[1] or ''}{_OPTION_NAMES[match[2]]}",
         message,
     )

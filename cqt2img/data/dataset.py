@@ -198,7 +198,7 @@ def _is_fold(validation: object) -> bool:
 
 
 def _read_fold(fold: NDArray[np.generic], n: int) -> NDArray[np.bool_]:
-    """Return a fold of `X` as a mask, and check that it leaves recordings to train on."""
+    """Return a fold of `X` as a mask, after checking that it fits."""
     if fold.dtype == np.bool_:
         if len(fold) != n:
             raise InputError(

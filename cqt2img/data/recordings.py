@@ -337,7 +337,7 @@ def _from_path(path: Path, group_by: str | None) -> Recordings:
 
 
 def _from_folder(root: Path, group_by: str | None) -> Recordings:
-    """List the recordings below a folder; folders are labels, folders in them groups."""
+    """List the recordings in a folder; subfolders are labels, the next ones groups."""
     items = []
     for path in _walk(root):
         name = path.relative_to(root)

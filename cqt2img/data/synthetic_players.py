@@ -7,6 +7,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from cqt2img._utils.progress import import_tqdm
+
 _Float64Array = NDArray[np.float64]
 
 # Fraction of bars in the player's own pattern. With it, features that ignore the level
@@ -298,6 +300,7 @@ class _Note(NamedTuple):
 
 def _note_to_midi(name: str) -> int:
     """Return the MIDI number of a note name such as F#4."""
+    import_tqdm()
     import librosa
 
     return librosa.note_to_midi(name)

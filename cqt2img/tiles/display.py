@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cqt2img._utils.progress import import_tqdm
 from cqt2img.tiles.png import Tiles, colour_tiles
 from cqt2img.tiles.spec import TileSpec
 
@@ -60,6 +61,7 @@ def plot_tile(
 
 def _list_notes(spec: TileSpec) -> dict[int, str]:
     """Return the names of the notes within the bins by their MIDI numbers."""
+    import_tqdm()
     import librosa
 
     tolerance = 0.01  # semitones; bins are centred on notes up to rounding errors

@@ -1,3 +1,8 @@
+"""The command line: what commands write and print, and their exit codes.
+
+Commands are called in this process, except where a test is about the process.
+"""
+
 import json
 import os
 import shutil
@@ -9,44 +14,67 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from typer.testing import CliRunner
 
 import cqt2img
 from cqt2img.classifier import load
-from cqt2img.cli import main as cli
+from cqt2img.cli.main import INTERRUPTED, SOME_FAILED, main
+from cqt2img.cli.options import SETTINGS
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.tile_folder import open_tiles
-from cqt2img.errors import InputError
-from tests.conftest import RATE, make_wave, raises_exactly
+from cqt2img.training.callbacks import CallbackList
+from cqt2img.training.config import TrainingConfig
+from tests.conftest import RATE, make_wave
 
-FIT = [
-    "--backbone",
-    "test_resnet",
-    "--weights",
-    "none",
-    "--epochs",
-    "1",
-    "--augment",
-    "none",
-    "--device",
-    "cpu",
-    "-q",
+ERROR = 1
+WRONG_USAGE = 2
+COMMANDS = [
+    "render",
+    "fit",
+    "predict",
+    "enroll",
+    "evaluate",
+    "audit",
+    "backbones",
+    "demo",
 ]
-COMMANDS = ["render", "fit", "predict", "evaluate", "backbones", "demo"]
+HEAVY = ["torch", "timm", "sklearn", "librosa", "pandas", "matplotlib", "scipy"]
+NETWORK = ["--backbone", "test_resnet", "--weights", "none", "--device", "cpu", "-q"]
+FIT = [*NETWORK, "--epochs", "1", "--augment", "none"]
+PROBE = [*NETWORK, "--finetune", "head"]
 
 
-def run(*words):
-    """Call the command line in this process: exit code, stdout, stderr."""
-    result = CliRunner().invoke(cli.app, [str(word) for word in words])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Call the command line: exit code, stdout and stderr."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["cqt2img", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return caught.value.code, *capsys.readouterr()
+
+    return call
 
 
-def outside(*words, **options):
-    """Call the command line as a user does."""
+@pytest.fixture
+def fails(run):
+    """Expect exit code 1 and one line on stderr that starts with a text."""
+
+    def call(start, *words):
+        code, out, err = run(*words)
+        assert (code, out) == (ERROR, "")
+        assert err.startswith(f"cqt2img: {start}")
+        assert err.count("\n") == 1
+        assert err.endswith("\n")
+        return err
+
+    return call
+
+
+def run_process(*words, **options):
+    """Call the command line in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "cqt2img", *map(str, words)],
+        [sys.executable, *map(str, words)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -55,27 +83,15 @@ def outside(*words, **options):
 
 
 @pytest.fixture
-def main(monkeypatch, capsys):
-    """Call `main` as the program does; the last line of defence is in it."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["cqt2img", *map(str, words)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        return caught.value.code, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
 def spec_file(small, tmp_path):
-    (tmp_path / "spec.json").write_text(small.to_json())
-    return tmp_path / "spec.json"
+    path = tmp_path / "spec.json"
+    path.write_text(small.to_json())
+    return path
 
 
 @pytest.fixture
 def clips(tmp_path):
-    """Two clips that can be read, and one that cannot."""
+    """Two clips that can be read, and a silent one between them."""
     root = tmp_path / "clips"
     root.mkdir()
     soundfile.write(root / "a.wav", make_wave(40, 2.5), RATE)
@@ -84,74 +100,41 @@ def clips(tmp_path):
     return root
 
 
-# help and errors
+# help and usage
+
+
+def test_the_help_lists_all_commands(run):
+    code, out, err = run("--help")
+    assert (code, err) == (0, "")
+    for command in COMMANDS:
+        assert f" {command} " in out
+    assert "Exit codes: 0 success, 1 error, 2 wrong usage, 3 some" in out
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command):
-    code, out, _ = run(command, "--help")
-    assert code == 0
+def test_every_command_has_help(run, command):
+    code, out, err = run(command, "--help")
+    assert (code, err) == (0, "")
     assert f" {command} " in out
 
 
-def test_help_from_outside():
-    done = outside(
-        "--help", env={**os.environ, "COLUMNS": "100", "PYTHONWARNINGS": "error"}
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert all(f" {command} " in done.stdout for command in COMMANDS)
+def test_the_help_of_fit_lists_the_settings_of_the_config(run):
+    _, out, _ = run("fit", "--help")
+    text = " ".join(out.split())
+    assert f"Settings for --config and --param: {SETTINGS}." in text
 
 
-def test_help_loads_nothing_heavy():
-    code = (
-        "import sys; sys.argv = ['cqt2img', 'fit', '--help']\n"
-        "from cqt2img.cli.main import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
-        "print([m for m in ('torch', 'timm', 'sklearn', 'librosa', 'pandas', 'matplotlib') if m in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout.splitlines()[-1] == "[]"
+def test_help_does_not_import_heavy_packages():
+    done = run_process("-X", "importtime", "-m", "cqt2img", "fit", "--help")
+    assert done.returncode == 0
+    assert "--learning-rate" in done.stdout
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "typer" in imported
+    assert not imported & set(HEAVY)
 
 
-def test_error_from_outside_is_one_line(tmp_path):
-    done = outside("render", tmp_path / "gone", "-o", tmp_path / "tiles")
-    path = str(tmp_path / "gone")
-    message = (
-        f"cqt2img: render: no such file or folder: {path!r}. Check the spelling.\n"
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (
-            ["fit", "{}/gone", "-o", "{}/model"],
-            "cqt2img: fit: no such file or folder: '{}/gone'. Check the spelling.\n",
-        ),
-        (
-            ["predict", "{}/gone", "-m", "{}"],
-            "cqt2img: load: path must be a model saved by cqt2img, got '{}' without "
-            "model.json. Fit and save one.\n",
-        ),
-        (
-            ["evaluate", "{}/gone", "-m", "{}"],
-            "cqt2img: load: path must be a model saved by cqt2img, got '{}' without "
-            "model.json. Fit and save one.\n",
-        ),
-        (
-            ["predict", "{}", "-m", "{}", "-o", "{}/answers.doc"],
-            "cqt2img: --out must be a file that ends "
-            "in .csv, .jsonl, .parquet, got '{}/answers.doc'. Rename it.\n",
-        ),
-    ],
-)
-def test_error_is_one_line(main, tmp_path, words, message):
-    code, out, err = main(*(word.format(tmp_path) for word in words))
-    assert (code, out, err) == (1, "", message.replace("{}", str(tmp_path)))
+def test_the_version_is_printed(run):
+    assert run("--version") == (0, f"cqt2img {version('cqt2img')}\n", "")
 
 
 @pytest.mark.parametrize(
@@ -162,638 +145,491 @@ def test_error_is_one_line(main, tmp_path, words, message):
         ["predict", "x"],
         ["nothing"],
         ["render", "x", "--fast"],
+        ["fit", "x", "-o", "y", "--seed", "-1"],
+        ["fit", "x", "-o", "y", "--epochs", "0"],
+        ["fit", "x", "-o", "y", "--finetune", "tail"],
+        ["predict", "x", "-m", "y", "--top-k", "0"],
     ],
 )
-def test_wrong_words_are_a_usage_error(main, words):
-    code, out, err = main(*words)
-    assert (code, out) == (2, "")
+def test_wrong_usage(run, words):
+    code, out, err = run(*words)
+    assert (code, out) == (WRONG_USAGE, "")
     assert "Usage" in err
     assert "Traceback" not in err
 
 
-def test_version():
-    code, out, err = run("--version")
-    assert (code, out, err) == (0, f"cqt2img {version('cqt2img')}\n", "")
+# errors
 
 
-def test_no_processes(main):
-    message = "cqt2img: --jobs must be 1 or more, or -1 for every core, got 0. Choose another number.\n"
-    assert main("render", "x", "-o", "y", "-j", "0") == (1, "", message)
-
-
-@pytest.mark.parametrize("words", [["fit", "x", "-o", "y"], ["demo"]])
-def test_seed_below_zero(main, words):
-    code, _, err = main(*words, "--seed", "-1")
-    assert code == 2
-    assert "--seed" in err
-
-
-def test_what_the_system_refuses_is_one_line(main, monkeypatch, tmp_path):
-    def full(*words):
-        raise OSError(28, "No space left on device", "answers.csv")
-
-    monkeypatch.setattr("cqt2img.data.render.render", full)
-    message = "cqt2img: [Errno 28] No space left on device: 'answers.csv'\n"
-    assert main("render", tmp_path, "-o", tmp_path / "tiles") == (1, "", message)
+def test_an_error_of_the_program_is_one_line(tmp_path):
+    path = tmp_path / "gone"
+    words = ["-m", "cqt2img", "render", path, "-o", tmp_path / "tiles"]
+    done = run_process(*words)
+    message = f"cqt2img: render: no such file or folder: {str(path)!r}. "
+    assert (done.returncode, done.stdout) == (ERROR, "")
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("start", "words"),
     [
-        ["fit", "gone", "-o", "{}/model"],
-        ["predict", "gone", "-m", "gone", "-o", "{}/a.csv"],
-        ["predict", "gone", "-m", "gone", "--tiles", "{}/a.csv"],
-        ["predict", "gone", "-m", "gone", "--audacity", "{}"],
-        ["evaluate", "gone", "-m", "gone", "-o", "{}"],
+        ("fit: no such file or folder: 'gone'", []),
+        ("fit: --learning-rate must be", ["--learning-rate", "0"]),
+        ("--config or --param: mixup must be", ["-p", "mixup=-1"]),
+        ("--config or --param: unknown setting 'mixop'", ["-p", "mixop=1"]),
+        ("--param 'mixup': write NAME=VALUE", ["-p", "mixup"]),
+        ("--config 'gone.json': cannot be read", ["--config", "gone.json"]),
+        ("fit: --resume needs a folder", ["--resume"]),
+        ("--jobs 0: ", ["-j", "0"]),
+        ("fit: no such file or folder: 'gone'", ["--labels", "gone.csv"]),
     ],
 )
-def test_places_are_looked_at_first(main, tmp_path, words):
+def test_errors_of_fit_name_the_option(fails, monkeypatch, tmp_path, start, words):
+    monkeypatch.chdir(tmp_path)
+    fails(start, "fit", "gone", "-o", "model", *words)
+
+
+def test_errors_of_csv_files_name_the_option(fails, clips, saved, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("path\nclips/a.wav\n")
+    words = ["fit", table, "-o", tmp_path / "model"]
+    assert "'tour'" in fails("fit: --group-by must", *words, "--group-by", "tour")
+    words = ["evaluate", clips, "-m", saved, "--labels", table]
+    assert "'label'" in fails("evaluate: no column", *words)
+    words = ["evaluate", clips, "-m", saved]
+    assert "--labels" in fails("evaluate: the labels must", *words)
+
+
+def test_errors_of_specs_weights_and_devices_name_the_option(fails, clips, tile_folder):
+    words = ["render", clips, "-o", tile_folder, "--preset", "fast"]
+    assert str(tile_folder) in fails("render: --out must", *words)
+    words = ["fit", tile_folder, "-o", "x/model", *FIT, "--device", "gpu"]
+    fails("--device 'gpu' is not available", *words)
+    words = ["fit", tile_folder, "-o", "x/model", *FIT, "--weights", "resnet"]
+    fails("fit: --weights 'resnet' ", *words)
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_folder_that_is_no_model(fails, tmp_path, command):
+    err = fails("--model: not a model", command, "gone", "-m", tmp_path)
+    assert repr(str(tmp_path)) in err
+    assert "model.json" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--out", ["fit", "gone", "-o", "{}/model"]),
+        ("--out", ["predict", "gone", "-m", "gone", "-o", "{}/a.csv"]),
+        ("--tiles", ["predict", "gone", "-m", "gone", "--tiles", "{}/a.csv"]),
+        ("--audacity", ["predict", "gone", "-m", "gone", "--audacity", "{}"]),
+        ("--out", ["enroll", "Monk", "gone", "-m", "gone", "-o", "{}/model"]),
+        ("--out", ["evaluate", "gone", "-m", "gone", "-o", "{}"]),
+        ("--out", ["audit", "gone", "-o", "{}"]),
+    ],
+)
+def test_outputs_are_checked_first(fails, tmp_path, option, words):
     file = tmp_path / "file"
     file.touch()
-    message = f"{str(file)!r} is not a folder that can be written. Choose another one."
-    assert main(*(word.format(file) for word in words)) == (
-        1,
-        "",
-        f"cqt2img: {message}\n",
-    )
+    fails(f"{option}: {str(file)!r} ", *(word.format(file) for word in words))
+
+
+def test_a_full_disk_is_one_line(fails, monkeypatch, tmp_path):
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device", "answers.csv")
+
+    monkeypatch.setattr("cqt2img.data.render.render", fail)
+    err = fails("", "render", tmp_path, "-o", tmp_path / "tiles")
+    assert "No space left on device" in err
+    assert "answers.csv" in err
+
+
+def test_an_interrupted_prediction(run, monkeypatch, clips, saved):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cqt2img.classifier.predict_recordings", interrupt)
+    code, out, err = run("predict", clips, "-m", saved)
+    assert (code, out) == (INTERRUPTED, "")
+    assert "Traceback" not in err
 
 
 # render
 
 
-def test_render_into_its_own_source(main, tmp_path):
-    (tmp_path / "takes").mkdir()
-    for source in (tmp_path, tmp_path / "takes"):
-        message = f"render: out must not hold its own sources, got {str(tmp_path)!r} with {str(source)!r} in it. "
-        assert main("render", source, "-o", tmp_path) == (
-            1,
-            "",
-            f"cqt2img: {message}Choose another folder.\n",
-        )
-
-
-def test_render(folder, spec_file, tmp_path, tile_folder):
-    code, out, err = run(
-        "render", folder, "-o", tmp_path / "tiles", "--preset", spec_file, "-q"
-    )
-    made, expected = open_tiles(tmp_path / "tiles"), open_tiles(tile_folder)
-    assert (code, err) == (0, "")
-    assert (
-        out == f"{len(expected.tiles)} tiles of 18 recordings in {tmp_path / 'tiles'}\n"
-    )
+def test_tiles_are_rendered(run, folder, spec_file, tmp_path, tile_folder):
+    out_folder = tmp_path / "tiles"
+    code, out, _ = run("render", folder, "-o", out_folder, "--preset", spec_file)
+    made = open_tiles(out_folder)
+    expected = open_tiles(tile_folder)
+    assert code == 0
+    assert out == f"{len(expected.tiles)} tiles of 18 recordings in {out_folder}\n"
     pd.testing.assert_frame_equal(made.recordings, expected.recordings)
     pd.testing.assert_frame_equal(made.tiles, expected.tiles)
 
 
-def test_render_names_what_cannot_be_read(clips, spec_file, tmp_path):
-    code, out, err = run(
-        "render", clips, "-o", tmp_path / "tiles", "--preset", spec_file
-    )
-    assert code == 3
-    assert out.endswith(f" tiles of 2 recordings in {tmp_path / 'tiles'}\n")
-    lines = err.splitlines()
-    assert lines[0].startswith("silent: ")
-    assert "b.wav' is silent" in lines[0]
-    assert lines[1:] == ["1 of 3 recordings could not be read"]
+def test_recordings_that_cannot_be_rendered_are_named(run, clips, spec_file, tmp_path):
+    sources = [clips / "a.wav", clips / "b.wav"]
+    words = ["-o", tmp_path / "tiles", "--preset", spec_file, "-q"]
+    code, out, err = run("render", *sources, *words)
+    assert code == SOME_FAILED
+    assert out.endswith(f" tiles of 1 recordings in {tmp_path / 'tiles'}\n")
+    reason, summary = err.splitlines()
+    assert reason.startswith("silent: ")
+    assert str(clips / "b.wav") in reason
+    assert summary == "1 of 2 recordings could not be read"
 
 
-def test_render_several_sources(clips, folder, spec_file, tmp_path):
-    sources = [clips / "a.wav", clips / "c.wav", folder / "Low" / "album 0"]
-    assert (
-        run(
-            "render",
-            *sources,
-            "-o",
-            tmp_path / "tiles",
-            "--preset",
-            spec_file,
-            "-j",
-            "1",
-        )[0]
-        == 0
-    )
-    assert len(open_tiles(tmp_path / "tiles").recordings) == 4
-
-
-def test_render_into_tiles_of_another_spec(main, clips, tile_folder):
-    code, _, err = main("render", clips, "-o", tile_folder, "--preset", "fast")
-    assert code == 1
-    assert err.startswith("cqt2img: render: out must hold tiles of spec ")
-    assert err.count("\n") == 1
+def test_the_tiles_are_not_written_into_a_source(fails, tmp_path):
+    (tmp_path / "takes").mkdir()
+    for source in (tmp_path, tmp_path / "takes"):
+        err = fails(f"--out {str(tmp_path)!r}", "render", source, "-o", tmp_path)
+        assert repr(str(source)) in err
 
 
 # fit
 
 
-def test_fit_a_folder_of_tiles(tile_folder, tmp_path, small):
+def test_a_model_is_fitted_to_tiles(run, tile_folder, tmp_path, small):
     code, out, err = run("fit", tile_folder, "-o", tmp_path / "model", *FIT)
-    lines = out.splitlines()
+    validation, summary = out.splitlines()
     assert (code, err) == (0, "")
-    assert lines[0].startswith("validation accuracy ")
-    assert lines[0].endswith(" per recording, at epoch 1")
-    assert lines[1:] == [f"model of 3 classes in {tmp_path / 'model'}"]
+    assert validation.startswith("validation accuracy ")
+    assert validation.endswith(" per recording, at epoch 1")
+    assert summary == f"model of 3 classes in {tmp_path / 'model'}"
     model = load(tmp_path / "model")
     assert model.spec_ == small
     assert len(model.history_) == 1
     assert len(model.groups_) == 9
 
 
-def test_fit_a_folder_of_recordings_with_options(folder, spec_file, tmp_path):
-    words = [
-        "--preset",
-        spec_file,
-        "--batch-size",
-        "5",
-        "--learning-rate",
-        "0.01",
-        "--seed",
-        "3",
-        "--in-chans",
-        "1",
-    ]
-    assert run("fit", folder, "-o", tmp_path / "model", *FIT, *words)[0] == 0
-    params = load(tmp_path / "model").get_params()
-    given = ("batch_size", "learning_rate", "random_state", "in_chans")
-    assert [params[name] for name in given] == [5, 0.01, 3, 1]
+def test_options_and_settings_are_the_arguments_of_the_classifier(
+    run, tile_folder, tmp_path
+):
+    config = tmp_path / "config.toml"
+    config.write_text('mixup = 0.3\nbalance = "group"\nin_chans = 1\n')
+    options = {
+        "--batch-size": 5,
+        "--learning-rate": 0.01,
+        "--seed": 3,
+        "--config": config,
+        "--param": "ema_decay=.9",
+    }
+    words = [word for pair in options.items() for word in pair]
+    words += ["-p", "mixup=0.2"]
+    code, _, err = run("fit", tile_folder, "-o", tmp_path / "model", *FIT, *words)
+    assert (code, err) == (0, "")
+    params = load(tmp_path / "model").get_params(deep=False)
+    names = ("batch_size", "learning_rate", "random_state")
+    assert [params[name] for name in names] == [5, 0.01, 3]
+    expected = TrainingConfig(mixup=0.2, balance="group", in_chans=1, ema_decay=0.9)
+    assert params["config"] == expected
 
 
-def test_fit_with_any_argument_of_classifier(folder, spec_file, tmp_path):
-    words = [
-        "--preset",
-        spec_file,
-        "-p",
-        "mixup=0.3",
-        "--param",
-        "balance=group",
-        "-p",
-        "patience=2",
-        "-p",
-        "ema=.9",
-    ]
-    assert run("fit", folder, "-o", tmp_path / "model", *FIT, *words)[0] == 0
-    params = load(tmp_path / "model").get_params()
-    assert [params[name] for name in ("mixup", "balance", "patience", "ema")] == [
-        0.3,
-        "group",
-        2,
-        0.9,
-    ]
+@pytest.mark.filterwarnings("default")
+def test_an_option_without_effect_is_a_warning(run, tile_folder, tmp_path):
+    words = [*PROBE, "--epochs", "40"]
+    code, _, err = run("fit", tile_folder, "-o", tmp_path / "model", *words)
+    assert code == 0
+    assert err.startswith("cqt2img: warning: fit: --epochs 40 has no effect: ")
+    assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("pair", ["mixup", "mixture=0.3", "=3"])
-def test_arguments_have_names(folder, tmp_path, pair):
-    names = ", ".join(cqt2img.Classifier().get_params())
-    assert "mixup" in names
-    with raises_exactly(
-        InputError,
-        f"fit: --param must be NAME=VALUE, got {pair!r}. Choose a name of {names}.",
-    ):
-        run("fit", folder, "-o", tmp_path / "model", *FIT, "-p", pair)
-    assert not (tmp_path / "model").exists()
-
-
-@pytest.mark.parametrize("below", ["", "state"])
-def test_the_checkpoint_lies_outside_of_the_model(folder, tmp_path, below):
-    out, state = tmp_path / "model", tmp_path / "model" / below
-    message = f"fit: --checkpoint must lie outside of the model {str(out)!r}, got {str(state)!r}. Choose another folder."
-    with raises_exactly(InputError, message):
-        run("fit", folder, "-o", out, *FIT, "--checkpoint", state)
-    assert not out.exists()
-
-
-def test_fit_a_csv_by_a_column(folder, spec_file, tmp_path):
-    frame = (
-        list_recordings(folder)
-        .to_frame()[["path", "label"]]
-        .assign(tour=lambda f: [f"tour {n // 6}" for n in range(len(f))])
-    )
+def test_groups_are_a_column_of_a_csv_file(run, folder, spec_file, tmp_path):
+    frame = list_recordings(folder).to_frame()[["path", "label"]]
+    frame["tour"] = [f"tour {n // 3}" for n in range(len(frame))]
     frame.to_csv(tmp_path / "table.csv", index=False)
-    words = ["--group-by", "tour", "--preset", spec_file]
-    assert (
-        run("fit", tmp_path / "table.csv", "-o", tmp_path / "model", *FIT, *words)[0]
-        == 0
-    )
-    assert load(tmp_path / "model").groups_.tolist() == [
-        "High/tour 0",
-        "Low/tour 1",
-        "Middle/tour 2",
-    ]
+    words = [*PROBE, "--group-by", "tour", "--preset", spec_file]
+    source = tmp_path / "table.csv"
+    assert run("fit", source, "-o", tmp_path / "model", *words)[0] == 0
+    names = ("High/tour 0", "High/tour 1", "Low/tour 2", "Low/tour 3")
+    assert load(tmp_path / "model").groups_[:4] == names
 
 
-def test_fit_with_labels_from_a_csv(tile_folder, tmp_path):
-    table = list_recordings(tile_folder).to_frame()
-    frame = table[["path"]].assign(
-        label=np.where(table["label"] == "Low", "left hand", "right hand")
-    )
-    frame.to_csv(tmp_path / "labels.csv", index=False)
-    assert (
-        run(
-            "fit",
-            tile_folder,
-            "-o",
-            tmp_path / "model",
-            *FIT,
-            "--labels",
-            tmp_path / "labels.csv",
-        )[0]
-        == 0
-    )
-    assert load(tmp_path / "model").classes_.tolist() == ["left hand", "right hand"]
+def test_labels_and_validation_have_files_of_their_own(run, tile_folder, tmp_path):
+    labels = tmp_path / "labels.csv"
+    frame = list_recordings(tile_folder).to_frame()[["path", "label"]]
+    frame["label"] = np.where(frame["label"] == "Low", "left hand", "right hand")
+    frame.to_csv(labels, index=False)
+    for label, midi in (("left hand", 41), ("right hand", 77)):
+        path = tmp_path / "others" / label / "a.wav"
+        path.parent.mkdir(parents=True)
+        soundfile.write(path, make_wave(midi, seed=7), RATE)
+    words = [*PROBE, "--labels", labels, "--validation", tmp_path / "others"]
+    assert run("fit", tile_folder, "-o", tmp_path / "model", *words)[0] == 0
+    model = load(tmp_path / "model")
+    assert model.classes_.tolist() == ["left hand", "right hand"]
+    assert model.references_.is_validation.sum() == 2
 
 
-def test_fit_with_recordings_to_validate_on(tile_folder, tmp_path):
-    for player, midi in (("Low", 41), ("High", 77)):
-        (tmp_path / "others" / player).mkdir(parents=True)
-        soundfile.write(
-            tmp_path / "others" / player / "a.wav", make_wave(midi, seed=7), RATE
-        )
-    words = ["--validation", tmp_path / "others"]
-    assert run("fit", tile_folder, "-o", tmp_path / "model", *FIT, *words)[0] == 0
-
-
-def test_fit_that_is_stopped_goes_on(tile_folder, tmp_path, monkeypatch):
-    from cqt2img.training import trainer as module
-
+def test_an_interrupted_fit_is_resumed_to_the_same_model(
+    run, tile_folder, tmp_path, monkeypatch
+):
     words = ["fit", tile_folder, *FIT, "--epochs", "3"]
     assert run(*words, "-o", tmp_path / "whole")[0] == 0
-    close, entries = module.Trainer._close_epoch, []
+    epochs = []
+    end_epoch = CallbackList.on_epoch_end
 
-    def stop(self, start):
-        close(self, start)
-        entries.append(self.epoch)
-        if len(entries) == 2:
+    def interrupt_once(self, entry):
+        end_epoch(self, entry)
+        epochs.append(entry["epoch"])
+        if len(epochs) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.Trainer, "_close_epoch", stop)
-    code, out, err = run(
-        *words, "-o", tmp_path / "model", "--checkpoint", tmp_path / "state"
-    )
-    assert (code, out) == (130, "")
-    assert err == "cqt2img: stopped. Run the same command again with --resume.\n"
+    monkeypatch.setattr(CallbackList, "on_epoch_end", interrupt_once)
+    words += ["-o", tmp_path / "model", "--checkpoint", tmp_path / "state"]
+    code, out, err = run(*words)
+    assert (code, out) == (INTERRUPTED, "")
+    assert err.startswith("cqt2img: interrupted. Run the same command ")
+    assert "--resume" in err
     assert not (tmp_path / "model").exists()
-    assert (
-        run(
-            *words,
-            "-o",
-            tmp_path / "model",
-            "--checkpoint",
-            tmp_path / "state",
-            "--resume",
-        )[0]
-        == 0
-    )
-    assert entries == [1, 2, 2, 3], "the first epoch was not done again"
-    for name in ("model.safetensors",):
-        assert (tmp_path / "model" / name).read_bytes() == (
-            tmp_path / "whole" / name
-        ).read_bytes()
-    assert (tmp_path / "state" / "history.csv").read_text().count("\n") == 4
+    assert run(*words, "--resume")[0] == 0
+    assert epochs == [1, 2, 2, 3]  # the interrupted epoch is repeated, but no other
+    resumed = (tmp_path / "model" / "model.safetensors").read_bytes()
+    assert resumed == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    history = (tmp_path / "state" / "history.csv").read_text()
+    assert len(history.splitlines()) == 4
+
+
+def test_an_interrupted_fit_without_checkpoint(run, tile_folder, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cqt2img.classifier.fit_model", interrupt)
+    code, _, err = run("fit", tile_folder, "-o", tmp_path / "model", *FIT)
+    assert code == INTERRUPTED
+    assert "--checkpoint" in err
+    assert not (tmp_path / "model").exists()
 
 
 @pytest.fixture
 def one_bad(folder, tmp_path):
+    """The recordings, one of which is empty."""
     root = shutil.copytree(folder, tmp_path / "one bad")
     (root / "Low" / "album 0" / "take 0.wav").write_bytes(b"")
     return root
 
 
-def test_fit_stops_at_a_bad_recording(main, one_bad, spec_file, tmp_path):
-    code, out, err = main(
-        "fit", one_bad, "-o", tmp_path / "model", *FIT, "--preset", spec_file
-    )
-    assert (code, out) == (1, "")
-    assert err.startswith(
-        "cqt2img: fit: X must hold readable recordings, got one that cannot be read: "
-    )
-    assert err.count("\n") == 1
+def test_an_unreadable_recording_is_skipped_if_wanted(
+    run, fails, one_bad, spec_file, tmp_path
+):
+    words = ["fit", one_bad, "-o", tmp_path / "model", *PROBE, "--preset", spec_file]
+    err = fails("fit: SOURCE must hold readable recordings", *words)
+    assert str(one_bad / "Low") in err
+    assert "--skip-bad" in err
     assert not (tmp_path / "model").exists()
-
-
-def test_fit_leaves_a_bad_recording_out(one_bad, spec_file, tmp_path):
-    code, out, err = run(
-        "fit",
-        one_bad,
-        "-o",
-        tmp_path / "model",
-        *FIT,
-        "--preset",
-        spec_file,
-        "--skip-bad",
-    )
-    assert code == 3
+    code, out, _ = run(*words, "--skip-bad")
+    assert code == SOME_FAILED
     assert out.endswith(f"model of 3 classes in {tmp_path / 'model'}\n")
-    assert err.startswith("left out: ")
-    assert "has 0 bytes" in err
-    assert [row["reason"] for row in load(tmp_path / "model").skipped_] == [
-        "empty_file"
-    ]
+    (skipped,) = load(tmp_path / "model").skipped_
+    assert skipped.reason == "empty_file"
 
 
-def test_fit_looks_at_the_name_of_the_model_first(main, tmp_path):
+def test_a_model_does_not_replace_other_files(fails, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    code, _, err = main("fit", "gone", "-o", tmp_path)
-    message = f"cqt2img: save: path must be new or an older model, got {str(tmp_path)!r}. Choose another name.\n"
-    assert (code, err) == (1, message)
+    err = fails("--out must be new", "fit", "gone", "-o", tmp_path)
+    assert repr(str(tmp_path)) in err
+
+
+@pytest.mark.parametrize("name", ["", "state"])
+def test_the_checkpoint_is_outside_of_the_model(fails, tmp_path, name):
+    out = tmp_path / "model"
+    words = ["fit", "gone", "-o", out, "--checkpoint", out / name]
+    assert repr(str(out)) in fails(f"--checkpoint {str(out / name)!r}", *words)
+    assert not out.exists()
 
 
 # predict
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_predict_writes_one_row_per_clip(clips, saved, tmp_path, suffix):
+READERS = {
+    ".csv": pd.read_csv,
+    ".jsonl": lambda path: pd.read_json(path, lines=True),
+    ".parquet": pd.read_parquet,
+}
+
+
+@pytest.mark.parametrize("suffix", READERS)
+def test_every_clip_has_a_row(run, clips, saved, tmp_path, suffix):
     path = tmp_path / f"answers{suffix}"
-    code, out, err = run(
-        "predict", clips, "-m", saved, "-o", path, "--top-k", "2", "-q"
-    )
-    assert (code, out) == (3, "")
+    words = ["-m", saved, "-o", path, "--top-k", "2", "-q"]
+    code, out, err = run("predict", clips, *words)
+    assert (code, out) == (SOME_FAILED, "")
     assert err.splitlines()[-1] == "1 of 3 recordings could not be read"
-    read = {
-        ".csv": pd.read_csv,
-        ".parquet": pd.read_parquet,
-        ".jsonl": lambda p: pd.read_json(p, lines=True),
-    }[suffix]
-    found, expected = read(path), load(saved).identify(clips, 2)
+    found = READERS[suffix](path)
+    expected = load(saved).identify(clips, 2)
     assert list(found) == list(expected)
     assert found["path"].tolist() == [str(clips / f"{name}.wav") for name in "abc"]
     assert found["status"].tolist() == ["ok", "error", "ok"]
+    assert found["reason"][1] == "silent"
     assert found["label"].dropna().tolist() == expected["label"].dropna().tolist()
-    np.testing.assert_allclose(
-        found["probability"], expected["probability"].astype(float), atol=1e-6
-    )
-    assert (
-        found.loc[1, ["label", "probability", "label_2", "probability_2"]].isna().all()
-    )
-    assert found.loc[1, "reason"] == "silent"
+    probability = expected["probability"].astype(float)
+    np.testing.assert_allclose(found["probability"], probability, atol=1e-6)
+    empty = ["label", "probability", "label_2", "probability_2"]
+    assert found.loc[1, empty].isna().all()
 
 
-def test_predict_prints_a_table(clips, saved):
-    code, out, err = run("predict", clips / "a.wav", clips / "c.wav", "-m", saved)
-    lines = out.splitlines()
-    assert (code, err) == (0, "")
-    assert lines[0].split()[:3] == ["path", "label", "probability"]
-    assert [line.split()[0] for line in lines[1:]] == [
-        str(clips / "a.wav"),
-        str(clips / "c.wav"),
-    ]
+def test_a_table_is_printed(run, clips, saved):
+    """Also of file names that are not UTF-8."""
+    (clips / "c.wav").rename(clips / "old\udce9.wav")
+    clip = clips / "old\udce9.wav"
+    code, out, _ = run("predict", clips / "a.wav", clip, "-m", saved)
+    header, *rows = out.splitlines()
+    assert code == 0
+    assert header.split()[:3] == ["path", "label", "probability"]
+    paths = [str(clips / "a.wav"), f"{clips}/old\\udce9.wav"]
+    assert [row.split()[0] for row in rows] == paths
 
 
-def test_predict_tiles_and_label_tracks(clips, saved, tmp_path):
-    words = [
-        "-o",
-        tmp_path / "a.csv",
-        "--tiles",
-        tmp_path / "t.csv",
-        "--audacity",
-        tmp_path / "tracks",
-    ]
-    assert run("predict", clips, "-m", saved, *words)[0] == 3
+def test_tiles_and_label_tracks_are_written(run, clips, saved, tmp_path):
+    tracks = tmp_path / "tracks"
+    words = ["-o", tmp_path / "a.csv", "--tiles", tmp_path / "t.csv"]
+    code, _, _ = run("predict", clips, "-m", saved, *words, "--audacity", tracks)
+    assert code == SOME_FAILED
     tiles = pd.read_csv(tmp_path / "t.csv")
     assert tiles["path"].nunique() == 3
     assert len(tiles) > 3
-    tracks = sorted(path.name for path in (tmp_path / "tracks").iterdir())
-    assert tracks == ["a.wav.txt", "c.wav.txt"]
-    last = (tmp_path / "tracks" / "a.wav.txt").read_text().splitlines()[-1].split("\t")
-    assert (
-        float(last[1])
-        == tiles.loc[tiles["path"] == str(clips / "a.wav"), "end_seconds"].max()
-    )
+    assert sorted(path.name for path in tracks.iterdir()) == ["a.wav.txt", "c.wav.txt"]
+    _, end, _ = (tracks / "a.wav.txt").read_text().splitlines()[-1].split("\t")
+    is_first = tiles["path"] == str(clips / "a.wav")
+    assert float(end) == tiles.loc[is_first, "end_seconds"].max()
 
 
-def test_predict_a_missing_file_among_others(clips, saved, tmp_path):
-    code, _, err = run(
-        "predict",
-        clips / "a.wav",
-        clips / "gone.wav",
-        "-m",
-        saved,
-        "-o",
-        tmp_path / "a.csv",
-    )
-    assert code == 3
+@pytest.mark.parametrize("names", [["gone.flac"], ["a.wav", "gone.wav"]])
+def test_a_missing_file_is_a_row(run, clips, saved, tmp_path, names):
+    sources = [clips / name for name in names]
+    words = ["-m", saved, "-o", tmp_path / "a.csv", "-q"]
+    code, _, err = run("predict", *sources, *words)
+    assert code == SOME_FAILED
     assert err.startswith("vanished: ")
-    assert pd.read_csv(tmp_path / "a.csv")["status"].tolist() == ["ok", "error"]
+    table = pd.read_csv(tmp_path / "a.csv")
+    assert len(table) == len(names)
+    assert table["status"].iloc[-1] == "error"
+    assert table["reason"].iloc[-1] == "vanished"
 
 
-def test_predict_one_missing_file(saved, tmp_path):
-    code, _, err = run(
-        "predict", tmp_path / "gone.flac", "-m", saved, "-o", tmp_path / "a.csv"
-    )
-    assert code == 3
-    assert err.startswith("vanished: ")
-    assert pd.read_csv(tmp_path / "a.csv")[["status", "reason"]].values.tolist() == [
-        ["error", "vanished"]
-    ]
-
-
-@pytest.mark.parametrize("option", ["-o", "--tiles"])
-def test_predict_spares_what_it_reads(main, tmp_path, option):
+@pytest.mark.parametrize("option", ["--out", "--tiles"])
+def test_a_table_does_not_replace_what_is_read(fails, tmp_path, tile_folder, option):
     source = tmp_path / "clips.csv"
     source.write_text("path\na.wav\n")
-    written = tmp_path / "x" / ".." / "clips.csv"
-    message = f"predict: a table must spare what is read, got {str(written)!r}, which is a source. Choose another name."
-    answer = main("predict", "a.wav", source, "-m", "gone", option, written)
-    assert answer == (1, "", f"cqt2img: {message}\n")
+    manifest = tile_folder / "recordings.csv"
+    before = manifest.read_bytes()
+    same = tmp_path / "x" / ".." / "clips.csv"
+    words = ["predict", "a.wav", source, "-m", "gone"]
+    assert "sources" in fails(f"{option} {str(same)!r}", *words, option, same)
+    words = ["predict", tile_folder, "-m", "gone"]
+    fails(f"{option} {str(manifest)!r}", *words, option, manifest)
     assert source.read_text() == "path\na.wav\n"
+    assert manifest.read_bytes() == before
 
 
-@pytest.mark.parametrize("option", ["-o", "--tiles"])
-def test_predict_spares_the_manifest_of_tiles(main, tile_folder, option):
-    written, before = (
-        tile_folder / "recordings.csv",
-        (tile_folder / "recordings.csv").read_bytes(),
-    )
-    rule = "predict: a table must spare what is read"
-    message = (
-        f"{rule}, got {str(written)!r}, in a folder of tiles. Choose another name."
-    )
-    assert main("predict", tile_folder, "-m", "gone", option, written) == (
-        1,
-        "",
-        f"cqt2img: {message}\n",
-    )
-    assert written.read_bytes() == before
+def test_the_files_of_tables(fails, tmp_path):
+    table = tmp_path / "a.csv"
+    words = ["predict", "x", "-m", "gone"]
+    err = fails(f"--tiles {str(table)!r}", *words, "-o", table, "--tiles", table)
+    assert "--out" in err
+    document = tmp_path / "a.doc"
+    err = fails("--out must be a file", *words, "-o", document)
+    assert repr(str(document)) in err
+    assert ".csv, .jsonl, .parquet" in err
 
 
-def test_predict_two_tables_of_one_name(main, tmp_path):
-    path = tmp_path / "a.csv"
-    message = f"predict: --out and --tiles must be two files, got {str(path)!r} twice. Rename one."
-    assert main("predict", "x", "-m", "gone", "-o", path, "--tiles", path) == (
-        1,
-        "",
-        f"cqt2img: {message}\n",
-    )
-
-
-def test_manifest_stands_for_its_folder(tile_folder, saved, tmp_path):
-    for source, name in (
-        (tile_folder, "folder.csv"),
-        (tile_folder / "recordings.csv", "manifest.csv"),
-    ):
-        assert run("predict", source, "-m", saved, "-o", tmp_path / name)[0] == 0
-    assert (tmp_path / "folder.csv").read_text() == (
-        tmp_path / "manifest.csv"
-    ).read_text()
-    assert (
-        run("fit", tile_folder / "recordings.csv", "-o", tmp_path / "model", *FIT)[0]
-        == 0
-    )
+def test_the_manifest_of_a_tile_folder_is_the_tile_folder(
+    run, tile_folder, saved, tmp_path
+):
+    sources = {"folder": tile_folder, "manifest": tile_folder / "recordings.csv"}
+    for name, source in sources.items():
+        words = ["-m", saved, "-o", tmp_path / f"{name}.csv"]
+        assert run("predict", source, *words)[0] == 0
+    expected = (tmp_path / "folder.csv").read_text()
+    assert (tmp_path / "manifest.csv").read_text() == expected
+    words = ["-o", tmp_path / "model", *PROBE]
+    assert run("fit", sources["manifest"], *words)[0] == 0
     assert load(tmp_path / "model").spec_ == open_tiles(tile_folder).spec
 
 
-def test_predict_prints_names_that_are_not_utf8(clips, saved):
-    (clips / "a.wav").rename(clips / "old\udce9.wav")
-    done = outside(
-        "predict",
-        clips / "old\udce9.wav",
-        "-m",
-        saved,
-        "-q",
-        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "old\\udce9.wav" in done.stdout
-
-
-def test_predict_from_outside(clips, saved, tmp_path):
-    """The whole way, from another folder, with a relative name and a name that is not ASCII."""
-    (clips / "a.wav").rename(clips / "Björk – live.wav")
-    words = [
-        "predict",
-        "Björk – live.wav",
-        "-m",
-        saved,
-        "-o",
-        tmp_path / "answers.jsonl",
-        "-q",
-    ]
-    done = outside(*words, cwd=clips)
+def test_the_program_predicts_in_another_folder(clips, saved, tmp_path):
+    """With a relative path, and a name that is not ASCII."""
+    name = "Björk - live.wav"
+    (clips / "a.wav").rename(clips / name)
+    words = ["predict", name, "-m", saved, "-o", tmp_path / "answers.jsonl", "-q"]
+    env = {**os.environ, "PYTHONWARNINGS": "error::UserWarning"}
+    done = run_process("-m", "cqt2img", *words, cwd=clips, env=env)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    (row,) = [
-        json.loads(line)
-        for line in (tmp_path / "answers.jsonl").read_text().splitlines()
-    ]
-    assert (row["path"], row["status"]) == ("Björk – live.wav", "ok")
+    (line,) = (tmp_path / "answers.jsonl").read_text().splitlines()
+    row = json.loads(line)
+    assert (row["path"], row["status"]) == (name, "ok")
     assert row["label"] in {"High", "Low", "Middle"}
 
 
 # evaluate
 
 
-def test_evaluate(tile_folder, saved, tmp_path):
-    code, out, err = run(
-        "evaluate", tile_folder, "-m", saved, "-o", tmp_path / "scores"
-    )
+def test_scores_are_printed_and_written(run, tile_folder, saved, tmp_path):
+    out_folder = tmp_path / "scores"
+    code, out, err = run("evaluate", tile_folder, "-m", saved, "-o", out_folder, "-q")
     scores = load(saved).evaluate(tile_folder)
     assert (code, out, err) == (0, f"{scores}\n", "")
-    assert "WARNING: 9 of these groups were in training" in out
-    tables = {
-        "answers.csv",
-        "classes.csv",
-        "confusion.csv",
-        "groups.csv",
-        "evaluation.json",
-    }
-    plots = {
-        f"{name}.png"
-        for name in ("classes", "confusion", "reliability", "risk-coverage", "seconds")
-    }
-    assert {path.name for path in (tmp_path / "scores").iterdir()} == tables | plots
-    assert (
-        json.loads((tmp_path / "scores" / "evaluation.json").read_text())
-        == scores.to_dict()
-    )
-    assert (tmp_path / "scores" / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert "9 of these groups" in out
+    names = {path.name for path in out_folder.iterdir()}
+    tables = {"answers.csv", "classes.csv", "confusion.csv", "groups.csv"}
+    assert tables | {"confusion.png", "reliability.png"} <= names
+    written = json.loads((out_folder / "evaluation.json").read_text())
+    assert written == scores.to_dict()
 
 
-def test_evaluate_against_another_model(tile_folder, saved, tmp_path):
-    code, out, err = run(
-        "evaluate",
-        tile_folder,
-        "-m",
-        saved,
-        "--against",
-        saved,
-        "-o",
-        tmp_path / "scores",
-    )
+def test_two_models_are_compared(run, tile_folder, saved, tmp_path):
+    words = ["-m", saved, "--against", saved, "-q"]
+    code, out, err = run("evaluate", tile_folder, *words, "-o", tmp_path / "scores")
     assert (code, err) == (0, "")
-    assert "difference +0.000  (95 % interval" in out
+    assert f"{saved} against {saved}" in out
+    assert "difference +0.000" in out
     assert (tmp_path / "scores" / "comparison.csv").is_file()
+
+
+def test_the_second_model_is_no_model(fails, saved):
+    words = ["evaluate", "gone", "-m", saved, "--against", "nothing"]
+    fails("--against: not a model", *words)
+
+
+def test_labels_and_groups_of_an_evaluation_are_in_a_csv_file(
+    run, clips, saved, tmp_path
+):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label,tour\na.wav,Low,1\nb.wav,Low,1\nc.wav,Low,1\n")
+    words = ["-m", saved, "--labels", labels, "-q"]
+    code, out, _ = run("evaluate", clips, *words)
+    assert code == SOME_FAILED
+    assert out.startswith("2 recordings in 2 groups, 3 classes; 1 could not be read\n")
+    code, out, _ = run("evaluate", clips, *words, "--group-by", "tour")
+    assert out.startswith("2 recordings in 1 groups, 3 classes; 1 could not be read\n")
 
 
 # audit
 
 
-def test_audit(folder, tmp_path):
-    code, out, err = run("audit", folder, "-o", tmp_path / "audit", "-q")
-    assert (code, err) == (0, "")
-    assert out.startswith(
-        "18 recordings in 9 groups, 3 classes\n\nNothing was found that would make a score"
-    )
-    assert "\n  groups held out  " in out
-    assert (tmp_path / "audit" / "index.html").is_file()
-    assert out.rstrip().endswith(
-        f"The whole of it is in {tmp_path / 'audit' / 'index.html'}"
-    )
-
-
-def test_audit_of_a_model_and_a_bad_file(folder, saved, tmp_path):
-    import shutil
-
-    shutil.copytree(folder, tmp_path / "all")
-    (tmp_path / "all" / "High" / "album 0" / "bad.wav").write_text("no sound")
-    code, out, _ = run("audit", tmp_path / "all", "-m", saved, "-q")
-    assert code == 3
+def test_a_model_and_its_recordings_are_audited(run, one_bad, saved, tmp_path):
+    out_folder = tmp_path / "audit"
+    code, out, err = run("audit", one_bad, "-m", saved, "-o", out_folder, "-q")
+    assert (code, err) == (SOME_FAILED, "")
     assert "1 could not be read" in out
-    assert "The model was trained on 9 of the 9 groups" in out
-    assert "the model  " in out
-
-
-def test_evaluate_counts_what_cannot_be_read(clips, saved, tmp_path):
-    labels = tmp_path / "labels.csv"
-    labels.write_text("path,label\na.wav,Low\nb.wav,Low\nc.wav,High\n")
-    code, out, _ = run("evaluate", clips, "-m", saved, "--labels", labels)
-    assert code == 3
-    assert out.startswith("2 recordings in 2 groups, 3 classes; 1 could not be read\n")
-
-
-def test_evaluate_by_a_column(clips, saved, tmp_path):
-    labels = tmp_path / "labels.csv"
-    labels.write_text("path,label,tour\na.wav,Low,1\nc.wav,Low,1\n")
-    code, out, _ = run(
-        "evaluate", clips, "-m", saved, "--labels", labels, "--group-by", "tour"
-    )
-    assert code == 0
-    assert out.startswith("2 recordings in 1 groups, 3 classes\n")
-
-
-def test_evaluate_without_labels(main, clips, saved):
-    code, out, err = main("evaluate", clips, "-m", saved)
-    assert (code, out) == (1, "")
-    assert err.startswith(
-        "cqt2img: evaluate: y must label every recording, got none for 3 of 3, first "
-    )
-    assert err.count("\n") == 1
+    assert "\n  the model  " in out
+    assert out.endswith(f"\nFull report: {out_folder / 'index.html'}\n")
+    assert (out_folder / "index.html").is_file()
 
 
 # backbones
 
 
-def test_backbones_are_listed():
+def test_backbones_are_listed(run):
     code, out, _ = run("backbones")
-    lines = out.splitlines()
+    header, *rows = out.splitlines()
     assert code == 0
-    assert lines[0].split() == [
-        "backbone",
-        "weights",
-        "parameters",
-        "GMACs",
-        "time",
-        "good",
-        "for",
-    ]
-    assert [line.split()[0] for line in lines[1:]] == cqt2img.list_backbones()[
-        "name"
-    ].tolist()
-    assert lines[1].split()[:6] == ["notes", "own", "0.06", "M", "0.45", "0.3"]
-    assert lines[2].split()[:6] == ["resnet18", "imagenet", "11.18", "M", "1.78", "1.0"]
+    expected = ["backbone", "weights", "parameters", "GMACs", "time", "good", "for"]
+    assert header.split() == expected
+    table = cqt2img.list_backbones()
+    assert [row.split()[0] for row in rows] == table["name"].tolist()
+    first = table.iloc[0]
+    columns = [first["name"], first["weights"], f"{first['parameters']:.2f}", "M"]
+    assert rows[0].split()[:4] == columns

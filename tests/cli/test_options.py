@@ -78,6 +78,7 @@ def test_zero_processes_are_an_error():
         ("fit: X must hold tiles.", "fit: SOURCE must hold tiles."),
         ("fit: y must have a label.", "fit: the labels must have a label."),
         ("fit: resume=True needs one.", "fit: --resume needs one."),
+        ("fit: checkpoint: no folder.", "fit: --checkpoint: no folder."),
         ("Pass checkpoint=.", "Pass --checkpoint."),
         ("or pass on_error='skip'.", "or pass --skip-bad."),
         ("save: path must be new.", "--out must be new."),
@@ -91,6 +92,7 @@ def test_arguments_are_replaced_by_options(message, expected):
     "message",
     [
         "no such file: 'epochs: 3.wav'.",
+        "[Errno 28] No space left on device: 'answers.csv'",
         "no such file: '/music/y must/weights=1.wav'.",
         "the labels of a group_by column",
         "array 0 and X and y",
