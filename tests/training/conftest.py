@@ -114,10 +114,13 @@ def fit(
     callback=None,
     checkpoint=None,
     resume=False,
+    dropout=0.0,
     **changes,
 ):
     """Train a tiny network; return it and the result."""
     network = make_network(tile_arrays.spec, name)
+    if dropout:
+        network.backbone.head_drop.p = dropout
     result = train(
         network,
         make_data(tile_arrays) if data is None else data,

@@ -53,9 +53,9 @@ def finished(tile_arrays, tmp_path_factory):
     [
         ("test_resnet", {}),
         ("test_resnet", ALL),
-        ("test_vit", {"layer_decay": 0.7, "augment": "album"}),
+        ("test_vit", {"layer_decay": 0.7, "augment": "album", "dropout": 0.5}),
     ],
-    ids=["resnet", "resnet, all settings", "vit"],
+    ids=["resnet", "resnet, all settings", "vit with dropout"],
 )
 def test_a_run_interrupted_anywhere_is_resumed_to_the_bit(
     tile_arrays, tmp_path, monkeypatch, name, changes

@@ -266,6 +266,30 @@ def test_the_average_of_the_weights_is_validated_and_kept(tile_arrays):
     assert best == pytest.approx(-right.mean(), abs=1e-5)
 
 
+class FirstMomentum(Recorder):
+    """Record the momentum of a batch norm in the first step."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.norm = next(
+            m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)
+        )
+        self.momentum = None
+
+    def on_step_end(self, loss):
+        if self.momentum is None:
+            self.momentum = self.norm.momentum
+
+
+@pytest.mark.parametrize(("head_first", "momentum"), [(False, 1.0), (True, 0.1)])
+def test_recomputed_batch_norms_are_not_forgotten(tile_arrays, head_first, momentum):
+    network = make_network(tile_arrays.spec)
+    first = FirstMomentum(network)
+    settings = make_settings(epochs=1, head_first=head_first)
+    train(network, make_data(tile_arrays), settings, device="cpu", callback=first)
+    assert first.momentum == momentum
+
+
 def test_the_head_is_fitted_first_without_moving_the_backbone(tile_arrays):
     """With a learning rate of nearly 0, only the head has changed after training."""
     before = make_network(tile_arrays.spec).state_dict()
