@@ -96,8 +96,6 @@ def test_two_processes_train_the_model_of_one(work, one_process, launcher):
     # in this training, a parameter moves by about 1e-3
     for key, values in expected.items():
         np.testing.assert_allclose(weights[key], values, rtol=0, atol=1e-4)
-    # two processes add in another order; equal bits would be one process twice
-    assert any((weights[key] != values).any() for key, values in expected.items())
     # only one of the processes prints and writes
     assert output == expected_output.replace(str(work / "one"), str(work / name))
     assert output.count("model of 2 classes") == 1
