@@ -488,6 +488,7 @@ def report_small_sample(measured: Measurements) -> Iterator[Finding]:
         )
 
 
+# in the order of findings of one severity
 CHECKS: tuple[Callable[[Measurements], Iterator[Finding]], ...] = (
     report_split_groups,
     report_split_clips,

@@ -48,8 +48,8 @@ def check_table_name(path: Path, argument: str = "path") -> None:
     Raises
     ------
     InputError
-        If the suffix is not .csv, .jsonl or .parquet, if the path is a folder, or if
-        its folder cannot be written.
+        If the suffix is not one of `TABLE_WRITERS`, if the path is a folder, or if its
+        folder cannot be written.
     """
     if path.suffix.lower() not in TABLE_WRITERS or path.is_dir():
         raise InputError(
@@ -72,7 +72,7 @@ def write_table(frame: "pd.DataFrame", path: Path) -> None:
     Raises
     ------
     InputError
-        If the suffix is not .csv, .jsonl or .parquet.
+        If the suffix is not one of `TABLE_WRITERS`.
 
     Notes
     -----

@@ -107,7 +107,7 @@ class TileSpec:
         Parameters
         ----------
         name : str or Path
-            "notes", "piano", "jazz", "orchestra", "fast", or the path of a JSON file
+            Name of one of `PRESETS`, such as "piano", or the path of a JSON file
             written with `to_json`.
 
         Returns
@@ -295,13 +295,19 @@ def _check_bins(spec: TileSpec) -> None:
         _fail(spec, "n_bins", rule)
 
 
+# On albums held out, neither bins per octave nor hop nor width made a difference beyond
+# chance (benchmarks/presets.py): cost and music decided.
 PRESETS: dict[str, TileSpec] = {
+    # the pixels of "piano" in longer tiles: phrases are counted within a tile
     "notes": TileSpec(width=640),
     "piano": TileSpec(),
+    # shorter columns, for faster playing
     "jazz": TileSpec(hop_length=384),
+    # finer bins for many instruments; the pitch of an orchestra is characteristic
     "orchestra": TileSpec(
         bins_per_octave=36, n_bins=288, height=288, width=384, tuning="keep"
     ),
+    # a quarter of the pixels, for a first try on a laptop
     "fast": TileSpec(
         bins_per_octave=12, n_bins=96, hop_length=1024, height=96, width=128
     ),

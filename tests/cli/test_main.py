@@ -21,6 +21,7 @@ from cqt2img.cli.main import INTERRUPTED, SOME_FAILED, main
 from cqt2img.cli.options import SETTINGS
 from cqt2img.data.recordings import list_recordings
 from cqt2img.data.tile_folder import open_tiles
+from cqt2img.evaluation.report import TABLE_WRITERS
 from cqt2img.training.callbacks import CallbackList
 from cqt2img.training.config import TrainingConfig
 from tests.conftest import RATE, make_wave
@@ -532,7 +533,7 @@ def test_the_files_of_tables(fails, tmp_path):
     document = tmp_path / "a.doc"
     err = fails("--out must be a file", *words, "-o", document)
     assert repr(str(document)) in err
-    assert ".csv, .jsonl, .parquet" in err
+    assert ", ".join(TABLE_WRITERS) in err
 
 
 def test_the_manifest_of_a_tile_folder_is_the_tile_folder(

@@ -6,6 +6,7 @@ import pytest
 
 from cqt2img.errors import InputError
 from cqt2img.evaluation.report import (
+    TABLE_WRITERS,
     check_table_name,
     write_audacity,
     write_scores,
@@ -27,6 +28,10 @@ READERS = {
     ".jsonl": lambda path: pd.read_json(path, lines=True, dtype={"label": object}),
     ".parquet": pd.read_parquet,
 }
+
+
+def test_every_format_is_read_back():
+    assert READERS.keys() == TABLE_WRITERS.keys()
 
 
 # tables
@@ -87,7 +92,7 @@ def test_a_failed_write_leaves_the_older_table(tmp_path):
 @pytest.mark.parametrize("name", ["answers.xlsx", "answers", "answers.csv.gz", "csv"])
 def test_an_unknown_suffix_is_an_error(tmp_path, name):
     path = tmp_path / name
-    with raises_with(InputError, "predict: --out", repr(str(path)), ".csv, .jsonl"):
+    with raises_with(InputError, "predict: --out", repr(str(path)), *TABLE_WRITERS):
         check_table_name(path, "predict: --out")
     with raises_with(InputError, "path", repr(str(path))):
         write_table(FRAME, path)

@@ -20,8 +20,7 @@ def test_units_of_a_preset_agree(name):
 
 
 def test_presets_differ_and_piano_is_the_default():
-    assert set(PRESETS) == {"notes", "piano", "jazz", "orchestra", "fast"}
-    assert len({TileSpec.preset(name).key for name in PRESETS}) == 5
+    assert len({TileSpec.preset(name).key for name in PRESETS}) == len(PRESETS) >= 5
     assert TileSpec.preset("orchestra").tuning == "keep"
     assert TileSpec() == TileSpec.preset("piano")
 
