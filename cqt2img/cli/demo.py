@@ -230,10 +230,10 @@ def _write_page(
         caption=(
             "Accuracy per recording; lines are 95 % intervals over albums. The grey "
             "bar is what a first network reports if tiles of one recording are in "
-            "training and in the test: it has learned the sound of each album. On "
-            "albums that are not in training, little of that is left. The last bar is "
-            "the default of cqt2img, which transcribes the notes and classifies "
-            "intervals, chords, phrases, touch and pace."
+            "training and in the test: it has learned the sound of each album. The "
+            "second bar shows what of that holds on albums that are not in training. "
+            "The last bar is the default of cqt2img, which transcribes the notes and "
+            "classifies intervals, chords, phrases, touch and pace."
         ),
     )
     confusion = Section(

@@ -29,7 +29,7 @@ def test_the_demo_shows_the_album_effect_and_writes_its_page(tmp_path):
     assert not scores.default_classifier.known_groups
     n_recordings = [one.n_recordings for one in scores.named().values()]
     assert n_recordings[1:] == [50, 50]
-    assert 100 < n_recordings[0] <= 150  # nearly all have a tile in the test
+    assert 50 < n_recordings[0] < 150  # those with a tile in the test
     page = (tmp_path / "demo/index.html").read_text(encoding="utf-8")
     assert page.count("data:image/png") == 3
     assert page.count("<audio") == 5
