@@ -103,7 +103,7 @@ def test_a_function_that_is_missing_is_an_error():
         (RATE, {"n": RATE + LOSSLESS}, "right"),
         (RATE, {"n": RATE + LOSSLESS + 1}, "wrong length"),
         (RATE, {"n": 0}, "nothing"),
-        (RATE, {"reason": "truncated"}, "wrongly refused"),
+        (RATE, {"reason": "truncated"}, "needless error"),
         ("truncated", {"reason": "truncated"}, "right error"),
         ("truncated", {"reason": "too_short"}, "wrong error"),
         ("truncated", {"escaped": "MemoryError()"}, "crash"),
