@@ -17,6 +17,7 @@ from cqt2img.cli.options import (
     ModelOption,
     QuietOption,
     SeedOption,
+    SkipBadOption,
     Source,
     Sources,
     name_options,
@@ -203,7 +204,8 @@ def fit_command(
         AugmentChoice, typer.Option(help="Simulate other albums, or nothing.")
     ] = AugmentChoice.album,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps. Default: a GPU if there is.")
+        str | None,
+        typer.Option(help="cpu, cuda or mps. Default: a GPU, if any."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="JSON or TOML file with more settings.")
@@ -220,9 +222,7 @@ def fit_command(
     ] = False,
     seed: SeedOption = 0,
     jobs: JobsOption = 1,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Skip recordings that cannot be read.")
-    ] = False,
+    skip_bad: SkipBadOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Train on recordings, labelled by their folders or by a csv."""
@@ -352,6 +352,7 @@ def enroll_command(
     ],
     group_by: GroupByOption = None,
     jobs: JobsOption = 1,
+    skip_bad: SkipBadOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Add a player to a model from a few clips, without training."""
@@ -362,8 +363,11 @@ def enroll_command(
     check_output_folder("--out", out.parent)
     classifier = load_for_prediction(model, jobs, quiet)
     clips = list_recordings(one_or_all(sources), group_by=group_by, caller="enroll")
+    if skip_bad:
+        classifier.set_params(on_error="skip")
     classifier.enroll(name, clips).save(out)
-    typer.echo(f"{classifier.enrolled_[-1]}.")
+    if classifier.enrolled_[-1].is_reliable:  # otherwise a warning was logged
+        typer.echo(f"{classifier.enrolled_[-1]}.")
     typer.echo(f"model of {len(classifier.classes_)} classes in {out}")
 
 

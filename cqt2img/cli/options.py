@@ -99,6 +99,9 @@ ModelOption = Annotated[
     Path, typer.Option("-m", "--model", help="Model folder made by fit.")
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
+SkipBadOption = Annotated[
+    bool, typer.Option("--skip-bad", help="Skip recordings that cannot be read.")
+]
 QuietOption = Annotated[
     bool, typer.Option("-q", "--quiet", help="Show no progress bars.")
 ]

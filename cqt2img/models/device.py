@@ -48,7 +48,7 @@ def resolve_device(device: str | None) -> torch.device:
     if device not in available:
         raise InputError(
             f"device={device!r} is not available on this machine. "
-            f"Choose None or one of: {', '.join(available)}."
+            f"Leave it out, or choose one of: {', '.join(available)}."
         )
     return torch.device(device)
 

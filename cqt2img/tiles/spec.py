@@ -130,15 +130,15 @@ class TileSpec:
         path = Path(name)
         if not path.is_file():
             raise InputError(
-                f"TileSpec.preset: name must be one of {', '.join(PRESETS)} or the "
-                f"path of a JSON file, got {str(name)!r}. Check the spelling."
+                f"preset {str(name)!r} is neither one of {', '.join(PRESETS)} nor a "
+                "JSON file. Check the spelling."
             )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as err:
             raise InputError(
-                f"TileSpec.preset: name must be a valid JSON file, got {str(name)!r}: "
-                f"{err}. Write it with TileSpec.to_json."
+                f"preset {str(name)!r} is not a valid JSON file: {err}. "
+                "Write it with TileSpec.to_json."
             ) from err
         return cls.from_dict(values)
 

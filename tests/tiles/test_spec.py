@@ -105,7 +105,7 @@ def test_spec_is_frozen():
 
 @pytest.mark.parametrize("name", ["violin", "no/such.json"])
 def test_unknown_preset_is_an_error_that_lists_the_presets(name):
-    with raises_with(InputError, "TileSpec.preset", "name", repr(name), *PRESETS):
+    with raises_with(InputError, "preset", repr(name), *PRESETS):
         TileSpec.preset(name)
 
 
@@ -113,7 +113,7 @@ def test_unknown_preset_is_an_error_that_lists_the_presets(name):
 def test_damaged_json_file_is_an_error(tmp_path, data):
     path = tmp_path / "x.json"
     path.write_bytes(data)
-    with raises_with(InputError, "TileSpec.preset", "name", repr(str(path))):
+    with raises_with(InputError, "preset", repr(str(path))):
         TileSpec.preset(path)
 
 
