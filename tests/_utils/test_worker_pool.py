@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +138,8 @@ def test_workers_import_from_the_folders_of_the_parent(pool, tmp_path, monkeypat
     module = importlib.import_module("my_module")
     assert pool.call(module.answer, (), LONG) == 42
     path = pool.call(search_path, (), LONG)
-    assert [entry for entry in path if entry in sys.path] == list(
-        dict.fromkeys(entry for entry in sys.path if entry in path)
-    )
+    # an editable installation adds a hook, which is not a folder, at any place
+    folders = [entry for entry in dict.fromkeys(sys.path) if Path(entry).is_dir()]
+    common = [entry for entry in folders if entry in path]
+    assert len(common) > 2
+    assert [entry for entry in path if entry in common] == common
