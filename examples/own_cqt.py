@@ -45,8 +45,8 @@ def main() -> None:
         spec=SPEC,
         epochs=10,
         learning_rate=3e-3,
-        validation_fraction=0,
         verbose=False,
+        config=cqt2img.TrainingConfig(validation_fraction=0),
     )
     model.fit(cqts[:5] + cqts[6:11], labels[:5] + labels[6:11])
     print(

@@ -21,7 +21,7 @@ import soundfile
 
 ROOT = Path(__file__).parents[1]
 SAMPLE_RATE = 22_050
-UNFINISHED = re.compile(r"^\.[^/]*\.part$|^tiles/\.part-")
+UNFINISHED = re.compile(r"^\.[^/]*\.part$|^tiles/\.part-|^\.run-\w+\.lock$")
 
 
 def write_takes(folder, n_takes, seconds=0.3):
@@ -64,7 +64,7 @@ def contents(folder):
 
 
 def is_unfinished(name):
-    """Check whether a file has the temporary name of an unfinished one."""
+    """Check whether a file has the name of an unfinished one, or is a lock."""
     return UNFINISHED.search(name) is not None
 
 
