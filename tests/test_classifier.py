@@ -1,5 +1,6 @@
 """`Classifier`: its parameters, and what holds for every kind of model."""
 
+import copy
 import warnings
 from dataclasses import replace
 
@@ -7,7 +8,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from safetensors.torch import load_file
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import (
@@ -23,7 +23,6 @@ from cqt2img.data.recordings import list_recordings
 from cqt2img.data.render import render
 from cqt2img.data.tile_folder import open_tiles
 from cqt2img.errors import InputError
-from cqt2img.models.factory import build_network
 from cqt2img.training.config import TrainingConfig
 from tests.conftest import (
     LINE_ALBUMS,
@@ -295,11 +294,24 @@ def test_a_saved_model_predicts_the_same(fitted, tmp_path):
     assert loaded.temperature_ == classifier.temperature_
 
 
-# Left out here: `enroll` and `predict(unknown=True)`. For "notes", `enroll` fails
-# because the network has no linear head that can be widened, and for linear probes
-# the open-set threshold is computed from validation recordings that the head was
-# fitted to, so that too many known players are called unknown. Models whose
-# embeddings are known are tested in tests/inference/test_classifier_methods.py.
+def test_a_player_is_enrolled_and_the_fitted_model_stays(fitted):
+    classifier, X = fitted
+    model = classifier.model_
+    n_classes = len(classifier.classes_)
+    rng = np.random.default_rng(0)
+    clips = [rng.random((classifier.spec_.n_bins, 700)) for _ in range(3)]
+    enrolled = copy.copy(classifier).enroll("Zoe", clips)
+    expected = sorted([*classifier.classes_.tolist(), "Zoe"])
+    assert enrolled.classes_.tolist() == expected
+    assert enrolled.predict_proba(X).shape == (len(list_recordings(X)), n_classes + 1)
+    assert classifier.model_ is model
+    assert len(classifier.classes_) == n_classes
+
+
+# Left out here: `predict(unknown=True)`. For linear probes, the open-set threshold is
+# computed from validation recordings that the head was fitted to, so that too many
+# known players are called unknown. Models whose embeddings are known are tested in
+# tests/inference/test_classifier_methods.py.
 
 
 # backbones of the user
@@ -325,11 +337,11 @@ def test_a_module_of_the_user_is_trained_as_a_copy(options, tmp_path):
     trained = classifier.network_.backbone.module.layer.weight
     assert not trained.equal(before)
     assert classifier.embed(make_lines(3)).shape == (3, 8)
-    # the documented way to use a saved model whose code is the user's
     classifier.save(tmp_path / "model")
-    network = build_network(module, 2, classifier.spec_)
-    network.load_state_dict(load_file(tmp_path / "model" / "model.safetensors"))
-    assert network.backbone.module.layer.weight.equal(trained)
+    loaded = load(tmp_path / "model", backbone=TrainedRows())
+    assert loaded.network_.backbone.module.layer.weight.equal(trained)
+    expected = classifier.predict_proba(make_lines())
+    np.testing.assert_array_equal(loaded.predict_proba(make_lines()), expected)
 
 
 def test_separable_embeddings_are_predicted_without_error(probe_options):
